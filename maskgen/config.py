@@ -1,0 +1,235 @@
+"""`pipelines/*.yaml` as typed models: the only place that knows the configuration's shape."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from maskgen.errors import MaskgenError
+
+
+class Section(BaseModel):
+    """A part of the file; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Scenes(Section):
+    """Drawn scenes with known masks, made on the spot (the offline demo)."""
+
+    count: int = Field(200, ge=1, description="scenes to draw")
+    seed: int = Field(1_000_000, ge=0, description="first scene's seed; training uses seeds below 1,000,000")
+
+
+class Source(Section):
+    """Where the rows and the images are, relative to --data."""
+
+    files: list[str] = Field(description="annotation files or glob patterns, under --data")
+    images: str = Field(".", description="the image root under --data; may hold tar and zip archives")
+    truth: str = Field("", description="known masks (COCO annotations) to score against, under --data")
+    scenes: Scenes | None = Field(None, description="draw this source instead of reading one")
+
+
+class Select(Section):
+    """Which rows: the ones with the smallest seeded hash of their identity."""
+
+    count: Annotated[int, Field(ge=1)] | None = Field(None, description="rows that can be grounded")
+    fraction: Annotated[float, Field(gt=0, le=1)] | None = Field(None, description="share of all rows")
+    seed: int = Field(0, description="another seed chooses other rows")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "Select":
+        if self.count is not None and self.fraction is not None:
+            raise ValueError("give count or fraction, not both (neither means all rows)")
+        return self
+
+
+class Text(Section):
+    """The query t_q that is grounded."""
+
+    query: Literal["caption", "question", "question+answer"] = Field(
+        description="caption: the first answer; question: the human's words; question+answer: both"
+    )
+    turns: Literal["first", "all"] = Field("first", description="of several question-answer pairs")
+    max_chars: int = Field(8192, ge=1, description="a longer query is not grounded (text_too_long)")
+
+
+class Florence2(Section):
+    """Florence-2 referring-expression segmentation: text to polygons."""
+
+    kind: Literal["florence2"] = "florence2"
+    model: str = Field("florence-community/Florence-2-large", description="hub id, local folder, or demo")
+    revision: str = Field("main", description="branch, tag or commit on the hub")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="of the weights")
+    batch: int = Field(16, ge=1, description="images a forward pass; halved when memory runs out")
+    num_beams: int | None = Field(None, ge=1, description="null: the checkpoint's own setting")
+    max_new_tokens: int | None = Field(None, ge=1, description="null: the checkpoint's own setting")
+
+
+class Recorded(Section):
+    """Polygons or boxes from a file instead of a model."""
+
+    kind: Literal["recorded"] = "recorded"
+    file: str = Field(description="COCO annotations, or {image: [{label, polygon}]}, under --data")
+    match: Literal["image", "label"] = Field(
+        "image", description="image: all of an image's shapes; label: those whose label the query names"
+    )
+
+
+class Sam(Section):
+    """Segment Anything: box (and points, and prior) to mask."""
+
+    kind: Literal["sam"] = "sam"
+    model: Literal["vit_h", "vit_l", "vit_b", "demo"] = "vit_h"
+    checkpoint: str = Field("sam_vit_h_4b8939.pth", description="the official file; for demo: built in")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the image encoder")
+    batch: int = Field(4, ge=1, description="images an encoder pass; halved when memory runs out")
+    prompt: Literal["box", "box+points", "box+points+prior"] = Field(
+        "box", description="what of the polygon SAM is shown"
+    )
+    points: int = Field(3, ge=1, description="interior points, with box+points")
+    min_agreement: float = Field(
+        0.3, ge=0, le=1, description="IoU of mask and polygon below which the outcome is sam_disagrees"
+    )
+    on_disagreement: Literal["keep", "polygon"] = Field(
+        "keep", description="keep SAM's mask, or put the polygon in its place"
+    )
+
+
+class NoRefiner(Section):
+    """The polygon itself is the mask."""
+
+    kind: Literal["none"] = "none"
+
+
+class Grid(Section):
+    """From the mask to M': the trainer's geometry (Appendix C: 768 x 768, 24 x 24 tokens)."""
+
+    fit: Literal["squash", "pad", "crop"] = Field("squash", description="how an image fills the square")
+    size: int = Field(768, ge=1, description="pixels a side")
+    cells: int = Field(24, ge=1, description="tokens a side")
+
+
+class Shards(Section):
+    size: int = Field(1000, ge=1, description="planned rows a shard")
+
+
+class Limits(Section):
+    """What one sample may cost."""
+
+    image_megabytes: int = Field(64, ge=1, description="an image file's size at most")
+    image_megapixels: int = Field(100, ge=1, description="an image's pixels at most")
+
+
+class Resources(Section):
+    """What a run may use. Nothing here changes a shard's bytes."""
+
+    actors: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="null: one a GPU; without GPUs one for every two CPU cores"
+    )
+    threads: int = Field(4, ge=1, description="an actor's threads that read and decode images")
+    stall_seconds: float = Field(900, gt=0, description="an actor without progress this long is killed")
+    failure_budget: float = Field(
+        0.05, ge=0, le=1, description="share of failed samples above which the run exits with 2"
+    )
+
+
+class Config(Section):
+    """One grounding run, from rows to shards."""
+
+    split: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    source: Source
+    select: Select = Select()
+    text: Text
+    proposer: Annotated[Florence2 | Recorded, Field(discriminator="kind")] = Florence2()
+    refiner: Annotated[Sam | NoRefiner, Field(discriminator="kind")] = Sam()
+    grid: Grid = Grid()
+    shards: Shards = Shards()
+    limits: Limits = Limits()
+    resources: Resources = Resources()
+
+
+def pipelines_folder() -> Path:
+    """The folder with the shipped YAML files: inside the wheel, or beside the package in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "pipelines"
+    return inside if inside.is_dir() else package.parent / "pipelines"
+
+
+def shipped() -> list[str]:
+    """Names that --split accepts."""
+    return sorted(path.stem for path in pipelines_folder().glob("*.yaml"))
+
+
+def load(split: str = "", file: str = "", overrides: list[str] | None = None) -> Config:
+    """The shipped pipeline `split`, or `file`, with `overrides` ("select.count=100") laid over it."""
+    path = Path(file) if file else pipelines_folder() / f"{split}.yaml"
+    if not path.is_file():
+        raise MaskgenError(
+            f"no pipeline file {path}. Give --split one of {', '.join(shipped())}, or --config FILE."
+        )
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise MaskgenError(f"{path} is not YAML: {_one_line(error)}. Mend the file.") from error
+    if not isinstance(tree, dict):
+        raise MaskgenError(
+            f"{path} holds no keys. Start from a shipped file: maskgen config --split pretrain."
+        )
+    for override in overrides or []:
+        _lay_over(tree, override)
+    return parse(tree, str(path))
+
+
+def parse(tree: dict[str, Any], where: str) -> Config:
+    """`tree` as a Config; what is wrong is said with file, key and remedy."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise MaskgenError("\n".join(_explain(problem, where) for problem in error.errors())) from error
+
+
+def dump(config: Config) -> str:
+    """The resolved configuration as YAML, every default written out."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _lay_over(tree: dict[str, Any], override: str) -> None:
+    """Put "a.b=value" into `tree`; the value is read as YAML, so 5 is a number and null is null."""
+    path, equals, value = override.partition("=")
+    if not equals or not path:
+        raise MaskgenError(f'"{override}" is no override. Write KEY=VALUE, for example select.count=1000.')
+    *parents, last = path.split(".")
+    node = tree
+    for name in parents:
+        child = node.get(name)
+        if not isinstance(child, dict):
+            child = node[name] = {}
+        node = child
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise MaskgenError(f'the value in "{override}" is not YAML: {_one_line(error)}.') from error
+    if last == "kind" and node.get("kind") != parsed:
+        node.clear()  # the other kind's keys do not belong to this one
+    node[last] = parsed
+
+
+_REMEDIES = {
+    "extra_forbidden": "no such key; remove it, or see the keys with: maskgen config",
+    "missing": "this key is required",
+    "union_tag_invalid": "no such kind",
+}
+
+
+def _explain(problem: Any, where: str) -> str:
+    key = ".".join(str(part) for part in problem["loc"]) or "(the whole file)"
+    remedy = _REMEDIES.get(problem["type"], "")
+    detail = problem["msg"][0].lower() + problem["msg"][1:]
+    given = "" if problem["type"] in ("missing", "union_tag_invalid") else f" (it is {problem['input']!r})"
+    return f"{where}: {key}: {remedy or detail}{given}."
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

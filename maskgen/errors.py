@@ -1,0 +1,21 @@
+"""The two kinds of failure: one ends the command, the other ends one sample."""
+
+from maskgen.outcome import Outcome
+
+
+class MaskgenError(Exception):
+    """A problem the user can mend; its message names the thing, the place and the remedy.
+
+    The command line prints the message alone and exits with `exit_code`.
+    """
+
+    exit_code = 1
+
+
+class SampleError(Exception):
+    """One sample cannot be grounded; becomes a row with `outcome` and `reason`, never a traceback."""
+
+    def __init__(self, outcome: Outcome, reason: str):
+        super().__init__(f"{outcome}: {reason}")
+        self.outcome = outcome
+        self.reason = reason

@@ -1,0 +1,51 @@
+"""What became of a sample. Every planned sample ends as exactly one of these."""
+
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """Typed results; the string values are what the shards store."""
+
+    # In the tar, with a mask.
+    OK = "ok"
+    SAM_DISAGREES = "sam_disagrees"
+    # In the tar, with a zero mask: nothing to guide, but the language-model loss still uses them.
+    NO_GROUNDING = "no_grounding"
+    DEGENERATE_POLYGON = "degenerate_polygon"
+    TRUNCATED_ANSWER = "truncated_answer"
+    OUTSIDE_CROP = "outside_crop"
+    # Not in the tar: there is nothing to train on.
+    NO_IMAGE = "no_image"
+    IMAGE_MISSING = "image_missing"
+    IMAGE_CORRUPT = "image_corrupt"
+    IMAGE_TOO_LARGE = "image_too_large"
+    IMAGE_UNSUPPORTED = "image_unsupported"
+    PATH_ESCAPE = "path_escape"
+    TEXT_EMPTY = "text_empty"
+    TEXT_TOO_LONG = "text_too_long"
+    OOM = "oom"
+    QUARANTINED = "quarantined"
+    ERROR = "error"
+
+    @property
+    def in_tar(self) -> bool:
+        """Whether a sample with this outcome is a member of its shard's tar."""
+        return self in _IN_TAR
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether it counts against the failure budget and `--retry-failed` tries it again.
+
+        A row that names no image is not a failure: there was never anything to ground.
+        """
+        return not self.in_tar and self is not Outcome.NO_IMAGE
+
+
+_IN_TAR = {
+    Outcome.OK,
+    Outcome.SAM_DISAGREES,
+    Outcome.NO_GROUNDING,
+    Outcome.DEGENERATE_POLYGON,
+    Outcome.TRUNCATED_ANSWER,
+    Outcome.OUTSIDE_CROP,
+}
