@@ -1,0 +1,1 @@
+"""From text and pixels to polygons, a mask and its grid."""
