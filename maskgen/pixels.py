@@ -1,0 +1,168 @@
+"""Bytes to RGB pixels, safely: the one decoder for pipeline, trainer and views."""
+
+import warnings
+from collections.abc import Callable
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from maskgen.config import Limits
+from maskgen.errors import SampleError
+from maskgen.outcome import Outcome
+from maskgen.sample import Picture
+
+# What a broken file makes Pillow warn about is said by the outcome. For the whole process, since
+# warnings.catch_warnings() around each call is not safe with threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+# The plugins are called directly: Image.open would also try exotic formats, and would apply its own
+# process-wide pixel limit in place of ours.
+_READERS: tuple[tuple[str, tuple[bytes, ...], Callable[[BytesIO], Image.Image]], ...] = (
+    ("jpg", (b"\xff\xd8\xff",), JpegImageFile),
+    ("png", (b"\x89PNG\r\n\x1a\n",), PngImageFile),
+    ("webp", (b"RIFF....WEBP",), WebPImageFile),
+    ("gif", (b"GIF87a", b"GIF89a"), GifImageFile),
+    ("bmp", (b"BM",), BmpImageFile),
+    ("tif", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), TiffImageFile),
+)
+
+_OTHER_KINDS: tuple[tuple[str, tuple[bytes, ...]], ...] = (
+    ("AVIF", (b"....ftypavif", b"....ftypavis")),
+    ("HEIC", (b"....ftyphei", b"....ftyphev", b"....ftypmif1", b"....ftypmsf1")),
+    ("JPEG XL", (b"\xff\x0a", b"\0\0\0\x0cJXL ")),
+    ("JPEG 2000", (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")),
+    ("PSD", (b"8BPS",)),
+    ("icon", (b"\0\0\1\0",)),
+    ("PDF", (b"%PDF",)),
+)
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION = 0x0112
+_CONVERTIBLE = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"}
+
+
+def decode(data: bytes, limits: Limits) -> Picture:
+    """`data` as upright RGB pixels; `extension` is what the bytes are, whatever the file was called.
+
+    Readable are jpg, png and webp, and also gif, bmp and tif, each under its own extension: the
+    bytes go into the shard as they are, and what reads shards goes by the extension.
+
+    Of an animation or a multi-page file, the first frame. The EXIF orientation is applied.
+    Transparency is laid over white, as a web page shows it. CMYK is converted by the plain formula,
+    without its colour profile. 16-bit grey is scaled by 1/257. Samples without a known range
+    (32-bit integer, float) are stretched from their least to their greatest value.
+
+    Raises SampleError: `image_too_large` from the file's size or the header alone, before any pixel
+    is decoded; `image_unsupported` for another known format or colour space; `image_corrupt` for
+    bytes that are truncated, damaged or no image at all. Safe to call from several threads.
+    """
+    if len(data) > limits.image_megabytes * 1_000_000:
+        raise SampleError(
+            Outcome.IMAGE_TOO_LARGE,
+            f"the file has {len(data) / 1e6:.1f} MB, over the limit of {limits.image_megabytes}",
+        )
+    extension, reader = _recognise(data)
+    # Other libraries set this, and then a truncated file ends in grey.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        image = reader(BytesIO(data))
+        _check_size(image, limits)
+        image.load()
+        pixels = _rgb(_upright(image))
+    except SampleError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise SampleError(
+            Outcome.IMAGE_TOO_LARGE, f"the {extension} header announces an image too large to decode"
+        ) from error
+    except Exception as error:  # Pillow's plugins raise anything at all on damaged bytes
+        raise SampleError(Outcome.IMAGE_CORRUPT, f"the {extension} data is truncated or damaged") from error
+    return Picture(data, extension, pixels)
+
+
+def _recognise(data: bytes) -> tuple[str, Callable[[BytesIO], Image.Image]]:
+    """The extension and the reader for what the first bytes say."""
+    if not data:
+        raise SampleError(Outcome.IMAGE_CORRUPT, "the file is empty")
+    for extension, patterns, reader in _READERS:
+        if any(_begins(data, pattern) for pattern in patterns):
+            return extension, reader
+    for name, patterns in _OTHER_KINDS:
+        if any(_begins(data, pattern) for pattern in patterns):
+            raise SampleError(Outcome.IMAGE_UNSUPPORTED, f"the file is {name}, which is not supported")
+    text = data[:1024].lower()
+    if b"<svg" in text:
+        raise SampleError(Outcome.IMAGE_UNSUPPORTED, "the file is SVG, which is not supported")
+    if b"<html" in text or b"<!doctype html" in text:
+        raise SampleError(Outcome.IMAGE_CORRUPT, "the file is a web page, not an image")
+    raise SampleError(Outcome.IMAGE_CORRUPT, "the bytes are no known image format")
+
+
+def _begins(data: bytes, pattern: bytes) -> bool:
+    """Whether `data` begins with `pattern`, in which a dot stands for any byte."""
+    return len(data) >= len(pattern) and all(
+        p in (b, ord(".")) for p, b in zip(pattern, data[: len(pattern)], strict=True)
+    )
+
+
+def _check_size(image: Image.Image, limits: Limits) -> None:
+    if image.width * image.height > limits.image_megapixels * 1_000_000:
+        raise SampleError(
+            Outcome.IMAGE_TOO_LARGE,
+            f"the image has {image.width} x {image.height} pixels, "
+            f"over the limit of {limits.image_megapixels} million",
+        )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says; an unreadable EXIF block says nothing."""
+    if isinstance(image, TiffImageFile):
+        return image  # its load() has already turned it
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    """uint8 (height, width, 3), from whatever mode Pillow read."""
+    if image.mode.startswith("I;16"):
+        return _grey((np.asarray(image).astype(np.uint32) + 128) // 257)
+    if image.mode in ("I", "F"):
+        return _grey(_stretched(np.asarray(image, np.float64)))
+    if image.mode not in _CONVERTIBLE:
+        raise SampleError(Outcome.IMAGE_UNSUPPORTED, f"the colour space {image.mode} is not supported")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
+
+
+def _grey(values: np.ndarray) -> np.ndarray:
+    return np.repeat(values.astype(np.uint8)[..., None], 3, axis=2)
+
+
+def _stretched(values: np.ndarray) -> np.ndarray:
+    """`values` mapped linearly so that the finite ones span 0-255; the others are black."""
+    finite = np.isfinite(values)
+    if not finite.any():
+        return np.zeros_like(values)
+    low, high = values[finite].min(), values[finite].max()
+    scale = 255 / (high - low) if high > low else 0.0
+    return np.rint(np.where(finite, values - low, 0) * scale)
