@@ -22,7 +22,7 @@ from maskgen.pixels import decode
 from maskgen.sample import Picture
 
 LIMITS = Limits()
-LOSSLESS = {"PNG": {}, "WEBP": {"lossless": True}, "GIF": {}, "BMP": {}, "TIFF": {}}
+LOSSLESS: dict[str, dict] = {"PNG": {}, "WEBP": {"lossless": True}, "GIF": {}, "BMP": {}, "TIFF": {}}
 EXTENSION = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
 
 
@@ -85,7 +85,7 @@ def test_exif_orientation_is_applied(kind, orientation):
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
+    options: dict = {"quality": 95, "subsampling": 0} if kind == "JPEG" else LOSSLESS[kind]
     data = saved(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif, **options)
     picture = decode(data, LIMITS)
     assert (picture.width, picture.height) == (32, 16)
