@@ -118,8 +118,8 @@ class Shards(Section):
 class Limits(Section):
     """What one sample may cost."""
 
-    image_megabytes: int = Field(64, ge=1, description="an image file's size at most")
-    image_megapixels: int = Field(100, ge=1, description="an image's pixels at most")
+    image_megabytes: int = Field(64, ge=1, le=1000, description="an image file's size at most")
+    image_megapixels: int = Field(100, ge=1, le=256, description="an image's pixels at most")
 
 
 class Resources(Section):
