@@ -165,13 +165,15 @@ def _window(thing: Thing, height: int, width: int) -> tuple[slice, slice]:
 def _paint(
     rng: np.random.Generator, region: np.ndarray, alpha: np.ndarray, thing: Thing, corner: tuple[int, int]
 ) -> None:
-    """Blend a shaded, sometimes striped thing into `region`, whose first pixel lies at `corner` (x, y)."""
+    """Blend a shaded, rimmed, sometimes striped thing into `region`; `corner` is its first pixel (x, y)."""
     x = ((np.arange(alpha.shape[1]) + corner[0] - thing.x) / thing.radius).astype(np.float32)
     y = ((np.arange(alpha.shape[0]) + corner[1] - thing.y) / thing.radius).astype(np.float32)[:, None]
     light = 1 - rng.uniform(0.02, 0.14) * (x + y)
     if rng.random() < 0.3:
         angle = rng.uniform(0, np.pi)
         light += 0.08 * np.sin(rng.uniform(6, 12) * (x * np.cos(angle) + y * np.sin(angle)))
+    rim = alpha - cv2.erode(alpha, np.ones((3, 3), np.uint8))
+    light *= 1 - 0.35 * rim  # two things of one colour stay apart where they overlap
     colour = np.array(COLOURS[thing.colour], np.float32) + rng.normal(0, 6, 3).astype(np.float32)
     region += alpha[..., None] * (colour * light[..., None] - region)
 

@@ -1,0 +1,134 @@
+"""Florence-2's lessons: scenes as batches of prompts, answers, and what its throw-away heads are asked."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from maskgen.demo.drawing import FIRST_HELD_OUT_SEED, Scene, draw
+from maskgen.demo.scenes import target_mask
+from maskgen.demo.shapes import COLOURS, SHAPES, SIZES
+from maskgen.demo.texts import Query, query
+
+TASK = "<REFERRING_EXPRESSION_SEGMENTATION>"
+FINE = 32  # cells a side of the mask that the text encoder's head is asked for
+
+Batch = dict[str, torch.Tensor]
+
+
+def answer(scene: Scene, asked: Query) -> str:
+    """The polygons of all targets as location tokens, left to right; empty if the query names nothing.
+
+    The processor reads a location as the middle of its bin and cuts that down to a whole pixel. Half a
+    pixel is added here, so that what it reads is the nearest pixel and not the one before.
+    """
+    height, width = scene.pixels.shape[:2]
+    outlines = [points for index in asked.targets for points in scene.visible_outlines(index)]
+    outlines.sort(key=lambda points: points[:, 0].mean())
+    bins = [np.clip((points + 0.5) / [width, height] * 1000, 0, 999).astype(int) for points in outlines]
+    return "<sep>".join("".join(f"<loc_{place}>" for place in polygon.ravel()) for polygon in bins)
+
+
+@dataclass
+class Lessons(Dataset[Batch]):
+    """Item `i` is the batch of step `i`: `scenes` new scenes, `queries` queries of each.
+
+    `pixels`: uint8 (scenes, 3, side, side). `prompt`, `prompt_mask`, `labels`: int64
+    (scenes * queries, tokens), labels padded with -100. `shape`, `colour`, `size`: int64 (scenes, cells,
+    cells), the number of what fills most of a cell, 0 for background. `box`: float32 (scenes, 4, cells,
+    cells), x0, y0, x1, y1 in 0-1 of that thing's visible part. `referred`: float32 (scenes * queries,
+    FINE, FINE), share of each cell under the target mask. `referred_box`: float32
+    (scenes * queries, 4).
+    """
+
+    processor: Any
+    side: int
+    cells: int
+    steps: int
+    scenes: int
+    queries: int
+
+    def __post_init__(self) -> None:
+        self._prompts: dict[str, list[int]] = {}
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        seeds = range(step * self.scenes, (step + 1) * self.scenes)
+        drawn = [draw(seed % FIRST_HELD_OUT_SEED) for seed in seeds]
+        asked = []
+        for seed, scene in zip(seeds, drawn, strict=True):
+            rng = np.random.default_rng((seed, 3))
+            asked += [(scene, query(scene, rng)) for _ in range(self.queries)]
+        prompts = [self._prompt(each.text) for _, each in asked]
+        tokenizer = self.processor.tokenizer
+        labels = [[0, *tokenizer.convert_tokens_to_ids(_tokens(answer(*pair))), 2] for pair in asked]
+        prompt = _padded(prompts, tokenizer.pad_token_id)
+        seen = [self._seen(scene) for scene in drawn]
+        referred, boxes = zip(*(self._referred(*pair) for pair in asked), strict=True)
+        return {
+            "pixels": torch.stack([self._pixels(scene) for scene in drawn]),
+            "prompt": prompt,
+            "prompt_mask": (prompt != tokenizer.pad_token_id).long(),
+            "labels": _padded(labels, -100),
+            **{name: torch.stack([each[name] for each in seen]) for name in seen[0]},
+            "referred": torch.stack(referred),
+            "referred_box": torch.stack(boxes),
+        }
+
+    def _pixels(self, scene: Scene) -> torch.Tensor:
+        small = Image.fromarray(scene.pixels).resize((self.side, self.side), Image.Resampling.BICUBIC)
+        return torch.from_numpy(np.array(small)).permute(2, 0, 1)
+
+    def _prompt(self, text: str) -> list[int]:
+        """Token ids that the processor puts after the image's own tokens."""
+        if text not in self._prompts:
+            (prompt,) = self.processor._construct_prompts(TASK + text)
+            tokenizer = self.processor.tokenizer
+            full = tokenizer.bos_token + prompt + tokenizer.eos_token
+            self._prompts[text] = tokenizer(full, add_special_tokens=False)["input_ids"]
+        return self._prompts[text]
+
+    def _seen(self, scene: Scene) -> Batch:
+        """What stands in each cell of the image encoder's final grid."""
+        size = (self.cells, self.cells)
+        shares = np.stack(
+            [cv2.resize(m.astype(np.float32), size, interpolation=cv2.INTER_AREA) for m in scene.masks]
+        )
+        most, filled = shares.argmax(axis=0), shares.max(axis=0) > 0.12
+        numbers = {
+            "shape": [SHAPES.index(thing.shape) + 1 for thing in scene.things],
+            "colour": [list(COLOURS).index(thing.colour) + 1 for thing in scene.things],
+            "size": [list(SIZES).index(thing.size) + 1 for thing in scene.things],
+        }
+        boxes = np.array([_box(mask) for mask in scene.masks], np.float32)
+        seen = {name: torch.from_numpy(np.array(each)[most] * filled) for name, each in numbers.items()}
+        return {**seen, "box": torch.from_numpy(boxes[most]).permute(2, 0, 1)}
+
+    def _referred(self, scene: Scene, asked: Query) -> tuple[torch.Tensor, torch.Tensor]:
+        mask = target_mask(scene, asked)
+        share = cv2.resize(mask.astype(np.float32), (FINE, FINE), interpolation=cv2.INTER_AREA)
+        return torch.from_numpy(share), torch.tensor(_box(mask), dtype=torch.float32)
+
+
+def _tokens(text: str) -> list[str]:
+    return [f"<{piece}" for piece in text.split("<")[1:]]
+
+
+def _box(mask: np.ndarray) -> tuple[float, float, float, float]:
+    """x0, y0, x1, y1 of the set pixels in shares of the sides; zeros if there are none."""
+    if not mask.any():
+        return 0.0, 0.0, 0.0, 0.0
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    height, width = mask.shape
+    return columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height
+
+
+def _padded(rows: list[list[int]], value: int) -> torch.Tensor:
+    longest = max(len(row) for row in rows)
+    return torch.tensor([row + [value] * (longest - len(row)) for row in rows])

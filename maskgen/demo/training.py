@@ -1,0 +1,121 @@
+"""The loop behind every small model: seeded, resumable, with a curve on disk and averaged weights."""
+
+import copy
+import json
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+Batch = dict[str, torch.Tensor]
+Losses = dict[str, torch.Tensor]
+
+
+def train(
+    out: Path,
+    learner: nn.Module,
+    batches: Callable[[int], Iterable[Batch]],
+    losses: Callable[[nn.Module, Batch], Losses],
+    measure: Callable[[nn.Module], dict[str, float]],
+    steps: int,
+    rate: float,
+    measure_every: int = 250,
+) -> nn.Module:
+    """Train `learner` for `steps` steps in all and return a copy of it with averaged weights.
+
+    `batches(first)` yields the batches from step `first` on; the sum of `losses(learner, batch)` is
+    minimised. The rate warms up over 400 steps, stays, and falls to zero over the last quarter. State
+    goes to `out/state.pt` at every measurement, so the same call after an interruption goes on from
+    there; `out/curve.jsonl` gets a line of losses and of `measure(average)` at each.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    average = copy.deepcopy(learner).eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW(_groups(learner), lr=rate, betas=(0.9, 0.98))
+    first, seconds = _resume(out, learner, average, optimizer)
+    sums: dict[str, float] = {}
+    started = time.monotonic()
+    for step, batch in enumerate(batches(first), start=first):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * _schedule(step, steps)
+        parts = losses(learner, batch)
+        torch.stack(list(parts.values())).sum().backward()
+        nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        _follow(average, learner, min(0.998, (step + 1) / (step + 10)))
+        for name, value in parts.items():
+            sums[name] = sums.get(name, 0.0) + value.item()
+        done = step + 1
+        if done % measure_every == 0 or done == steps:
+            since = done % measure_every or measure_every
+            elapsed = seconds + time.monotonic() - started
+            line = {"step": done, "minutes": round(elapsed / 60, 2)}
+            line |= {name: round(total / since, 4) for name, total in sums.items()}
+            line |= {name: round(value, 4) for name, value in measure(average).items()}
+            sums = {}
+            _save(out, learner, average, optimizer, done, elapsed)
+            with (out / "curve.jsonl").open("a") as curve:
+                curve.write(json.dumps(line) + "\n")
+            print(json.dumps(line), flush=True)
+    return average
+
+
+def _groups(learner: nn.Module) -> list[dict[str, Any]]:
+    """Weight decay for matrices, none for norms, biases and embeddings."""
+    matrices = {
+        id(module.weight)
+        for module in learner.modules()
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
+    }
+    matrices -= {id(module.weight) for module in learner.modules() if isinstance(module, nn.Embedding)}
+    parameters = [p for p in learner.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if id(p) in matrices], "weight_decay": 0.02},
+        {"params": [p for p in parameters if id(p) not in matrices], "weight_decay": 0.0},
+    ]
+
+
+def _schedule(step: int, steps: int) -> float:
+    return min(1.0, (step + 1) / 400, max(0.01, (steps - step) / (0.25 * steps)))
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, learner: nn.Module, keep: float) -> None:
+    for mine, theirs in zip(average.parameters(), learner.parameters(), strict=True):
+        mine.lerp_(theirs, 1 - keep)
+
+
+def _resume(
+    out: Path, learner: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, float]:
+    """Steps and seconds already spent, after loading what an earlier call left in `out`."""
+    path = out / "state.pt"
+    if not path.is_file():
+        return 0, 0.0
+    state = torch.load(path, weights_only=True)
+    learner.load_state_dict(state["learner"])
+    average.load_state_dict(state["average"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"], state["seconds"]
+
+
+def _save(
+    out: Path,
+    learner: nn.Module,
+    average: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    seconds: float,
+) -> None:
+    state = {
+        "learner": learner.state_dict(),
+        "average": average.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+        "seconds": seconds,
+    }
+    torch.save(state, out / "state.pt.part")
+    (out / "state.pt.part").replace(out / "state.pt")
