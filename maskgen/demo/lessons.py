@@ -21,15 +21,11 @@ Batch = dict[str, torch.Tensor]
 
 
 def answer(scene: Scene, asked: Query) -> str:
-    """The polygons of all targets as location tokens, left to right; empty if the query names nothing.
-
-    The processor reads a location as the middle of its bin and cuts that down to a whole pixel. Half a
-    pixel is added here, so that what it reads is the nearest pixel and not the one before.
-    """
+    """The polygons of all targets as location tokens, left to right; empty if the query names nothing."""
     height, width = scene.pixels.shape[:2]
     outlines = [points for index in asked.targets for points in scene.visible_outlines(index)]
     outlines.sort(key=lambda points: points[:, 0].mean())
-    bins = [np.clip((points + 0.5) / [width, height] * 1000, 0, 999).astype(int) for points in outlines]
+    bins = [np.clip(points / [width, height] * 1000, 0, 999).astype(int) for points in outlines]
     return "<sep>".join("".join(f"<loc_{place}>" for place in polygon.ravel()) for polygon in bins)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from maskgen.demo.drawing import Scene, Thing
 from maskgen.demo.shapes import COLOURS, SHAPES, SIZES
 
-KINDS = {"refer": 0.34, "relation": 0.18, "attribute": 0.2, "count": 0.1, "presence": 0.08, "nothing": 0.1}
+KINDS = {"refer": 0.36, "relation": 0.18, "attribute": 0.2, "count": 0.06, "presence": 0.1, "nothing": 0.1}
 """How often each kind of query is asked."""
 
 RELATIONS = ("left of", "right of", "above", "below")

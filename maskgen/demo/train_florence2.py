@@ -191,7 +191,8 @@ def measure(learner: nn.Module, processor: Florence2Processor, scenes: int = 96)
         for scene, each, tokens in zip(drawn, asked, written, strict=True):
             height, width = scene.pixels.shape[:2]
             text = processor.decode(tokens, skip_special_tokens=False)
-            parsed = processor.post_process_generation(text, task=TASK, image_size=(width, height))
+            # Asked for 1000 x 1000 pixels, it returns the bins themselves and cuts nothing down.
+            parsed = processor.post_process_generation(text, task=TASK, image_size=(1000, 1000))
             polygons = [p for instance in parsed[TASK]["polygons"] for p in instance]
             if not each.targets:
                 silent.append(not polygons)
@@ -217,10 +218,10 @@ def generation() -> GenerationConfig:
 
 
 def _fill(polygons: list[list[float]], height: int, width: int) -> np.ndarray:
-    """Bool (height, width): pixels inside any of the polygons."""
+    """Bool (height, width): pixels inside any of the polygons, given in bins."""
     mask = np.zeros((height, width), np.uint8)
     for polygon in polygons:
-        corners = np.asarray(polygon).reshape(-1, 2)
+        corners = (np.asarray(polygon).reshape(-1, 2) + 0.5) / 1000 * [width, height]
         if len(corners) >= 3:
             cv2.fillPoly(mask, [np.rint((corners - 0.5) * 16).astype(np.int32)], 1, cv2.LINE_8, 4)
     return mask > 0
