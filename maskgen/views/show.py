@@ -1,0 +1,152 @@
+"""`maskgen show`: one sample on one panel, from the image to what the trainer sees of its mask."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from maskgen import config
+from maskgen.errors import MaskgenError, SampleError
+from maskgen.geometry import Frame
+from maskgen.outcome import Outcome
+from maskgen.sample import Picture
+from maskgen.sharding.format import ShardSample
+from maskgen.sharding.reader import find
+from maskgen.store import Store
+from maskgen.views import drawing, text
+from maskgen.views.lettering import drawable, font, wrapped
+
+PAPER, INK, GREY, LINE = (255, 255, 255), (24, 28, 36), (104, 112, 126), (226, 229, 234)
+GREEN, OCHRE = (22, 128, 78), (168, 100, 0)
+
+_MARGIN, _GAP, _COLUMN = 32, 24, 424
+_WIDTH = 2 * _MARGIN + 2 * _GAP + 3 * _COLUMN
+_WIDE, _TALLEST = 2.4, 620
+_CAPTION, _LEADING, _QUERY_LINES = 26, 25, 6
+
+
+def write_png(out: str, key: str, to: str) -> str:
+    """Draw the sample `key` of the set in `out` into the file `to`; returns where it is."""
+    store = Store(out)
+    sample = find(store, key)
+    try:
+        panel = show(sample, sample.picture(_limits(store)))
+    except SampleError as error:
+        raise MaskgenError(f"the image of {key} cannot be drawn: {error}. maskgen verify {out}.") from error
+    try:
+        panel.save(to, "PNG")
+    except OSError as error:
+        raise MaskgenError(f"cannot write {to}: {error.strerror or error}. Give another --to.") from error
+    return str(Path(to))
+
+
+def show(sample: ShardSample, picture: Picture) -> Image.Image:
+    """The panel: image with polygons and box; mask; the trainer's frame with M'; texts and scores.
+
+    The three stand side by side; an image much wider than tall gets the whole width instead.
+    """
+    stacked = picture.width > _WIDE * picture.height
+    room = (_WIDTH - 2 * _MARGIN, _TALLEST) if stacked else (_COLUMN, _TALLEST)
+    image = drawing.scaled(picture.pixels, drawing.fitted(picture.width, picture.height, room))
+    fields = sample.fields
+    outlined = drawing.with_outlines(image, (picture.width, picture.height), sample.polygons, fields.box)
+    masked = drawing.with_mask(image, sample.mask_pixels())
+    views = [
+        (_proposal_caption(sample), outlined),
+        (f"mask, {text.share(fields.coverage, 1)} of the image" if sample.grid.any() else "no mask", masked),
+        (_frame_caption(sample), _framed(sample, picture)),
+    ]
+    return _stacked(sample, views) if stacked else _side_by_side(sample, views)
+
+
+def _framed(sample: ShardSample, picture: Picture) -> Image.Image:
+    geometry = sample.fields.geometry
+    frame = Frame(geometry.fit, geometry.size, geometry.cells).image(picture.pixels)
+    return drawing.with_grid(drawing.scaled(frame, (_COLUMN, _COLUMN)), sample.grid)
+
+
+def _side_by_side(sample: ShardSample, views: list[tuple[str, Image.Image]]) -> Image.Image:
+    below = _MARGIN + _CAPTION + max(image.height for _, image in views) + _GAP
+    panel = _paper(below + _text_height(sample, _WIDTH - 2 * _MARGIN) + _MARGIN)
+    for index, (caption, image) in enumerate(views):
+        _paste(panel, image, caption, (_MARGIN + index * (_COLUMN + _GAP), _MARGIN))
+    _write(panel, sample, (_MARGIN, below), _WIDTH - 2 * _MARGIN)
+    return panel
+
+
+def _stacked(sample: ShardSample, views: list[tuple[str, Image.Image]]) -> Image.Image:
+    tops = [_MARGIN]
+    for _, image in views:
+        tops.append(tops[-1] + _CAPTION + image.height + _GAP)
+    beside, room = _MARGIN + _COLUMN + _GAP, _WIDTH - 2 * _MARGIN - _COLUMN - _GAP
+    text_top = tops[2] + _CAPTION - 6
+    panel = _paper(max(tops[3], text_top + _text_height(sample, room)) - _GAP + _MARGIN)
+    for (caption, image), top in zip(views, tops, strict=False):
+        _paste(panel, image, caption, (_MARGIN, top))
+    _write(panel, sample, (beside, text_top), room)
+    return panel
+
+
+def _paper(height: int) -> Image.Image:
+    return Image.new("RGB", (_WIDTH, height), PAPER)
+
+
+def _paste(panel: Image.Image, image: Image.Image, caption: str, place: tuple[int, int]) -> None:
+    x, y = place
+    draw = ImageDraw.Draw(panel)
+    draw.text((x, y), drawable(caption), GREY, font(14))
+    panel.paste(image, (x, y + _CAPTION))
+    draw.rectangle((x - 1, y + _CAPTION - 1, x + image.width, y + _CAPTION + image.height), outline=LINE)
+
+
+def _proposal_caption(sample: ShardSample) -> str:
+    count = len(sample.polygons)
+    return f"{text.plural(count, 'polygon')} and box" if count else "no polygon"
+
+
+def _frame_caption(sample: ShardSample) -> str:
+    geometry = sample.fields.geometry
+    on = int(np.count_nonzero(drawing.guided(sample.grid)))
+    return (
+        f"trainer's frame ({geometry.fit}, {geometry.size} px): "
+        f"{on} of {geometry.cells} x {geometry.cells} cells"
+    )
+
+
+def _paragraphs(sample: ShardSample, width: int) -> list[tuple[str, int, tuple[int, int, int]]]:
+    """The lines under the pictures, with size in points and colour."""
+    fields = sample.fields
+    outcome = f"{fields.outcome}: {fields.reason}" if fields.reason else str(fields.outcome)
+    source = f"id {fields.id} | {fields.image} | {fields.width} x {fields.height} px | {fields.split}"
+    scores = (
+        f"SAM IoU {fields.sam_iou:.3f} | agreement {fields.agreement:.3f} | coverage {fields.coverage:.3f}"
+        f" | {text.plural(fields.tokens, 'token')}{' | query cut for the proposer' * fields.query.truncated}"
+    )
+    return [
+        (sample.key, 20, INK),
+        *((line, 15, GREEN if fields.outcome is Outcome.OK else OCHRE) for line in _lines(outcome, width, 2)),
+        *((line, 17, INK) for line in _lines(fields.query.text, width, _QUERY_LINES, 17)),
+        (scores, 15, GREY),
+        *((line, 15, GREY) for line in _lines(source, width, 2)),
+    ]
+
+
+def _lines(words: str, width: int, most: int, points: int = 15) -> list[str]:
+    return wrapped(words, font(points), width, most)
+
+
+def _text_height(sample: ShardSample, width: int) -> int:
+    return _LEADING * len(_paragraphs(sample, width))
+
+
+def _write(panel: Image.Image, sample: ShardSample, place: tuple[int, int], width: int) -> None:
+    draw = ImageDraw.Draw(panel)
+    for index, (line, points, colour) in enumerate(_paragraphs(sample, width)):
+        draw.text((place[0], place[1] + index * _LEADING), line, colour, font(points))
+
+
+def _limits(store: Store) -> config.Limits:
+    """The limits of the run that made the set."""
+    if not store.exists("run.json"):
+        return config.Limits()
+    return config.Limits.model_validate(store.read_json("run.json")["config"]["limits"])
