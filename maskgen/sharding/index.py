@@ -1,4 +1,4 @@
-"""The finished set's indexes: one table of all samples, and what open_clip and wids read."""
+"""The finished set's indexes: one table of all samples, and what open_clip, wids and HF datasets read."""
 
 import hashlib
 from typing import Any
@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from maskgen.errors import MaskgenError
 from maskgen.sharding import table
 from maskgen.sharding.commit import Commit, committed, shard_name
+from maskgen.sharding.huggingface import features
 from maskgen.store import AbsentError, Store, dump_json
 
 COLUMNS = pa.schema([pa.field("shard", pa.int32(), nullable=False), *table.COLUMNS])
@@ -16,7 +17,7 @@ _SOURCE = b"maskgen.shards"
 
 
 def finish(store: Store, fingerprint: str) -> None:
-    """Write index.parquet, sizes.json and wids.json of a set whose shards are all committed.
+    """Write index.parquet and the `summaries` of a set whose shards are all committed.
 
     A file that is up to date already is left alone. Memory is bounded by one shard's table.
     """
@@ -31,10 +32,19 @@ def finish(store: Store, fingerprint: str) -> None:
             f"Remove {shard_name(strange[0])}.json and run the same command again: that shard is made anew."
         )
     _write_index(store, commits)
-    for name, tree in (("sizes.json", sizes(commits)), ("wids.json", wids(commits, fingerprint))):
+    for name, tree in summaries(commits, fingerprint).items():
         data = dump_json(tree)
         if not store.exists(name) or store.read_bytes(name) != data:
             store.write_bytes(name, data)
+
+
+def summaries(commits: dict[int, Commit], fingerprint: str) -> dict[str, Any]:
+    """The JSON files at the root of a finished set, by name."""
+    return {
+        "sizes.json": sizes(commits),
+        "wids.json": wids(commits, fingerprint),
+        "features.json": features(),
+    }
 
 
 def sizes(commits: dict[int, Commit]) -> dict[str, int]:

@@ -177,10 +177,7 @@ def _indexes(store: Store, shards: int, fingerprint: str | None) -> Iterator[str
     commits = committed(store)
     if sorted(commits) != list(range(shards)):
         return  # reported shard by shard; the indexes come last
-    for name, tree in (
-        ("sizes.json", index.sizes(commits)),
-        ("wids.json", index.wids(commits, fingerprint or "")),
-    ):
+    for name, tree in index.summaries(commits, fingerprint or "").items():
         if not store.exists(name):
             yield f"{name} is not there. Run the same maskgen run again."
         elif store.read_json(name) != tree:

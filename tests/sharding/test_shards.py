@@ -35,7 +35,7 @@ def test_equal_inputs_give_equal_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: 2_000_000_000.0)
     mixed_set(Store(str(tmp_path / "elsewhere" / "b")))
     first, second = files(tmp_path / "a"), files(tmp_path / "elsewhere" / "b")
-    assert len(first) == 3 * 3 + 5 and first == second
+    assert len(first) == 3 * 3 + 6 and first == second
 
 
 def test_the_tar_is_plain_ustar(store):
@@ -219,7 +219,7 @@ def test_find_works_on_an_unfinished_set_and_says_why_not(store):
 
 def test_an_untouched_set_keeps_its_indexes(store):
     mixed_set(store)
-    names = ["index.parquet", "sizes.json", "wids.json"]
+    names = ["index.parquet", "sizes.json", "wids.json", "features.json"]
     before = [(store.local(name).stat().st_mtime_ns, store.local(name).stat().st_ino) for name in names]
     index.finish(store, FINGERPRINT)
     after = [(store.local(name).stat().st_mtime_ns, store.local(name).stat().st_ino) for name in names]

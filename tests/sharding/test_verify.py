@@ -69,6 +69,7 @@ def test_a_sound_set_has_no_problems(store):
         ("plan.parquet", lambda data: b"", "plan.parquet cannot be read"),
         ("sizes.json", lambda data: data.replace(b"8", b"9"), "sizes.json does not say"),
         ("wids.json", lambda data: data.replace(b"8", b"9"), "wids.json does not say"),
+        ("features.json", lambda data: b"{}", "features.json does not say"),
         ("index.parquet", lambda data: b"", "indexes cannot be checked"),
     ],
 )
