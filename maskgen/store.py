@@ -65,11 +65,19 @@ class Store:
 
     def exists(self, name: str) -> bool:
         """Whether the file is there."""
-        if self._folder is not None:
-            return (self._folder / _checked(name)).is_file()
         with self.explained(name, "look up"):
+            if self._folder is not None:
+                return (self._folder / _checked(name)).is_file()
             self._fs.invalidate_cache()
             return bool(self._fs.isfile(self._path(name)))
+
+    def size(self, name: str) -> int | None:
+        """The file's bytes; None if it is not there."""
+        if self._folder is None:
+            with self.explained(name, "look up"):
+                return self._size(name)
+        path = self._folder / _checked(name)
+        return path.stat().st_size if path.is_file() else None
 
     def names(self) -> list[str]:
         """The files at the top, sorted; no temporaries, no folders. Empty if the folder is not there."""
@@ -136,24 +144,30 @@ class Store:
         finally:
             path.unlink(missing_ok=True)
 
-    def move_in(self, path: Path, name: str) -> None:
-        """Publish the finished temporary `path` as `name`, replacing an older file at one stroke."""
+    def move_in(self, path: Path, name: str, durable: bool = True) -> None:
+        """Publish the finished temporary `path` as `name`, replacing an older file at one stroke.
+
+        Without `durable` it is not forced onto the disk: for notes that a power failure may take.
+        """
         with self.explained(name, "write"):
             if self._folder is None:
                 self._upload(path, name)
                 return
-            _sync(path)
+            if durable:
+                _sync(path)
             path.replace(self._folder / _checked(name))
-            _sync_folder(self._folder)
+            if durable:
+                _sync_folder(self._folder)
 
-    def write_bytes(self, name: str, data: bytes) -> None:
+    def write_bytes(self, name: str, data: bytes, durable: bool = True) -> None:
         """Publish `data`."""
-        with self.publish(name) as path:
+        with self.partial(name) as path:
             path.write_bytes(data)
+            self.move_in(path, name, durable)
 
-    def write_json(self, name: str, tree: Any) -> None:
+    def write_json(self, name: str, tree: Any, durable: bool = True) -> None:
         """Publish `tree` as JSON: see `dump_json`."""
-        self.write_bytes(name, dump_json(tree))
+        self.write_bytes(name, dump_json(tree), durable)
 
     def remove(self, name: str) -> None:
         """Remove the file if it is there."""
@@ -176,7 +190,7 @@ class Store:
         those whose process is gone."""
         if self._folder is not None:
             for name in self.leftovers():
-                (self._folder / name).unlink(missing_ok=True)
+                self.remove(name)
             return
         for path in _temp_folder().glob(f"{_PARTIAL}*"):
             if not _alive(path):
