@@ -16,6 +16,9 @@ class SampleError(Exception):
     """One sample cannot be grounded; becomes a row with `outcome` and `reason`, never a traceback."""
 
     def __init__(self, outcome: Outcome, reason: str):
-        super().__init__(f"{outcome}: {reason}")
+        super().__init__(outcome, reason)
         self.outcome = outcome
         self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.outcome}: {self.reason}"

@@ -191,6 +191,8 @@ class Store:
         if self._folder is not None:
             for name in self.leftovers():
                 self.remove(name)
+            for folder in self._folder.glob(f"{_PARTIAL}*/"):  # working space beside a temporary
+                shutil.rmtree(folder, ignore_errors=True)
             return
         for path in _temp_folder().glob(f"{_PARTIAL}*"):
             if not _alive(path):

@@ -1,0 +1,31 @@
+# One image for the driver and the Ray workers.
+#
+#   docker build -t maskgen .
+#   docker run --gpus all -v /data:/data -v /models:/models maskgen run --split pretrain --data /data --out /data/shards \
+#       --set refiner.checkpoint=/models/sam_vit_h_4b8939.pth
+#
+# On a cluster start `ray start --head` and `ray start --address HEAD:6379` in this image (--entrypoint ray), then
+# `maskgen run --address auto`. See docs/cluster.md.
+FROM nvidia/cuda:13.0.1-base-ubuntu24.04
+
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3 python3-venv \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --create-home --uid 10001 maskgen
+
+WORKDIR /opt/maskgen
+RUN python3 -m venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
+
+# The dependencies first: they change rarely and weigh 6 GB.
+COPY pyproject.toml requirements.lock README.md LICENSE ./
+COPY maskgen/__init__.py maskgen/__init__.py
+COPY pipelines pipelines
+RUN pip install --no-cache-dir -c requirements.lock .
+COPY maskgen maskgen
+RUN pip install --no-cache-dir --no-deps .
+
+USER maskgen
+WORKDIR /home/maskgen
+ENTRYPOINT ["maskgen"]
+CMD ["--help"]

@@ -1,0 +1,289 @@
+"""`maskgen run`: plan once, make what is missing, index. Rerunning the same line is resuming."""
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from maskgen import __version__
+from maskgen.config import Config
+from maskgen.errors import MaskgenError
+from maskgen.outcome import Outcome
+from maskgen.running import fingerprint
+from maskgen.running.driver import Driver
+from maskgen.running.journal import Journal
+from maskgen.running.lease import Lease
+from maskgen.running.progress import Progress, counting
+from maskgen.running.source import ensure
+from maskgen.running.worker import Job, Task
+from maskgen.sharding.commit import Commit, committed, shard_name
+from maskgen.sharding.index import finish
+from maskgen.sources.plan import count_rows, make_plan
+from maskgen.sources.rows import find_files
+from maskgen.store import Store
+
+
+@dataclass(frozen=True)
+class Request:
+    """One `maskgen run`. `retry`: outcomes of finished shards to try again."""
+
+    config: Config
+    data: str
+    out: str
+    address: str = ""
+    retry: tuple[Outcome, ...] = ()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended. `made`, `rows_made`: shards made in this run and their planned rows; `missing`: shards
+    without a commit."""
+
+    planned: int
+    outcomes: dict[str, int]
+    made: int
+    rows_made: int
+    missing: list[int]
+    given_up: list[int]
+    interrupted: bool
+    seconds: float
+    over_budget: bool
+
+    @property
+    def failed(self) -> int:
+        return sum(count for name, count in self.outcomes.items() if Outcome(name).is_failure)
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done; 2 finished but over the failure budget or with shards given up; 3 resumable."""
+        if self.interrupted:
+            return 3
+        return 2 if self.given_up or self.missing or self.over_budget else 0
+
+
+def failures(where: list[str]) -> tuple[Outcome, ...]:
+    """What --retry-failed tries again: every failure, or those that `outcome=NAME` conditions name."""
+    known = {outcome.value: outcome for outcome in Outcome if outcome.is_failure}
+    chosen = []
+    for condition in where:
+        name = condition.removeprefix("outcome=")
+        if not condition.startswith("outcome=") or name not in known:
+            raise MaskgenError(f"--where {condition}: write outcome=NAME with one of {', '.join(known)}.")
+        chosen.append(known[name])
+    return tuple(chosen or known.values())
+
+
+def run(request: Request, say: Callable[[str], None]) -> Summary:
+    """Bring the set at `request.out` to its end, or as far as it goes; `say` takes lines for a person."""
+    store = Store(request.out)
+    ensure(request.config, request.data, say)
+    with Lease(request.out):
+        store.sweep()
+        job, rows = prepare(request, store, say)
+        return _make_missing(request, store, job, rows, say)
+
+
+def prepare(request: Request, store: Store, say: Callable[[str], None]) -> tuple[Job, list[int]]:
+    """The plan and the run's record, made or checked; returns the job and each shard's planned rows."""
+    config = request.config
+    files = find_files(request.data, config.source.files)
+    identity = fingerprint.identity(config, request.data, files)
+    job = Job(config, request.data, request.out, fingerprint.digest(identity))
+    if store.exists("run.json"):
+        _refuse_mixing(store.read_json("run.json"), identity, request.out)
+    else:
+        say(f"planning from {', '.join(files)}")
+        summary = _publish_plan(config, request.data, store)
+        say(f"planned {summary['planned']:,} of {summary['read']:,} rows in {summary['shards']:,} shards")
+        for note in summary["notes"]:
+            say(f"note: {note}")
+        record = {
+            "maskgen": __version__,
+            "fingerprint": job.fingerprint,
+            "identity": identity,
+            "config": config.model_dump(mode="json"),
+            "packages": fingerprint.packages(),
+            "plan": summary,
+            "models": {},
+        }
+        store.write_json("run.json", record)
+    with store.open("plan.parquet") as file:
+        return job, count_rows(file)
+
+
+def _make_missing(
+    request: Request, store: Store, job: Job, rows: list[int], say: Callable[[str], None]
+) -> Summary:
+    began = time.monotonic()
+    journal = Journal(request.out)
+    commits = _intact(store, job, say)
+    if request.retry:
+        _release(store, journal, commits, request.retry)
+    tasks = _tasks(store, journal, commits, len(rows), request.retry)
+    made: list[int] = []
+    given_up: list[int] = []
+    interrupted = False
+    if tasks:
+        journal.note("run_started", shards=len(tasks), version=__version__)
+        progress = Progress(
+            sum(rows),
+            sum(commit.planned for commit in commits.values()) - sum(rows[t.shard] for t in tasks if t.retry),
+            Counter(),
+        )
+        try:
+            made, given_up, interrupted = _drive(request, store, job, journal, tasks, commits, progress)
+        finally:
+            progress.close()
+        journal.note("run_interrupted" if interrupted else "run_finished", shards=len(made))
+    missing = [shard for shard in range(len(rows)) if shard not in commits]
+    if not missing:
+        finish(store, job.fingerprint)
+    outcomes: Counter[str] = Counter()
+    for commit in commits.values():
+        outcomes.update(commit.outcomes)
+    failed = sum(count for name, count in outcomes.items() if Outcome(name).is_failure)
+    return Summary(
+        planned=sum(rows),
+        outcomes=dict(sorted(outcomes.items())),
+        made=len(made),
+        rows_made=sum(rows[shard] for shard in made),
+        missing=missing,
+        given_up=given_up,
+        interrupted=interrupted,
+        seconds=time.monotonic() - began,
+        over_budget=failed > request.config.resources.failure_budget * max(1, sum(rows)),
+    )
+
+
+def _drive(
+    request: Request,
+    store: Store,
+    job: Job,
+    journal: Journal,
+    tasks: list[Task],
+    commits: dict[int, Commit],
+    progress: Progress,
+) -> tuple[list[int], list[int], bool]:
+    """Make the tasks' shards on Ray; `commits` grows as they land."""
+    from maskgen.running.cluster import Cluster  # Ray takes seconds to import; a finished set needs none
+
+    for name in journal.beacons():
+        journal.put_out(name)  # of a driver that was killed
+    made: list[int] = []
+
+    def landed(commit: Commit) -> None:
+        made.append(commit.shard)
+        commits[commit.shard] = commit
+        progress.committed(commit)
+
+    with (
+        Cluster(request.address, request.config.resources.actors) as cluster,
+        _stop_signals(progress) as asked,
+    ):
+        journal.note("cluster", actors=cluster.size, gpus=cluster.gpus)
+        driver = Driver(
+            cluster=cluster,
+            job=job,
+            journal=journal,
+            tasks=tasks,
+            on_commit=landed,
+            on_tick=progress.tick,
+            on_loaded=lambda models: _record_models(store, models, progress.say),
+            should_stop=lambda: bool(asked),
+            say=progress.say,
+        )
+        driver.run()
+    for name in journal.beacons():
+        journal.put_out(name)
+    return made, driver.given_up, bool(asked)
+
+
+def _tasks(
+    store: Store, journal: Journal, commits: dict[int, Commit], shards: int, retry: tuple[Outcome, ...]
+) -> list[Task]:
+    quarantined = journal.quarantined()
+    tasks = [Task(shard, quarantined) for shard in range(shards) if shard not in commits]
+    again = [
+        Task(commit.shard, quarantined, retry)
+        for commit in commits.values()
+        if any(commit.outcomes.get(outcome) for outcome in retry)
+    ]
+    return sorted(tasks + again, key=lambda task: task.shard)
+
+
+def _intact(store: Store, job: Job, say: Callable[[str], None]) -> dict[int, Commit]:
+    """Commits whose files are there at their full size and whose fingerprint is this run's."""
+    found = {}
+    for shard, commit in committed(store).items():
+        if commit.fingerprint != job.fingerprint:
+            raise MaskgenError(
+                f"shard {shard_name(shard)} in {job.out} was made with other settings than its run.json says "
+                f"(fingerprint {commit.fingerprint}). Remove its three files; the rerun makes it again."
+            )
+        if all(store.size(name) == size for name, size in _files(commit).items()):
+            found[shard] = commit
+        else:
+            say(f"shard {shard_name(shard)} is incomplete on disk and will be made again")
+    return found
+
+
+def _files(commit: Commit) -> dict[str, int]:
+    """The shard's files and their sizes in bytes; a shard without samples has no tar."""
+    stem = shard_name(commit.shard)
+    files = {f"{stem}.parquet": commit.parquet.bytes}
+    return {**files, f"{stem}.tar": commit.tar.bytes} if commit.samples else files
+
+
+def _release(store: Store, journal: Journal, commits: dict[int, Commit], retry: tuple[Outcome, ...]) -> None:
+    """Retried samples leave the quarantine, if it is what is retried."""
+    if Outcome.QUARANTINED in retry:
+        journal.release(set(journal.quarantined()))
+
+
+def _publish_plan(config: Config, data: str, store: Store) -> dict[str, Any]:
+    with store.publish("plan.parquet") as path, counting("planning", "rows") as count:
+        summary = make_plan(config, data, path, count)
+    return summary.to_dict()
+
+
+def _record_models(store: Store, models: dict[str, object], say: Callable[[str], None]) -> None:
+    """What the first worker loaded goes into run.json; a later difference is said."""
+    record = store.read_json("run.json")
+    if not record["models"]:
+        store.write_json("run.json", {**record, "models": models})
+    elif record["models"] != models:
+        for line in fingerprint.differences(record["models"], models):
+            say(f"note: unlike when the run began, {line}")
+
+
+def _refuse_mixing(record: dict[str, Any], identity: dict[str, Any], out: str) -> None:
+    if fingerprint.digest(identity) == record["fingerprint"]:
+        return
+    lines = "\n  ".join(fingerprint.differences(record["identity"], identity))
+    raise MaskgenError(
+        f"{out} was begun with other settings:\n  {lines}\n"
+        "Run with the settings it was begun with, or give another --out."
+    )
+
+
+@contextmanager
+def _stop_signals(progress: Progress) -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM; the first asks to stop, a second Ctrl-C stops at once."""
+    asked: list[int] = []
+
+    def ask(number: int, _: FrameType | None) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+        progress.say("stopping; finished shards stay, the rest is made when you run the same line again")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

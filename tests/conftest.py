@@ -1,0 +1,17 @@
+"""What every test may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may wait for a hub
+
+
+@pytest.fixture(scope="session")
+def photos() -> Path:
+    """Real photographs annotated in Cambrian's layouts; they lie beside the checkout, not in it."""
+    folder = Path(os.environ.get("MASKGEN_PHOTOS", Path(__file__).parents[2] / "shared" / "photos"))
+    if not (folder / "alignment.json").is_file():
+        pytest.skip("no photographs: set MASKGEN_PHOTOS to a folder in the layout of docs/contributing.md")
+    return folder

@@ -1,0 +1,73 @@
+"""The pipeline files: typed, overridable, and wrong ones explained."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from maskgen import config
+from maskgen.errors import MaskgenError
+
+
+@pytest.mark.parametrize("split", config.shipped())
+def test_a_shipped_file_is_named_after_its_split_and_survives_its_own_dump(split):
+    loaded = config.load(split)
+    assert loaded.split == split
+    assert config.parse(yaml.safe_load(config.dump(loaded)), "the dump") == loaded
+
+
+def test_the_shipped_counts_are_the_papers():
+    assert config.load("pretrain").select.count == 77_000
+    assert config.load("finetune").select.count == 150_000
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("select.cuont=3", ["select.cuont", "no such key"]),
+        ("select.count=three", ["select.count", "'three'"]),
+        ("select.count=0", ["select.count", "greater than or equal to 1"]),
+        ("select.fraction=0.5", ["select", "not both"]),
+        ("proposer.kind=yolo", ["proposer", "no such kind"]),
+        ("proposer.kind=recorded", ["proposer", "file", "required"]),
+        ("select.count", ["KEY=VALUE"]),
+        ("grid.fit=stretch", ["grid.fit", "'squash', 'pad' or 'crop'"]),
+        ("split=../x", ["split"]),
+    ],
+)
+def test_what_is_wrong_is_said_with_file_key_and_remedy(override, said):
+    with pytest.raises(MaskgenError) as error:
+        config.load("pretrain", overrides=[override])
+    for part in said:
+        assert part in str(error.value)
+    assert "\n" not in str(error.value).strip()
+
+
+def test_another_kind_drops_the_keys_of_the_kind_before():
+    overrides = ["proposer.kind=recorded", "proposer.file=polygons.json", "refiner.kind=none"]
+    loaded = config.load("pretrain", overrides=overrides)
+    assert isinstance(loaded.proposer, config.Recorded)
+    assert isinstance(loaded.refiner, config.NoRefiner)
+
+
+def test_override_values_are_yaml():
+    loaded = config.load(
+        "pretrain", overrides=["select.count=null", "select.fraction=0.25", "text.query=question"]
+    )
+    assert loaded.select.count is None
+    assert loaded.select.fraction == 0.25
+    assert loaded.text.query == "question"
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b", "split: [", "\x00"])
+def test_a_file_that_is_no_pipeline_is_a_sentence(tmp_path: Path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(MaskgenError) as error:
+        config.load(file=str(path))
+    assert str(path) in str(error.value)
+
+
+def test_an_unknown_split_names_the_known_ones():
+    with pytest.raises(MaskgenError, match="demo, finetune, pretrain"):
+        config.load("pretrian")
