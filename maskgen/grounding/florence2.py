@@ -1,0 +1,187 @@
+"""Florence-2 as a proposer: the query's words and the pixels to polygons (Section 3.2.2)."""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoProcessor, Florence2ForConditionalGeneration
+from transformers.utils import logging
+
+from maskgen.config import Florence2
+from maskgen.errors import MaskgenError
+from maskgen.grounding import weights
+from maskgen.sample import Picture, Proposal, Sample
+
+TASK = "<REFERRING_EXPRESSION_SEGMENTATION>"
+
+# The length that the model's authors generate with; the published checkpoints record none.
+PUBLISHED_LENGTH = 1024
+
+# Florence-2 writes a coordinate as one of 1000 places along the image's side.
+PLACES = 1000
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model wrote: `ids` without decoder start and padding, the end token included."""
+
+    ids: list[int]
+    truncated: bool
+
+
+class Florence2Proposer:
+    """A `Proposer` around a checkpoint in transformers' native format: hub id, local folder or `demo`.
+
+    Generates with the checkpoint's own settings, apart from what `config` overrides, and never samples.
+    """
+
+    def __init__(self, config: Florence2, device: str):
+        """Raises MaskgenError if the checkpoint is missing, damaged, or of another kind."""
+        self._config = config
+        self._device = torch.device(device)
+        self._model, self._processor = _load(config)
+        self._model.to(self._device)
+        self._positions = int(self._model.config.text_config.max_position_embeddings)
+        generation = self._model.generation_config
+        generation.do_sample = False
+        generation.num_beams = config.num_beams or generation.num_beams or 1
+        generation.max_new_tokens = min(config.max_new_tokens or _own_length(generation), self._positions)
+        generation.max_length = None
+        self._generation = generation
+
+    def propose(self, pictures: list[Picture], samples: list[Sample]) -> list[Proposal]:
+        """One Proposal a sample, with all polygons of its answer. See `Proposer.propose`.
+
+        An answer that ends only because it reached the length limit is `truncated`; so is one whose end
+        token stands exactly at the limit, as the checkpoints force one there.
+        """
+        if not samples:
+            return []
+        prompts = [self._prompt(sample.query.text) for sample in samples]
+        answers = self._generate(pictures, [ids for ids, _ in prompts])
+        return [
+            Proposal(
+                polygons=self._polygons(answer, picture),
+                truncated=answer.truncated,
+                query_truncated=cut,
+                tokens=len(answer.ids),
+            )
+            for picture, answer, (_, cut) in zip(pictures, answers, prompts, strict=True)
+        ]
+
+    def describe(self) -> dict[str, object]:
+        """The checkpoint and the settings that decide its answers. See `Proposer.describe`."""
+        generation = self._generation
+        return {
+            "kind": self._config.kind,
+            "model": self._config.model,
+            "commit": getattr(self._model.config, "_commit_hash", None) or "",
+            "task": TASK,
+            "dtype": self._config.dtype,
+            "num_beams": generation.num_beams,
+            "max_new_tokens": generation.max_new_tokens,
+            "no_repeat_ngram_size": generation.no_repeat_ngram_size or 0,
+            "early_stopping": generation.early_stopping or False,
+            "length_penalty": 1.0 if generation.length_penalty is None else generation.length_penalty,
+            "transformers": version("transformers"),
+        }
+
+    def _prompt(self, query: str) -> tuple[list[int], bool]:
+        """Token ids as the processor lays them out (image, `<s>`, task sentence, `</s>`), and whether cut.
+
+        The query's special tokens are read as plain text, so it can neither inject a location nor turn
+        into another task. A query too long for the encoder loses its end; the task's words stay.
+        """
+        tokenizer = self._processor.tokenizer
+        sentence = self._processor.task_prompts_with_input[TASK]
+        words = self._words(sentence.format(input=query.strip()))
+        room = self._positions - self._processor.num_image_tokens - 2
+        cut = len(words) > room
+        if cut:
+            ending = self._words(sentence.partition("{input}")[2])
+            words = words[: room - len(ending)] + ending
+        image = [self._processor.image_token_id] * self._processor.num_image_tokens
+        return [*image, tokenizer.bos_token_id, *words, tokenizer.eos_token_id], cut
+
+    def _words(self, text: str) -> list[int]:
+        tokenizer = self._processor.tokenizer
+        return tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
+
+    @torch.inference_mode()
+    def _generate(self, pictures: list[Picture], prompts: list[list[int]]) -> list[Answer]:
+        texts = self._processor.tokenizer.pad(
+            {"input_ids": prompts}, padding_side="right", return_tensors="pt"
+        )
+        pixels = self._processor.image_processor(
+            [picture.pixels for picture in pictures],
+            input_data_format="channels_last",  # or a picture three pixels high would be taken for planes
+            return_tensors="pt",
+        )["pixel_values"]
+        rows = self._model.generate(
+            input_ids=texts["input_ids"].to(self._device),
+            attention_mask=texts["attention_mask"].to(self._device),
+            pixel_values=pixels.to(self._device, self._model.dtype),
+            generation_config=self._generation,
+        )
+        return [self._answer(row) for row in rows.tolist()]
+
+    def _answer(self, row: list[int]) -> Answer:
+        written = row[1:]
+        ends = self._generation.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        length = next((place + 1 for place, token in enumerate(written) if token in ends), len(written))
+        return Answer(written[:length], truncated=length >= self._generation.max_new_tokens)
+
+    def _polygons(self, answer: Answer, picture: Picture) -> list[np.ndarray]:
+        """The answer's outlines, float64 (n, 2), in pixels: the middle of each place.
+
+        The processor parses, asked for an image of 1000 x 1000 pixels, so that its whole pixels are the
+        places themselves. For the real size it would cut coordinates down to whole pixels, which moves
+        every outline half a pixel up and left.
+        """
+        text = self._processor.tokenizer.decode(answer.ids, skip_special_tokens=False)
+        parsed = self._processor.post_process_generation(text, task=TASK, image_size=(PLACES, PLACES))
+        size = np.array([picture.width, picture.height], dtype=np.float64)
+        return [
+            (np.array(places, dtype=np.float64).reshape(-1, 2) + 0.5) / PLACES * size
+            for instance in parsed[TASK]["polygons"]
+            for places in instance
+            if places
+        ]
+
+
+def _load(config: Florence2) -> tuple[Any, Any]:
+    """Model (eval mode, CPU) and processor; whatever goes wrong is one sentence with its remedy."""
+    folder = weights.florence2_folder(config)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        kind = AutoConfig.from_pretrained(folder).model_type
+        if kind != "florence2":
+            raise ValueError(f"it is a {kind} model")
+        processor = AutoProcessor.from_pretrained(folder)
+        model, report = Florence2ForConditionalGeneration.from_pretrained(
+            folder, dtype=getattr(torch, config.dtype), use_safetensors=True, output_loading_info=True
+        )
+        if report["missing_keys"]:
+            raise ValueError(f"{len(report['missing_keys'])} weights are missing from it")
+        if processor.image_token_id != model.config.image_token_id:
+            raise ValueError("its tokenizer is not the one that the model was made with")
+    except Exception as error:  # transformers raises nearly every type for a folder it cannot read
+        detail = " ".join(str(error).split()).rstrip(".")[:300] or type(error).__name__
+        raise MaskgenError(
+            f"proposer.model: the checkpoint in {folder} cannot be loaded: {detail}. The folder must hold a "
+            "Florence-2 in transformers' native format (config.json, model.safetensors, processor and "
+            "tokenizer files), as florence-community/Florence-2-large does; fetch or save it again."
+        ) from error
+    return model.eval(), processor
+
+
+def _own_length(generation: Any) -> int:
+    if generation.max_new_tokens is not None:
+        return generation.max_new_tokens
+    if generation.max_length is not None:
+        return generation.max_length - 1  # max_length counts the decoder's start token too
+    return PUBLISHED_LENGTH

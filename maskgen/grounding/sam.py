@@ -1,0 +1,138 @@
+"""Segment Anything as a refiner: a proposed region to the object's mask (Section 3.2.2)."""
+
+import pickle
+from importlib.metadata import version
+
+import numpy as np
+import torch
+from segment_anything import sam_model_registry
+from segment_anything.modeling import Sam
+from segment_anything.utils.transforms import ResizeLongestSide
+from shapely import MultiPolygon
+from shapely.affinity import scale
+
+from maskgen import config
+from maskgen.demo import sam as small
+from maskgen.errors import MaskgenError
+from maskgen.grounding import polygon, weights
+from maskgen.grounding.interface import Refinement
+from maskgen.sample import Picture
+
+# The prior says "99.9 % sure" in SAM's own terms: the logit of 0.999.
+PRIOR_LOGIT = 6.9
+
+# What reading a file that is no checkpoint, or another model's, ends in.
+_UNREADABLE = (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError)
+
+
+class SamRefiner:
+    """A `Refiner` around segment-anything: `vit_h`, `vit_l`, `vit_b`, or the package's small `demo`.
+
+    The image encoder runs on batches, in the configured dtype; prompts and masks are float32. Of the
+    decoder's three masks the one with the highest predicted IoU is kept.
+    """
+
+    def __init__(self, config: config.Sam, device: str):
+        """Raises MaskgenError if the checkpoint is missing, damaged, or of another size."""
+        self._config = config
+        self._dtype = getattr(torch, config.dtype)
+        self._sam = _load(config).to(device)
+        self._sam.image_encoder.to(self._dtype)
+        self._resize = ResizeLongestSide(self._sam.image_encoder.img_size)
+
+    @torch.inference_mode()
+    def refine(self, pictures: list[Picture], regions: list[MultiPolygon]) -> list[Refinement]:
+        """One mask a region, at the picture's own size. See `Refiner.refine`."""
+        if not regions:
+            return []
+        resized = [self._resize.apply_image(picture.pixels) for picture in pictures]
+        embeddings = self._encode(resized)
+        return [
+            self._decode(embedding[None], image.shape[:2], picture, region)
+            for embedding, image, picture, region in zip(embeddings, resized, pictures, regions, strict=True)
+        ]
+
+    def describe(self) -> dict[str, object]:
+        """The model and the prompt policy. See `Refiner.describe`."""
+        return {
+            "kind": self._config.kind,
+            "model": self._config.model,
+            "dtype": self._config.dtype,
+            "prompt": self._config.prompt,
+            "points": self._config.points if self._config.prompt != "box" else 0,
+            "segment_anything": version("segment-anything"),
+        }
+
+    def _encode(self, resized: list[np.ndarray]) -> torch.Tensor:
+        """uint8 (h, w, 3) images, long side as the encoder wants it, to float32 (B, C, h', w')."""
+        planes = [torch.from_numpy(image).to(self._sam.device).permute(2, 0, 1) for image in resized]
+        batch = torch.stack([self._sam.preprocess(image) for image in planes])
+        return self._sam.image_encoder(batch.to(self._dtype)).float()
+
+    def _decode(
+        self, embedding: torch.Tensor, resized: tuple[int, ...], picture: Picture, region: MultiPolygon
+    ) -> Refinement:
+        box = polygon.box(region)
+        sparse, dense = self._sam.prompt_encoder(
+            points=self._points(picture, region),
+            boxes=self._tensor(self._resize.apply_boxes(np.array(box), (picture.height, picture.width))),
+            masks=self._prior(resized, picture, region),
+        )
+        masks, ious = self._sam.mask_decoder(
+            image_embeddings=embedding,
+            image_pe=self._sam.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=True,
+        )
+        best = int(ious[0].argmax())
+        logits = self._sam.postprocess_masks(
+            masks[:, best : best + 1], resized, (picture.height, picture.width)
+        )[0, 0]
+        mask = (logits > self._sam.mask_threshold).cpu().numpy()
+        return Refinement(mask, sam_iou=float(ious[0, best].clamp(0, 1)), box=box)
+
+    def _points(self, picture: Picture, region: MultiPolygon) -> tuple[torch.Tensor, torch.Tensor] | None:
+        if self._config.prompt == "box":
+            return None
+        points = polygon.interior_points(region, self._config.points)
+        points = self._resize.apply_coords(points, (picture.height, picture.width))
+        return self._tensor(points)[None], torch.ones(
+            1, len(points), dtype=torch.int, device=self._sam.device
+        )
+
+    def _prior(self, resized: tuple[int, ...], picture: Picture, region: MultiPolygon) -> torch.Tensor | None:
+        """The region as the decoder's low-resolution logits (1, 1, side, side); the padding is outside."""
+        if self._config.prompt != "box+points+prior":
+            return None
+        side = self._sam.prompt_encoder.mask_input_size[0]
+        shrink = side / self._sam.image_encoder.img_size
+        shape = scale(
+            region,
+            xfact=resized[1] / picture.width * shrink,
+            yfact=resized[0] / picture.height * shrink,
+            origin=(0, 0),
+        )
+        inside = self._tensor(polygon.rasterise(shape, side, side))
+        return ((inside * 2 - 1) * PRIOR_LOGIT)[None, None]
+
+    def _tensor(self, values: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(values, dtype=torch.float32, device=self._sam.device)
+
+
+def _load(config: config.Sam) -> Sam:
+    """The model in float32 on the CPU, in eval mode; nothing in the file is executed."""
+    path = weights.sam_checkpoint(config)
+    if config.model == "demo":
+        return small.load(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        sam = sam_model_registry[config.model]()
+        sam.load_state_dict(state, strict=True)
+    except _UNREADABLE as error:
+        raise MaskgenError(
+            f"refiner.checkpoint: {path} is not segment-anything's {config.model} checkpoint "
+            f"({type(error).__name__}). Set refiner.model to the size that the file has, or download "
+            f"{weights.sam_url(config.model)} again."
+        ) from error
+    return sam.eval()
