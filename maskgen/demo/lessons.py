@@ -12,10 +12,15 @@ from torch.utils.data import Dataset
 from maskgen.demo.drawing import FIRST_HELD_OUT_SEED, Scene, draw
 from maskgen.demo.scenes import target_mask
 from maskgen.demo.shapes import COLOURS, SHAPES, SIZES
-from maskgen.demo.texts import Query, query
+from maskgen.demo.texts import KINDS, Query, query
 
 TASK = "<REFERRING_EXPRESSION_SEGMENTATION>"
 FINE = 32  # cells a side of the mask that the text encoder's head is asked for
+
+# Answers of several things are long, and a batch is as long as its longest answer: counts come together.
+COUNTING_EVERY = 8
+_COUNTING = KINDS | {"count": 1.0}
+_NAMING = {kind: share for kind, share in KINDS.items() if kind != "count"}
 
 Batch = dict[str, torch.Tensor]
 
@@ -57,10 +62,11 @@ class Lessons(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         seeds = range(step * self.scenes, (step + 1) * self.scenes)
         drawn = [draw(seed % FIRST_HELD_OUT_SEED) for seed in seeds]
+        kinds = _NAMING if step % COUNTING_EVERY else _COUNTING
         asked = []
         for seed, scene in zip(seeds, drawn, strict=True):
             rng = np.random.default_rng((seed, 3))
-            asked += [(scene, query(scene, rng)) for _ in range(self.queries)]
+            asked += [(scene, query(scene, rng, kinds)) for _ in range(self.queries)]
         prompts = [self._prompt(each.text) for _, each in asked]
         tokenizer = self.processor.tokenizer
         labels = [[0, *tokenizer.convert_tokens_to_ids(_tokens(answer(*pair))), 2] for pair in asked]

@@ -51,10 +51,14 @@ class Phrase:
         return f"{self}s" if not str(self).endswith("s") else f"{self}es"
 
 
-def query(scene: Scene, rng: np.random.Generator) -> Query:
-    """A query of a random kind; where the scene has nothing to ask of that kind, a plain reference."""
-    kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
-    asked = _ASK[kind](scene, rng)
+def query(scene: Scene, rng: np.random.Generator, kinds: dict[str, float] | None = None) -> Query:
+    """A query of a random kind; where the scene has nothing to ask of that kind, a plain reference.
+
+    `kinds` replaces KINDS; the shares need not add up to one.
+    """
+    kinds = kinds or KINDS
+    shares = np.array(list(kinds.values()))
+    asked = _ASK[str(rng.choice(list(kinds), p=shares / shares.sum()))](scene, rng)
     return asked or _refer(scene, rng)
 
 

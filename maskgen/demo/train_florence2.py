@@ -25,12 +25,15 @@ SIZES_OF_MODEL = dataclasses.replace(
     florence2.DEMO,
     patches=(7, 3, 3),
     strides=(4, 2, 2),
-    channels=(32, 96, 192),
+    channels=(32, 64, 128),
     depths=(1, 1, 2),
-    heads=(2, 4, 8),
-    groups=(2, 4, 8),
+    heads=(1, 2, 4),
+    groups=(1, 2, 4),
+    width=128,
+    attention_heads=4,
+    feed_forward=384,
 )
-SCENES, QUERIES = 12, 4  # a step: scenes, and queries of each, which share the image encoder's work
+SCENES, QUERIES = 8, 4  # a step: scenes, and queries of each, which share the image encoder's work
 BLUR = 3.0  # standard deviation of a location's soft target, in bins
 MOST_TOKENS = 112  # three things of twelve vertices, and room
 
@@ -241,9 +244,9 @@ def main() -> None:
     """Train, going on from what lies in --out, and write `--out/model`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for state, curve and model")
-    parser.add_argument("--steps", type=int, default=6000, help=f"of {SCENES} scenes x {QUERIES} queries")
+    parser.add_argument("--steps", type=int, default=10000, help=f"of {SCENES} scenes x {QUERIES} queries")
     parser.add_argument("--seed", type=int, default=0, help="of the first weights")
-    parser.add_argument("--rate", type=float, default=8e-4, help="learning rate")
+    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     model, processor = start(options.out / "untrained", options.seed)
