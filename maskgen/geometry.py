@@ -66,7 +66,7 @@ class Frame:
             (right - place.left) * width / place.width,
             (bottom - place.top) * height / place.height,
         )
-        part = np.asarray(
+        part = np.array(
             Image.fromarray(pixels).resize((right - left, bottom - top), Image.Resampling.BILINEAR, seen)
         )
         if part.shape == (self.size, self.size, 3):

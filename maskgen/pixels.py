@@ -151,7 +151,9 @@ def _rgb(image: Image.Image) -> np.ndarray:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image.convert("RGB"))
+    if image.mode != "RGB":  # convert() would copy it all the same
+        image = image.convert("RGB")
+    return np.array(image)  # not asarray: PyTorch warns about read-only pixels
 
 
 def _grey(values: np.ndarray) -> np.ndarray:
