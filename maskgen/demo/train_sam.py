@@ -22,15 +22,15 @@ SIZES = small.SamSizes(
     image=160,
     patch=8,
     width=96,
-    depth=4,
+    depth=3,
     heads=4,
     window=10,
-    global_blocks=(1, 3),
+    global_blocks=(1,),
     prompt_width=64,
     decoder_heads=4,
     feed_forward=128,
 )
-SCENES = 12  # a step
+SCENES = 8  # a step
 
 
 @dataclass
@@ -85,25 +85,27 @@ class Learner(nn.Module):
 
     def forward(self, batch: Batch) -> Losses:
         logits, ious = self.predict(batch)
-        wanted, inside = batch["masks"].float()[:, None], batch["inside"].float()[:, None]
-        pixels = inside.sum(dim=(2, 3))
+        # The decoder's own lattice is coarser than the input; its targets are shares of a cell.
+        step = self.sam.image_encoder.img_size // logits.shape[-1]
+        wanted, inside = (F.avg_pool2d(batch[name].float()[:, None], step) for name in ("masks", "inside"))
+        cells = inside.sum(dim=(2, 3))
         entropy = F.binary_cross_entropy_with_logits(logits, wanted.expand_as(logits), reduction="none")
         # Weighted by the thing's share, or the small ones would hardly count.
-        share = wanted.sum(dim=(2, 3)) / pixels
-        entropy = (entropy * inside).sum(dim=(2, 3)) / pixels / share.clamp(min=0.02) * 0.3
+        share = (wanted.sum(dim=(2, 3)) / cells).clamp(min=0.02)
+        entropy = (entropy * inside).sum(dim=(2, 3)) / cells / share * 0.3
         soft = logits.sigmoid() * inside
         both = (soft * wanted).sum(dim=(2, 3))
         dice = 1 - (2 * both + 1) / (soft.sum(dim=(2, 3)) + wanted.sum(dim=(2, 3)) + 1)
         each = entropy + dice
         with torch.no_grad():
-            true = _overlap((logits > 0) & batch["inside"][:, None], batch["masks"][:, None])
+            true = _overlap((logits > 0) & (inside > 0.5), wanted > 0.5)
         return {
             "mask": each[:, 1:].min(dim=1).values.mean() + 0.3 * each.mean(),
             "iou": F.mse_loss(ious, true),
         }
 
     def predict(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mask logits (prompts, 4, side, side), the single mask first, and predicted IoUs (prompts, 4)."""
+        """Logits (prompts, 4, lattice, lattice), the single mask first, and predicted IoUs (prompts, 4)."""
         embeddings = self.sam.image_encoder(batch["pixels"])
         place = self.sam.prompt_encoder.get_dense_pe()
         masks, ious = [], []
@@ -112,13 +114,11 @@ class Learner(nn.Module):
             mask, iou = self.sam.mask_decoder.predict_masks(embedding[None], place, sparse, dense)
             masks.append(mask)
             ious.append(iou)
-        side = self.sam.image_encoder.img_size
-        logits = F.interpolate(torch.cat(masks), (side, side), mode="bilinear", align_corners=False)
-        return logits, torch.cat(ious)
+        return torch.cat(masks), torch.cat(ious)
 
 
 @torch.no_grad()
-def measure(learner: nn.Module, batches: int = 6) -> dict[str, float]:
+def measure(learner: nn.Module, batches: int = 8) -> dict[str, float]:
     """IoU of the mask that Sam itself ranks first, by true and by loose boxes, on held-out scenes."""
     assert isinstance(learner, Learner)
     result = {}
@@ -127,7 +127,8 @@ def measure(learner: nn.Module, batches: int = 6) -> dict[str, float]:
         overlaps = []
         for batch in map(prompts.__getitem__, range(batches)):
             logits, ious = learner.predict(batch)
-            best = logits[torch.arange(len(ious)), 1 + ious[:, 1:].argmax(dim=1)]
+            best = logits[torch.arange(len(ious)), 1 + ious[:, 1:].argmax(dim=1)][:, None]
+            best = F.interpolate(best, batch["masks"].shape[-2:], mode="bilinear", align_corners=False)[:, 0]
             overlaps.append(_overlap((best > 0) & batch["inside"], batch["masks"]))
         result[name] = torch.cat(overlaps).mean().item()
     return result
@@ -173,7 +174,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for state, curve and model")
     parser.add_argument("--steps", type=int, default=2000, help=f"of {SCENES} scenes")
     parser.add_argument("--seed", type=int, default=0, help="of the first weights")
-    parser.add_argument("--rate", type=float, default=8e-4, help="learning rate")
+    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     learner = Learner(small.create(SIZES))
