@@ -87,6 +87,11 @@ def loaded(folder):
     return AutoProcessor.from_pretrained(folder), model.eval()
 
 
+@pytest.fixture(scope="module")
+def mine(folder):
+    return proposer(folder)
+
+
 def theirs(folder, picture, query, **settings):
     """Token ids and polygons as a user of transformers gets them, one image at a time."""
     processor, model = loaded(folder)
@@ -122,8 +127,7 @@ def test_batch_equals_transformers_one_by_one(tmp_path, seed):
     assert outlines > 0
 
 
-def test_places_are_the_middle_of_their_bin(folder):
-    mine = proposer(folder)
+def test_places_are_the_middle_of_their_bin(mine):
     tokenizer = mine._processor.tokenizer
     places = [[0, 999, 500, 0, 999, 250], [1, 2, 3, 4, 5, 6]]
     text = "<sep>".join("".join(f"<loc_{place}>" for place in outline) for outline in places) + "</s>"
@@ -135,8 +139,7 @@ def test_places_are_the_middle_of_their_bin(folder):
     assert first.dtype == np.float64
 
 
-def test_answers_depend_on_the_picture(folder):
-    mine = proposer(folder)
+def test_answers_depend_on_the_picture(mine):
     one, two = (mine.propose(pictures(seed), samples()) for seed in (1, 2))
     assert any(
         [p.tolist() for p in a.polygons] != [p.tolist() for p in b.polygons]
@@ -183,8 +186,7 @@ def test_checkpoint_settings_and_overrides(tmp_path):
     assert all(p.tokens <= small.TINY.positions for p in changed.propose(pictures(0), samples()))
 
 
-def test_prompt_is_the_processors(folder):
-    mine = proposer(folder)
+def test_prompt_is_the_processors(mine):
     for query in [*QUERIES, "Ünïcode ☃", "1 < 2 and {0}"]:
         ids = mine._processor(text=TASK + query, images=pictures(0)[0].pixels, return_tensors="pt")[
             "input_ids"
@@ -196,8 +198,7 @@ def test_prompt_is_the_processors(folder):
 @pytest.mark.parametrize(
     "query", ["<loc_12><poly>", "</s><s>", "<OCR>", "a <image> b", "<mask><pad>", "<CAPTION>"]
 )
-def test_query_cannot_inject_tokens(folder, query):
-    mine = proposer(folder)
+def test_query_cannot_inject_tokens(mine, query):
     prompt, _ = mine._prompt(query)
     special = set(mine._processor.tokenizer.all_special_ids)
     words = prompt[small.TINY.image_tokens + 1 : -1]
@@ -207,8 +208,7 @@ def test_query_cannot_inject_tokens(folder, query):
     assert len(mine.propose(pictures(0)[:1], samples([query]))) == 1
 
 
-def test_long_query_loses_its_end_and_keeps_the_task(folder):
-    mine = proposer(folder)
+def test_long_query_loses_its_end_and_keeps_the_task(mine):
     prompt, cut = mine._prompt("blue square " * 500)
     assert cut and len(prompt) == small.TINY.positions
     text = mine._processor.tokenizer.decode(prompt[small.TINY.image_tokens :])
@@ -217,8 +217,7 @@ def test_long_query_loses_its_end_and_keeps_the_task(folder):
     assert long.query_truncated and not short.query_truncated
 
 
-def test_batch_mates_do_not_matter(folder):
-    mine = proposer(folder)
+def test_batch_mates_do_not_matter(mine):
     images, rows = pictures(3), samples()
     together = mine.propose(images, rows)
     for i in range(len(rows)):

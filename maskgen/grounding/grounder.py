@@ -1,0 +1,202 @@
+"""From text and pixels to a mask and its grid: proposer and refiner together, and every outcome."""
+
+import math
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from typing import TypeVar
+
+import numpy as np
+from shapely import MultiPolygon
+
+from maskgen.config import Config, Florence2, NoRefiner, Sam
+from maskgen.errors import SampleError
+from maskgen.geometry import Frame
+from maskgen.grounding import polygon
+from maskgen.grounding.batching import Batches, as_failure
+from maskgen.grounding.interface import Proposer, Refinement, Refiner
+from maskgen.grounding.outline import OutlineRefiner
+from maskgen.outcome import Outcome
+from maskgen.sample import Grounding, Picture, Proposal, Sample
+
+Result = TypeVar("Result")
+
+# Proposals read from a file cost no device memory; any number does.
+RECORDED_BATCH = 256
+
+PACKAGES = ("maskgen", "numpy", "opencv-python-headless", "pillow", "shapely", "torch")
+
+
+class Grounder:
+    """Grounds samples by a configuration, on one device.
+
+    No sample can fail another: what one sample causes becomes its outcome. Only a lost device and
+    MaskgenError are raised.
+    """
+
+    def __init__(self, config: Config, data: str, device: str):
+        """`data`: the folder or URL that the configuration's files lie under; `device`: "cpu", "cuda:0".
+
+        Raises MaskgenError if a model or a file cannot be loaded.
+        """
+        self._config = config
+        self._frame = Frame.of(config.grid)
+        self._proposer = _proposer(config, data, device)
+        self._refiner = _refiner(config, device)
+        proposals = config.proposer.batch if isinstance(config.proposer, Florence2) else RECORDED_BATCH
+        refinements = config.refiner.batch if isinstance(config.refiner, Sam) else RECORDED_BATCH
+        self._propose = Batches(self._proposer.propose, proposals)
+        self._refine = Batches(self._refiner.refine, refinements)
+
+    def ground(self, pictures: list[Picture], samples: list[Sample]) -> list[Grounding]:
+        """One Grounding a sample, in order; `pictures[i]` belongs to `samples[i]`. Any number of them."""
+        failures: dict[int, SampleError] = {}
+        everyone = range(len(samples))
+        proposals = _kept(everyone, self._propose.run(pictures, samples), failures)
+        regions = _kept(
+            proposals,
+            [_guarded(_region, pictures[i], proposal) for i, proposal in proposals.items()],
+            failures,
+        )
+        refinements = _kept(
+            regions,
+            self._refine.run([pictures[i] for i in regions], list(regions.values())),
+            failures,
+        )
+        groundings = _kept(
+            refinements,
+            [
+                _guarded(self._judge, pictures[i], proposals[i], regions[i], refinement)
+                for i, refinement in refinements.items()
+            ],
+            failures,
+        )
+        return [
+            groundings[i]
+            if i in groundings
+            else self._nothing(pictures[i], proposals.get(i, Proposal()), failures[i])
+            for i in everyone
+        ]
+
+    def describe(self) -> dict[str, object]:
+        """What decides the masks, as JSON values: both models' settings and the packages' versions."""
+        return {
+            "proposer": self._proposer.describe(),
+            "refiner": self._refiner.describe(),
+            "packages": {name: version(name) for name in PACKAGES},
+        }
+
+    def _judge(
+        self, picture: Picture, proposal: Proposal, region: MultiPolygon, refinement: Refinement
+    ) -> Grounding:
+        """The sample's result; raises SampleError where there is no mask to give it."""
+        if not math.isfinite(refinement.sam_iou):
+            raise SampleError(Outcome.ERROR, "the refiner's score is not a number")
+        outline = polygon.rasterise(region, picture.width, picture.height)
+        agreement = _iou(refinement.mask, outline)
+        outcome, reason, mask = self._weigh(agreement, refinement.mask, outline)
+        if mask.any() and not self._frame.visible(mask):
+            raise SampleError(Outcome.OUTSIDE_CROP, "all of the mask lies outside the trainer's crop")
+        return Grounding(
+            outcome=outcome,
+            reason=reason,
+            polygons=_outlines(proposal),
+            mask=mask,
+            grid=self._frame.grid(mask),
+            box=refinement.box,
+            sam_iou=refinement.sam_iou,
+            agreement=agreement,
+            coverage=float(mask.mean()),
+            query_truncated=proposal.query_truncated,
+            tokens=proposal.tokens,
+        )
+
+    def _weigh(
+        self, agreement: float, mask: np.ndarray, outline: np.ndarray
+    ) -> tuple[Outcome, str, np.ndarray]:
+        """Outcome, reason and mask, by how far the refiner's mask is from the outline it was shown."""
+        refiner = self._config.refiner
+        if isinstance(refiner, NoRefiner) or (mask.any() and agreement >= refiner.min_agreement):
+            return Outcome.OK, "", mask
+        reason = (
+            f"agreement {agreement:.3f} is below {refiner.min_agreement:g}" if mask.any() else "empty mask"
+        )
+        return Outcome.SAM_DISAGREES, reason, mask if refiner.on_disagreement == "keep" else outline
+
+    def _nothing(self, picture: Picture, proposal: Proposal, failure: SampleError) -> Grounding:
+        return Grounding(
+            outcome=failure.outcome,
+            reason=failure.reason,
+            polygons=_outlines(proposal),
+            mask=np.zeros((picture.height, picture.width), dtype=bool),
+            grid=np.zeros((self._frame.cells, self._frame.cells), dtype=np.uint8),
+            box=(0.0, 0.0, 0.0, 0.0),
+            sam_iou=0.0,
+            agreement=0.0,
+            coverage=0.0,
+            query_truncated=proposal.query_truncated,
+            tokens=proposal.tokens,
+        )
+
+
+def _proposer(config: Config, data: str, device: str) -> Proposer:
+    if isinstance(config.proposer, Florence2):
+        from maskgen.grounding.florence2 import Florence2Proposer  # recorded answers need no torch
+
+        return Florence2Proposer(config.proposer, device)
+    from maskgen.grounding.recorded import RecordedProposer
+
+    return RecordedProposer(config.proposer, data)
+
+
+def _refiner(config: Config, device: str) -> Refiner:
+    if isinstance(config.refiner, Sam):
+        from maskgen.grounding.sam import SamRefiner
+
+        return SamRefiner(config.refiner, device)
+    return OutlineRefiner()
+
+
+def _region(picture: Picture, proposal: Proposal) -> MultiPolygon:
+    """What the proposal encloses in the image; raises SampleError where that is nothing.
+
+    A truncated answer counts as none, whatever it holds: it stopped in the middle of an outline, or
+    before further ones.
+    """
+    if proposal.truncated:
+        raise SampleError(Outcome.TRUNCATED_ANSWER, f"no end within the limit of {proposal.tokens} tokens")
+    outlines = _outlines(proposal)
+    if not outlines:
+        raise SampleError(Outcome.NO_GROUNDING, "the answer holds no polygon and no box")
+    return polygon.clean(outlines, picture.width, picture.height)
+
+
+def _outlines(proposal: Proposal) -> list[np.ndarray]:
+    """The proposed polygons; of a proposer that knows boxes only, the boxes as polygons."""
+    corners = [np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]) for x0, y0, x1, y1 in proposal.boxes]
+    return proposal.polygons or corners
+
+
+def _iou(first: np.ndarray, second: np.ndarray) -> float:
+    union = np.count_nonzero(first | second)
+    return float(np.count_nonzero(first & second) / union) if union else 0.0
+
+
+def _guarded(step: Callable[..., Result], *args: object) -> Result | SampleError:
+    """What `step` returns, or the one sample's failure that it raised."""
+    try:
+        return step(*args)
+    except Exception as error:
+        return as_failure(error)
+
+
+def _kept(
+    indices: Iterable[int], results: Iterable[Result | SampleError], failures: dict[int, SampleError]
+) -> dict[int, Result]:
+    """The results by their sample's index, without the failures, which are put into `failures`."""
+    kept: dict[int, Result] = {}
+    for i, result in zip(indices, results, strict=True):
+        if isinstance(result, SampleError):
+            failures[i] = result
+        else:
+            kept[i] = result
+    return kept
