@@ -1,5 +1,6 @@
 """Bytes to RGB pixels, safely: the one decoder for pipeline, trainer and views."""
 
+import logging
 import warnings
 from collections.abc import Callable
 from io import BytesIO
@@ -21,6 +22,7 @@ from maskgen.sample import Picture
 # What a broken file makes Pillow warn about is said by the outcome. For the whole process, since
 # warnings.catch_warnings() around each call is not safe with threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 # The plugins are called directly: Image.open would also try exotic formats, and would apply its own
 # process-wide pixel limit in place of ours.
