@@ -34,7 +34,6 @@ def with_outlines(
     source: tuple[int, int],
     polygons: Sequence[np.ndarray],
     box: tuple[float, float, float, float],
-    line: int = 2,
 ) -> Image.Image:
     """`image` with polygons (amber) and box (sky), given in pixels of the `source` (width, height)."""
     layer = Image.new("RGBA", (image.width * _SMOOTH, image.height * _SMOOTH), (*INK, 0))
@@ -43,12 +42,12 @@ def with_outlines(
     corners = np.array(box).reshape(2, 2) * zoom
     if (corners[1] > corners[0]).all():
         x0, y0, x1, y1 = np.clip(corners, 0, [layer.width - 1, layer.height - 1]).ravel()
-        _stroke(draw, [(x0, y0), (x1, y0), (x1, y1), (x0, y1)], SKY, line)
+        _stroke(draw, [(x0, y0), (x1, y0), (x1, y1), (x0, y1)], SKY)
     for polygon in polygons:
         points = [(float(x), float(y)) for x, y in polygon * zoom]
         if len(points) > 2:
             draw.polygon(points, fill=(*AMBER, 50))
-        _stroke(draw, points, AMBER, line)
+        _stroke(draw, points, AMBER)
     return _over(image, layer.resize(image.size, Image.Resampling.BOX))
 
 
@@ -96,10 +95,10 @@ def _borders(on: np.ndarray) -> list[tuple[tuple[int, int], tuple[int, int]]]:
 
 
 def _stroke(
-    draw: ImageDraw.ImageDraw, points: list[tuple[float, float]], colour: tuple[int, int, int], line: int
+    draw: ImageDraw.ImageDraw, points: list[tuple[float, float]], colour: tuple[int, int, int]
 ) -> None:
     """A closed line with a dark rim, to be seen on any picture."""
-    for width, ink in ((line + 2, (*INK, 150)), (line, (*colour, 255))):
+    for width, ink in ((4, (*INK, 150)), (2, (*colour, 255))):
         draw.line([*points, points[0]], ink, width * _SMOOTH, joint="curve")
 
 

@@ -1,0 +1,254 @@
+"""`maskgen report`: one self-contained page about a set, finished or not."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+
+import yaml
+
+from maskgen.errors import MaskgenError
+from maskgen.outcome import Outcome
+from maskgen.running.journal import Journal
+from maskgen.store import Store
+from maskgen.views import charts, contact, figures, page, speed, text
+from maskgen.views.figures import Distribution, Figures
+from maskgen.views.speed import Event, Span
+
+NAME = "report.html"
+
+_BINS = 120
+_DEATHS = 12
+_TITLES = {
+    "coverage": ("Coverage", "share of the image under the mask"),
+    "agreement": ("Agreement", "IoU of polygon and mask"),
+    "sam_iou": ("SAM IoU", "the mask's quality as SAM predicts it"),
+    "polygons": ("Polygons", "in an answer"),
+    "tokens": ("Tokens", "generated for an answer"),
+}
+
+
+def write_report(store: Store) -> str:
+    """Write report.html into the set, and return where it is. MaskgenError if no run was begun there."""
+    if not store.exists("run.json"):
+        raise MaskgenError(f"no run was begun in {store.place}: there is nothing to report on.")
+    record = store.read_json("run.json")
+    found = figures.gather(store)
+    runs = speed.runs(Journal(store.url).events())
+    quality = store.read_json("quality.json") if store.exists("quality.json") else {}
+    split = record["config"]["split"]
+    html = page.page(
+        f"maskgen: {split}",
+        _head(record, found, runs),
+        page.section("Outcomes", _outcomes(found)),
+        page.section("Against the known masks", _quality(quality)),
+        page.section("Distributions", _distributions(found)),
+        page.section("Throughput", *_throughput(runs)),
+        page.section("Samples", contact.sheets(store, found, record["config"]["limits"])),
+        page.section("How it was made", *_made(record)),
+    )
+    store.write_bytes(NAME, html.encode())
+    return store.where(NAME)
+
+
+def _head(record: dict[str, Any], found: Figures, runs: list[list[Event]]) -> str:
+    plan = record["plan"]
+    masked = found.count(Outcome.OK, Outcome.SAM_DISAGREES)
+    in_tar = sum(found.outcomes[outcome] for outcome in Outcome if outcome.in_tar)
+    failed = sum(found.outcomes[outcome] for outcome in Outcome if outcome.is_failure)
+    allowed = int(record["config"]["resources"]["failure_budget"] * plan["planned"])
+    done = len(found.commits)
+    state = (
+        f"all {text.plural(done, 'shard')} are made"
+        if done == plan["shards"]
+        else f"{done:,} of {text.plural(plan['shards'], 'shard')} are made; the figures are of these"
+    )
+    tiles = [
+        (f"{found.rows:,}", f"rows, of {plan['planned']:,} planned and {plan['read']:,} read"),
+        (f"{masked:,}", f"with a mask, {text.share(masked, found.rows)}"),
+        (f"{in_tar - masked:,}", f"with a zero mask, {text.share(in_tar - masked, found.rows)}"),
+        (f"{failed:,}", f"failed, {text.share(failed, found.rows)}; {allowed:,} are allowed"),
+        (text.size(found.bytes), "in tars"),
+    ]
+    pace = [one for run in runs if (one := speed.pace(run, speed.spans(run), None))]
+    seconds = sum(one.seconds for one in pace)
+    if seconds:
+        images = sum(one.run * one.seconds for one in pace)
+        tiles.append((f"{images / seconds:,.3g}", f"images a second, over {text.duration(seconds)} of work"))
+    cells = "".join(f'<div class="tile"><b>{value}</b><span>{what}</span></div>' for value, what in tiles)
+    return (
+        f"<header><h1>Grounding masks: {page.said(record['config']['split'])}</h1>"
+        f'<p class="soft">{state} · fingerprint <code>{page.said(record["fingerprint"])}</code> · '
+        f'maskgen {page.said(record["maskgen"])}</p><div class="tiles">{cells}</div></header>'
+    )
+
+
+def _outcomes(found: Figures) -> str:
+    if not found.outcomes:
+        return '<p class="soft">No shard is finished yet.</p>'
+    top = max(found.outcomes.values())
+    rows = []
+    for outcome, count in sorted(found.outcomes.items(), key=lambda item: (-item[1], item[0])):
+        width = f"{100 * count / top:.2f}%"
+        rows.append(
+            [
+                f'<span class="{contact.tone(outcome)}">{outcome}</span>',
+                page.said(text.MEANINGS[outcome]),
+                f"{count:,}",
+                page.said(text.share(count, found.rows)),
+                f'<div class="meter {contact.tone(outcome)}"><i style="width:{width}"></i></div>',
+            ]
+        )
+    return page.table(["outcome", "meaning", "samples", "share", ""], rows, frozenset({2, 3}))
+
+
+def _quality(figures: dict[str, Any]) -> str:
+    """Whatever figures there are: a list of two is an interval, of three a value and its interval."""
+    rows = [[page.said(name), page.said(value)] for name, value in _flat(figures)]
+    return f'<div class="narrow">{page.table(["figure", "value"], rows)}</div>' if rows else ""
+
+
+def _flat(tree: dict[str, Any], above: str = "") -> list[tuple[str, str]]:
+    rows = []
+    for key, value in tree.items():
+        name = f"{above}{key.replace('_', ' ')}"
+        if isinstance(value, dict):
+            rows += _flat(value, f"{name}, ")
+        else:
+            rows.append((name, _figure(value)))
+    return rows
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(one, int | float) for one in value):
+        shown = [_figure(one) for one in value]
+        if len(shown) == 2:
+            return f"{shown[0]} to {shown[1]}"
+        return f"{shown[0]} ({shown[1]} to {shown[2]})" if len(shown) == 3 else ", ".join(shown)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _distributions(found: Figures) -> str:
+    drawn = "".join(_distribution(one) for one in found.distributions)
+    if not drawn:
+        return ""
+    count = text.plural(found.outcomes[Outcome.OK], "sample")
+    return f'<p class="soft">Of the {count} that are ok.</p><div class="charts">{drawn}</div>'
+
+
+def _distribution(one: Distribution) -> str:
+    title, what = _TITLES[one.column]
+    whole = one.column in figures.COUNTS
+    bins, ticks = _whole_axis(one.edges) if whole else _share_axis(one.edges)
+    middle = (
+        f"median {one.median:.0f}, mean {one.mean:.1f}"
+        if whole
+        else (f"median {one.median:.3f}, mean {one.mean:.3f}")
+    )
+    chart = charts.histogram(one.counts, bins, ticks, title)
+    return f"<figure><b>{title}</b><figcaption>{what}<br>{middle}</figcaption>{chart}</figure>"
+
+
+def _share_axis(edges: Sequence[float]) -> tuple[list[str], list[tuple[float, str]]]:
+    end = len(edges) - 1
+    return [f"{low:.2f} to {high:.2f}" for low, high in pairwise(edges)], [
+        (0, "0"),
+        (end / 2, "0.5"),
+        (end, "1"),
+    ]
+
+
+def _whole_axis(edges: Sequence[float]) -> tuple[list[str], list[tuple[float, str]]]:
+    """A bin is named by the whole numbers in it."""
+    inside = [(int(low), int(high) - 1) for low, high in pairwise(edges)]
+    bins = [f"{low}" if low == high else f"{low} to {high}" for low, high in inside]
+    return bins, [(place + 0.5, f"{inside[place][0]}") for place in (0, len(bins) // 2, len(bins) - 1)]
+
+
+def _throughput(runs: list[list[Event]]) -> list[str]:
+    runs = [run for run in runs if speed.spans(run)]
+    if not runs:
+        return []
+    return [_chart(runs), "<h3>Runs</h3>", _run_table(runs), *_deaths(runs)]
+
+
+def _chart(runs: list[list[Event]]) -> str:
+    """Images a second over the time at work: the runs one after the other, without the pauses."""
+    work: list[Span] = []
+    ends = [0.0]
+    for run in runs:
+        shift = ends[-1] - run[0]["time"]
+        work += [Span(span.begin + shift, span.end + shift, span.images) for span in speed.spans(run)]
+        ends.append(run[-1]["time"] + shift)
+    step = ends[-1] / _BINS
+    if not step:
+        return ""
+    values = [speed.rate(work, place * step, (place + 1) * step) for place in range(_BINS)]
+    cuts = [end / ends[-1] for end in ends[1:-1]]
+    chart = charts.area(values, cuts, ("0 s", text.duration(ends[-1])), "images a second")
+    note = " A dashed line is where a run ended." if cuts else ""
+    caption = f"over time at work; a shard's images count as spread evenly over its time.{note}"
+    return f"<figure><b>Images a second</b><figcaption>{caption}</figcaption>{chart}</figure>"
+
+
+def _run_table(runs: list[list[Event]]) -> str:
+    rows = []
+    for run in runs:
+        events = [event["event"] for event in run]
+        pace = speed.pace(run, speed.spans(run), None)
+        rows.append(
+            [
+                _moment(run[0]),
+                text.duration(run[-1]["time"] - run[0]["time"]),
+                f"{events.count('shard_done'):,}",
+                text.rate(pace.run) if pace else "",
+                f"{events.count('worker_died'):,}",
+                f"{events.count('stalled'):,}",
+                f"{events.count('quarantined'):,}",
+                f"{events.count('gave_up'):,}",
+                _ending(events),
+            ]
+        )
+    head = ["began", "took", "shards", "speed", "deaths", "stalls", "quarantined", "given up", "ended"]
+    return page.table(head, rows, frozenset(range(1, 8)))
+
+
+def _ending(events: list[str]) -> str:
+    if "run_finished" in events:
+        return "finished"
+    return "interrupted" if "run_interrupted" in events else "killed, or still at work"
+
+
+def _deaths(runs: list[list[Event]]) -> list[str]:
+    deaths = [event for run in runs for event in run if event["event"] == "worker_died"]
+    if not deaths:
+        return []
+    rows = [
+        [
+            _moment(event),
+            page.said(event["worker"]),
+            page.said(event["shard"]),
+            page.said(event.get("why", "")),
+        ]
+        for event in deaths[-_DEATHS:]
+    ]
+    title = f"The last {len(rows)} of {len(deaths):,} deaths" if len(deaths) > len(rows) else "Deaths"
+    return [f"<h3>{title}</h3>", page.table(["when", "worker", "shard", "why"], rows)]
+
+
+def _moment(event: Event) -> str:
+    return f"{datetime.fromtimestamp(event['time'], UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _made(record: dict[str, Any]) -> list[str]:
+    notes = [f"<p>{page.said(note)}</p>" for note in record["plan"].get("notes", [])]
+    return [
+        *notes,
+        page.folded("Configuration", yaml.safe_dump(record["config"], sort_keys=False, allow_unicode=True)),
+        page.folded("Plan", json.dumps(record["plan"], indent=2, ensure_ascii=False)),
+        page.folded("Models", json.dumps(record["models"], indent=2, ensure_ascii=False)),
+        page.folded("Packages", "\n".join(f"{name} {one}" for name, one in record["packages"].items())),
+    ]
