@@ -106,7 +106,7 @@ def test_what_crop_cuts_off_is_not_visible():
 
 
 @pytest.mark.parametrize("fit", FITS)
-@pytest.mark.parametrize("shape", [(1, 10_000), (10_000, 1), (1, 1), (2, 3), (1, 2_000_000)])
+@pytest.mark.parametrize("shape", [(1, 10_000), (10_000, 1), (1, 1), (2, 3), (1, 300_000)])
 def test_extreme_shapes(fit, shape):
     frame = Frame(fit, 768, 24)
     mask = np.ones(shape, bool)
