@@ -13,9 +13,10 @@ from shapely.affinity import scale
 
 from maskgen import config
 from maskgen.demo import sam as small
-from maskgen.errors import MaskgenError
+from maskgen.errors import MaskgenError, SampleError
 from maskgen.grounding import polygon, weights
 from maskgen.grounding.interface import Refinement
+from maskgen.outcome import Outcome
 from maskgen.sample import Picture
 
 # The prior says "99.9 % sure" in SAM's own terms: the logit of 0.999.
@@ -45,7 +46,7 @@ class SamRefiner:
         """One mask a region, at the picture's own size. See `Refiner.refine`."""
         if not regions:
             return []
-        resized = [self._resize.apply_image(picture.pixels) for picture in pictures]
+        resized = [self._resized(picture) for picture in pictures]
         embeddings = self._encode(resized)
         return [
             self._decode(embedding[None], image.shape[:2], picture, region)
@@ -63,8 +64,18 @@ class SamRefiner:
             "segment_anything": version("segment-anything"),
         }
 
+    def _resized(self, picture: Picture) -> np.ndarray:
+        """uint8 (h, w, 3) with the long side that the encoder wants; SampleError if the short one vanishes."""
+        shape = self._resize.get_preprocess_shape(picture.height, picture.width, self._resize.target_length)
+        if 0 in shape:
+            raise SampleError(
+                Outcome.IMAGE_UNSUPPORTED,
+                f"too thin for SAM: {picture.width} x {picture.height} shrinks to less than a pixel",
+            )
+        return self._resize.apply_image(picture.pixels)
+
     def _encode(self, resized: list[np.ndarray]) -> torch.Tensor:
-        """uint8 (h, w, 3) images, long side as the encoder wants it, to float32 (B, C, h', w')."""
+        """Resized images to float32 (B, channels, cells, cells)."""
         planes = [torch.from_numpy(image).to(self._sam.device).permute(2, 0, 1) for image in resized]
         batch = torch.stack([self._sam.preprocess(image) for image in planes])
         return self._sam.image_encoder(batch.to(self._dtype)).float()

@@ -8,9 +8,10 @@ from shapely import MultiPolygon, Polygon, box
 
 from maskgen.config import Sam
 from maskgen.demo import sam as small
-from maskgen.errors import MaskgenError
+from maskgen.errors import MaskgenError, SampleError
 from maskgen.grounding import polygon, weights
 from maskgen.grounding.sam import PRIOR_LOGIT, SamRefiner
+from maskgen.outcome import Outcome
 from maskgen.sample import Picture
 
 SHAPES = [(48, 80), (101, 37), (64, 64), (30, 200), (250, 133)]
@@ -131,6 +132,13 @@ def test_prior_stands_where_the_image_does(refiner):
     expected[:16, 16:] = PRIOR_LOGIT
     assert whole is not None and whole.shape == (1, 1, 32, 32)
     np.testing.assert_array_equal(whole[0, 0].numpy(), expected)
+
+
+def test_too_thin_a_picture_is_an_outcome(refiner):
+    thin = Picture(b"", "png", np.zeros((1, 4000, 3), np.uint8))
+    with pytest.raises(SampleError) as caught:
+        refiner().refine([thin], [MultiPolygon([box(0, 0, 100, 1)])])
+    assert caught.value.outcome is Outcome.IMAGE_UNSUPPORTED
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
