@@ -1,0 +1,60 @@
+"""`maskgen doctor`: what a run will find here, and what to do about what it lacks."""
+
+from collections.abc import Callable
+
+from maskgen.config import Config, Sam
+from maskgen.grounding.weights import DEMO
+from maskgen.views import inputs, machine, text
+from maskgen.views.finding import Finding, checked
+
+_SIGNS = {True: "ok", None: "warning", False: "problem"}
+
+
+def examine(config: Config | None, out: str | None, data: str | None, address: str) -> list[Finding]:
+    """Every check that the arguments allow. Never raises; takes a few seconds at most."""
+    full_size = config is not None and _is_full_size(config)
+    checks: list[tuple[str, Callable[[], Finding]]] = [
+        ("packages", machine.python),
+        ("GPU", lambda: machine.gpus(full_size)),
+        ("processors", lambda: machine.memory(full_size)),
+        ("Ray", lambda: machine.ray(address)),
+    ]
+    if config is not None:
+        checks += [
+            ("proposer", lambda: inputs.proposer(config, data or "")),
+            ("refiner", lambda: inputs.refiner(config)),
+            ("data", lambda: inputs.rows(config, data or "")),
+        ]
+    if out:
+        checks += [
+            ("output", lambda: inputs.output(out)),
+            ("disk", lambda: inputs.disk(config, out)),
+            ("lease", lambda: inputs.lease(out)),
+        ]
+    return [checked(name, check) for name, check in checks]
+
+
+def render(findings: list[Finding]) -> str:
+    """A line for each finding, the remedy under it, and what it comes to."""
+    lines = []
+    for finding in findings:
+        lines.append(f"{_SIGNS[finding.ok]:<9}{finding.name:<12}{text.plain(finding.found)}")
+        if finding.remedy:
+            lines.append(f"{'':<21}→ {text.plain(finding.remedy)}")
+    problems = sum(finding.ok is False for finding in findings)
+    warnings = sum(finding.ok is None for finding in findings)
+    lines.append("")
+    lines.append(
+        f"{text.plural(problems, 'problem')}, {text.plural(warnings, 'warning')}."
+        if problems or warnings
+        else "Everything is in place."
+    )
+    if not any(finding.name == "proposer" for finding in findings):
+        lines.append("With --split (and --data, --out) the weights, the rows and the disk are looked at too.")
+    return "\n".join(lines)
+
+
+def _is_full_size(config: Config) -> bool:
+    """Whether the configuration loads models that want a GPU."""
+    proposes = config.proposer.kind == "florence2" and config.proposer.model != DEMO
+    return proposes or (isinstance(config.refiner, Sam) and config.refiner.model != DEMO)

@@ -1,0 +1,169 @@
+"""The doctor's look at the machine: Python, GPU, processors and memory, Ray."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import warnings
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+from maskgen.views import text
+from maskgen.views.finding import Finding
+
+_SMI = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+_SMI_SECONDS = 5
+_CONNECT_SECONDS = 3.0
+_RAY_PORT = 6379
+_RAY_RECORD = Path("/tmp/ray/ray_current_cluster")  # where Ray itself notes the cluster "auto" means
+_MEMORY = {True: 8e9, False: 2e9}
+_GPU_MEMORY_MIB = 15_000
+
+
+def python() -> Finding:
+    """Python and every package that maskgen needs, with versions."""
+    from packaging.requirements import Requirement
+
+    here = f"Python {sys.version.split()[0]}"
+    try:
+        lines = requires("maskgen") or []
+    except PackageNotFoundError:
+        return Finding("packages", None, f"{here}; maskgen is not installed", "Install it: pip install -e .")
+    needed = [one for one in map(Requirement, lines) if one.marker is None or one.marker.evaluate()]
+    found = {one.name: _version(one.name) for one in needed}
+    lacking = [str(one) for one in needed if found[one.name] not in one.specifier or not found[one.name]]
+    if lacking:
+        return Finding(
+            "packages", False, f"{here}; missing or too old: {', '.join(lacking)}", "Install maskgen again."
+        )
+    chief = [f"{name} {found[name]}" for name in ("torch", "transformers", "ray") if name in found]
+    return Finding("packages", True, f"{here}, {', '.join(chief)}, all {len(needed)} that are needed")
+
+
+def gpus(full_size: bool) -> Finding:
+    """The GPUs, and whether torch can use them; `full_size` models need one to be of use."""
+    import torch
+
+    listed = _nvidia_smi()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        usable = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    build = f"torch {torch.__version__} " + (
+        f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+    )
+    if usable:
+        return _usable_gpus(listed, usable, build, full_size)
+    if listed:
+        driver = f"{len(listed)} x {listed[0][0]}, driver {listed[0][1]}"
+        remedy = "Install a torch for the CUDA version that nvidia-smi shows, or a newer driver."
+        return Finding("GPU", False, f"{driver}, but {build} cannot use it", remedy)
+    if full_size:
+        remedy = "The full-size models need one. In a container: --gpus all. For a try: --split demo."
+        return Finding("GPU", None, f"none; the work runs on the processors ({build})", remedy)
+    return Finding("GPU", True, f"none, and none is needed for small models ({build})")
+
+
+def memory(full_size: bool) -> Finding:
+    """Processors and memory that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    free, total = psutil.virtual_memory().available, psutil.virtual_memory().total
+    limit = _container_limit()
+    if limit is not None:
+        free, total = min(free, limit), min(total, limit)
+    found = f"{text.plural(cores, 'core')}, {text.size(free)} of {text.size(total)} memory free"
+    if free < _MEMORY[full_size]:
+        remedy = "Ask for fewer workers (--set resources.actors=1), or free some memory."
+        return Finding("processors", None, found, remedy)
+    return Finding("processors", True, found)
+
+
+def ray(address: str) -> Finding:
+    """Ray, and the cluster at `address` if one is named: by a connection to its port, without joining it."""
+    if find_spec("ray") is None:
+        return Finding("Ray", False, "not installed", "Install maskgen again.")
+    here = f"ray {_version('ray')}"
+    if address in ("", "local"):
+        return Finding("Ray", True, f"{here}; a run starts its own on this machine")
+    place = _ray_place(address)
+    if place is None:
+        remedy = "Start one with `ray start --head`, or leave --address out."
+        return Finding("Ray", False, f"{here}; no cluster is running on this machine", remedy)
+    problem = unreachable(*place)
+    if problem:
+        remedy = "Check it there with `ray status`, or leave --address out to run on this machine alone."
+        return Finding("Ray", False, f"{here}; {place[0]}:{place[1]} gives no answer ({problem})", remedy)
+    return Finding("Ray", True, f"{here}; {place[0]}:{place[1]} answers")
+
+
+def unreachable(host: str, port: int) -> str:
+    """Why nothing there takes a connection within seconds; empty if something does."""
+    told = ["it takes too long"]
+
+    def connect() -> None:
+        try:
+            socket.create_connection((host, port), _CONNECT_SECONDS).close()
+            told[0] = ""
+        except OSError as error:
+            told[0] = error.strerror or str(error)
+
+    # In a thread, because looking up a name heeds no timeout.
+    trial = threading.Thread(target=connect, daemon=True)
+    trial.start()
+    trial.join(_CONNECT_SECONDS)
+    return told[0]
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def _nvidia_smi() -> list[tuple[str, str]]:
+    """Name and driver of each GPU; empty where there is no such tool."""
+    try:
+        told = subprocess.run(_SMI, capture_output=True, text=True, timeout=_SMI_SECONDS, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = [line.rpartition(", ") for line in told.splitlines()]
+    return [(name, driver) for name, comma, driver in rows if comma]
+
+
+def _usable_gpus(listed: list[tuple[str, str]], usable: int, build: str, full_size: bool) -> Finding:
+    import torch
+
+    seen = [torch.cuda.get_device_properties(number) for number in range(usable)]
+    names = ", ".join(f"{one.name} ({one.total_memory >> 20:,} MiB)" for one in seen)
+    driver = f", driver {listed[0][1]}" if listed else ""
+    found = f"{names}{driver}, {build}"
+    if full_size and min(one.total_memory >> 20 for one in seen) < _GPU_MEMORY_MIB:
+        remedy = "Should memory run out, batches are halved; smaller ones from the start: proposer.batch."
+        return Finding("GPU", None, found, remedy)
+    return Finding("GPU", True, found)
+
+
+def _container_limit() -> int | None:
+    try:
+        told = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        return max(0, int(told) - used) if told.isdigit() else None
+    except (OSError, ValueError):
+        return None
+
+
+def _ray_place(address: str) -> tuple[str, int] | None:
+    """Host and port; None if `auto` finds no cluster on this machine."""
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", "")
+        if not address and _RAY_RECORD.is_file():
+            address = _RAY_RECORD.read_text().strip()
+        if not address:
+            return None
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    return parts.hostname or "localhost", parts.port or _RAY_PORT
