@@ -65,7 +65,7 @@ class SamRefiner:
         }
 
     def _resized(self, picture: Picture) -> np.ndarray:
-        """uint8 (h, w, 3) with the long side that the encoder wants; SampleError if the short one vanishes."""
+        """uint8 (h, w, 3), long side as the encoder wants it; SampleError if the short side vanishes."""
         shape = self._resize.get_preprocess_shape(picture.height, picture.width, self._resize.target_length)
         if 0 in shape:
             raise SampleError(
