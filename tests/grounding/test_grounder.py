@@ -45,7 +45,7 @@ def make(checkpoints, monkeypatch):
     monkeypatch.setattr(demo, "checkpoint", lambda name: checkpoints / name)
 
     def grounder(grid=None, proposer=None, **refiner):
-        refiner = {"kind": "sam", "model": "demo"} | refiner
+        refiner = {"kind": "sam", "model": "demo", "checkpoint": ""} | refiner
         if refiner["kind"] == "none":
             refiner = {"kind": "none"}
         tree = {
