@@ -12,7 +12,7 @@ from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
 from maskgen.running.journal import Journal
 from maskgen.store import Store
-from maskgen.views import charts, contact, figures, page, speed, text
+from maskgen.views import charts, contact, figures, page, quality, speed, text
 from maskgen.views.figures import Distribution, Figures
 from maskgen.views.speed import Event, Span
 
@@ -36,13 +36,13 @@ def write_report(store: Store) -> str:
     record = store.read_json("run.json")
     found = figures.gather(store)
     runs = speed.runs(Journal(store.url).events())
-    quality = store.read_json("quality.json") if store.exists("quality.json") else {}
+    scored = store.read_json("quality.json") if store.exists("quality.json") else {}
     split = record["config"]["split"]
     html = page.page(
         f"maskgen: {split}",
         _head(record, found, runs),
         page.section("Outcomes", _outcomes(found)),
-        page.section("Against the known masks", _quality(quality)),
+        page.section("Against the known masks", quality.tables(scored)),
         page.section("Distributions", _distributions(found)),
         page.section("Throughput", *_throughput(runs)),
         page.section("Samples", contact.sheets(store, found, record["config"]["limits"])),
@@ -101,34 +101,6 @@ def _outcomes(found: Figures) -> str:
             ]
         )
     return page.table(["outcome", "meaning", "samples", "share", ""], rows, frozenset({2, 3}))
-
-
-def _quality(figures: dict[str, Any]) -> str:
-    """Whatever figures there are: a list of two is an interval, of three a value and its interval."""
-    rows = [[page.said(name), page.said(value)] for name, value in _flat(figures)]
-    return f'<div class="narrow">{page.table(["figure", "value"], rows)}</div>' if rows else ""
-
-
-def _flat(tree: dict[str, Any], above: str = "") -> list[tuple[str, str]]:
-    rows = []
-    for key, value in tree.items():
-        name = f"{above}{key.replace('_', ' ')}"
-        if isinstance(value, dict):
-            rows += _flat(value, f"{name}, ")
-        else:
-            rows.append((name, _figure(value)))
-    return rows
-
-
-def _figure(value: Any) -> str:
-    if isinstance(value, list) and all(isinstance(one, int | float) for one in value):
-        shown = [_figure(one) for one in value]
-        if len(shown) == 2:
-            return f"{shown[0]} to {shown[1]}"
-        return f"{shown[0]} ({shown[1]} to {shown[2]})" if len(shown) == 3 else ", ".join(shown)
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _distributions(found: Figures) -> str:

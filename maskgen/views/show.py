@@ -100,8 +100,9 @@ def _paste(panel: Image.Image, image: Image.Image, caption: str, place: tuple[in
 
 
 def _proposal_caption(sample: ShardSample) -> str:
-    count = len(sample.polygons)
-    return f"{text.plural(count, 'polygon')} and box" if count else "no polygon"
+    x0, y0, x1, y1 = sample.fields.box
+    box = " and box" if x1 > x0 and y1 > y0 else ""
+    return text.plural(len(sample.polygons), "polygon") + box
 
 
 def _frame_caption(sample: ShardSample) -> str:

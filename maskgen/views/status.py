@@ -61,6 +61,7 @@ class Status:
     version: str
     read: int
     planned: int
+    groundable: int
     skipped: dict[str, int]
     shards: int
     shards_done: int
@@ -133,6 +134,7 @@ def status(out: str) -> Status:
         version=record["maskgen"],
         read=plan["read"],
         planned=plan["planned"],
+        groundable=plan["groundable"],
         skipped=_skipped(plan),
         shards=plan["shards"],
         shards_done=len(commits),
@@ -219,6 +221,8 @@ def render(found: Status) -> str:
 def _plan_line(found: Status) -> str:
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in found.skipped.items())
     line = f"{found.planned:,} of {text.plural(found.read, 'row')} in {text.plural(found.shards, 'shard')}"
+    if found.groundable < found.planned:
+        line += f", {found.groundable:,} can be grounded"
     return f"{line}; skipped: {reasons}" if reasons else line
 
 
@@ -245,7 +249,7 @@ def _outcome_lines(found: Status) -> list[str]:
 
 
 def _failure_line(found: Status) -> str:
-    allowed = f"{int(found.budget * found.planned):,} allowed ({found.budget:.1%} of the plan)"
+    allowed = f"{int(found.budget * found.planned):,} allowed ({text.share(found.budget, 1)} of the plan)"
     return f"{found.failed:,}, {'over the budget: ' if found.over_budget else ''}{allowed}"
 
 

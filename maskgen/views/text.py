@@ -9,7 +9,7 @@ MEANINGS: dict[Outcome, str] = {
     Outcome.SAM_DISAGREES: "grounded, but the refined mask overlaps the polygon too little",
     Outcome.NO_GROUNDING: "the proposer found nothing for the query; zero mask",
     Outcome.DEGENERATE_POLYGON: "the polygons have no area inside the image; zero mask",
-    Outcome.TRUNCATED_ANSWER: "the proposer's answer hit the length limit and held no polygon; zero mask",
+    Outcome.TRUNCATED_ANSWER: "the answer hit the length limit, so its polygons are not whole; zero mask",
     Outcome.OUTSIDE_CROP: "the mask lies outside what the crop keeps; zero mask",
     Outcome.NO_IMAGE: "the row names no image: nothing to ground",
     Outcome.IMAGE_MISSING: "the image is not under the image root",

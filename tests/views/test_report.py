@@ -59,7 +59,14 @@ def test_every_outcome_is_shown_and_nothing_is_live(tmp_path):
     note(store, 2.0, "worker_died", worker=HOSTILE, shard=0, why=HOSTILE)
     note(store, 9.0, "shard_done", shard=0, worker="000", seconds=5.0, planned=17)
     store.write_json(
-        "quality.json", {HOSTILE: HOSTILE, "mask_iou": {"mean": [0.875, 0.85, 0.9]}, "range": [1, 2]}
+        "quality.json",
+        {
+            HOSTILE: HOSTILE,
+            "mask_iou": {"mean": [0.875, 0.85, 0.9]},
+            "range": [1, 2],
+            "gain": 0.5,
+            "gain_interval": [0.25, 1.0],
+        },
     )
     found = read(store)
     assert {"script", "iframe", "link", "object", "form"}.isdisjoint(tag for tag, _ in found.tags)
@@ -72,6 +79,7 @@ def test_every_outcome_is_shown_and_nothing_is_live(tmp_path):
     assert all(outcome in found.text for outcome in Outcome)
     assert "<script>alert(1)" in found.text and "\x1b" not in html and "\u202e" not in html
     assert "0.875 (0.85 to 0.9)" in found.text and "1 to 2" in found.text
+    assert "0.5 (0.25 to 1)" in found.text and "mask IoU" in found.text
     assert "default-src 'none'" in html
 
 

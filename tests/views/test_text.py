@@ -60,3 +60,16 @@ def test_wrapped_lines_fit_and_lose_nothing_unless_cut(words, width, lines):
     assert all(letters.getlength(line) <= width or len(line) <= 3 for line in found)
     if not any(line.endswith("...") for line in found):
         assert "".join(found).replace(" ", "") == lettering.drawable(words).replace(" ", "")
+
+
+def test_without_a_wide_font_letters_lose_their_accents(monkeypatch):
+    monkeypatch.setattr(lettering, "_WIDE", ())
+    lettering.font.cache_clear()
+    lettering._ascii_only.cache_clear()
+    try:
+        assert lettering.drawable("café, 中 “x”") == "cafe, ? ?x?"
+        assert lettering.wrapped("a b", lettering.font(12), 200, 1) == ["a b"]
+    finally:
+        monkeypatch.undo()
+        lettering.font.cache_clear()
+        lettering._ascii_only.cache_clear()
