@@ -82,7 +82,9 @@ class Sam(Section):
 
     kind: Literal["sam"] = "sam"
     model: Literal["vit_h", "vit_l", "vit_b", "demo"] = "vit_h"
-    checkpoint: str = Field("sam_vit_h_4b8939.pth", description="the official file; for demo: built in")
+    checkpoint: str = Field(
+        "sam_vit_h_4b8939.pth", description="the official file; for demo a folder, or empty"
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the image encoder")
     batch: int = Field(4, ge=1, description="images an encoder pass; halved when memory runs out")
     prompt: Literal["box", "box+points", "box+points+prior"] = Field(

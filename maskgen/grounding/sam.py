@@ -8,7 +8,7 @@ import torch
 from segment_anything import sam_model_registry
 from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
-from shapely import MultiPolygon
+from shapely import MultiPolygon, Polygon
 from shapely.affinity import scale
 
 from maskgen import config
@@ -21,6 +21,9 @@ from maskgen.sample import Picture
 
 # The prior says "99.9 % sure" in SAM's own terms: the logit of 0.999.
 PRIOR_LOGIT = 6.9
+
+# Parts of a region below this share of the largest one's area are not worth a prompt.
+CRUMB = 0.05
 
 # What reading a file that is no checkpoint, or another model's, ends in.
 _UNREADABLE = (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError)
@@ -83,11 +86,13 @@ class SamRefiner:
     def _decode(
         self, embedding: torch.Tensor, resized: tuple[int, ...], picture: Picture, region: MultiPolygon
     ) -> Refinement:
-        box = polygon.box(region)
+        """Each part of the region is a prompt of its own, and the mask is what they find together: one box
+        around two apples would ask for what lies between them."""
+        parts = _parts(region)
         sparse, dense = self._sam.prompt_encoder(
-            points=self._points(picture, region),
-            boxes=self._tensor(self._resize.apply_boxes(np.array(box), (picture.height, picture.width))),
-            masks=self._prior(resized, picture, region),
+            points=self._points(picture, parts),
+            boxes=self._boxes(picture, parts),
+            masks=self._prior(resized, picture, parts),
         )
         masks, ious = self._sam.mask_decoder(
             image_embeddings=embedding,
@@ -96,39 +101,49 @@ class SamRefiner:
             dense_prompt_embeddings=dense,
             multimask_output=True,
         )
-        best = int(ious[0].argmax())
+        best = ious.argmax(dim=1)
+        chosen = torch.arange(len(parts), device=best.device)
         logits = self._sam.postprocess_masks(
-            masks[:, best : best + 1], resized, (picture.height, picture.width)
-        )[0, 0]
-        mask = (logits > self._sam.mask_threshold).cpu().numpy()
-        return Refinement(mask, sam_iou=float(ious[0, best].clamp(0, 1)), box=box)
-
-    def _points(self, picture: Picture, region: MultiPolygon) -> tuple[torch.Tensor, torch.Tensor] | None:
-        if self._config.prompt == "box":
-            return None
-        points = polygon.interior_points(region, self._config.points)
-        points = self._resize.apply_coords(points, (picture.height, picture.width))
-        return self._tensor(points)[None], torch.ones(
-            1, len(points), dtype=torch.int, device=self._sam.device
+            masks[chosen, best][:, None], resized, (picture.height, picture.width)
+        )[:, 0]
+        found = (logits > self._sam.mask_threshold).cpu().numpy()
+        scores = ious[chosen, best].clamp(0, 1).cpu().numpy()
+        # An empty mask has no area, but its score is still the model's.
+        areas = found.sum(axis=(1, 2)) + 1
+        return Refinement(
+            found.any(axis=0), sam_iou=float(np.average(scores, weights=areas)), box=polygon.box(region)
         )
 
-    def _prior(self, resized: tuple[int, ...], picture: Picture, region: MultiPolygon) -> torch.Tensor | None:
-        """The region as the decoder's low-resolution logits (1, 1, side, side); the padding is outside."""
+    def _boxes(self, picture: Picture, parts: list[Polygon]) -> torch.Tensor:
+        boxes = np.array([part.bounds for part in parts])
+        return self._tensor(self._resize.apply_boxes(boxes, (picture.height, picture.width)))
+
+    def _points(self, picture: Picture, parts: list[Polygon]) -> tuple[torch.Tensor, torch.Tensor] | None:
+        if self._config.prompt == "box":
+            return None
+        points = np.array([polygon.interior_points(MultiPolygon([p]), self._config.points) for p in parts])
+        points = self._resize.apply_coords(points, (picture.height, picture.width))
+        return self._tensor(points), torch.ones(points.shape[:2], dtype=torch.int, device=self._sam.device)
+
+    def _prior(self, resized: tuple[int, ...], picture: Picture, parts: list[Polygon]) -> torch.Tensor | None:
+        """The parts as the decoder's low-resolution logits (parts, 1, side, side); the padding is outside."""
         if self._config.prompt != "box+points+prior":
             return None
         side = self._sam.prompt_encoder.mask_input_size[0]
         shrink = side / self._sam.image_encoder.img_size
-        shape = scale(
-            region,
-            xfact=resized[1] / picture.width * shrink,
-            yfact=resized[0] / picture.height * shrink,
-            origin=(0, 0),
-        )
-        inside = self._tensor(polygon.rasterise(shape, side, side))
-        return ((inside * 2 - 1) * PRIOR_LOGIT)[None, None]
+        x, y = resized[1] / picture.width * shrink, resized[0] / picture.height * shrink
+        shapes = [MultiPolygon([scale(part, xfact=x, yfact=y, origin=(0, 0))]) for part in parts]
+        inside = self._tensor(np.array([polygon.rasterise(shape, side, side) for shape in shapes]))
+        return ((inside * 2 - 1) * PRIOR_LOGIT)[:, None]
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(values, dtype=torch.float32, device=self._sam.device)
+
+
+def _parts(region: MultiPolygon) -> list[Polygon]:
+    """The region's parts, largest first, without the crumbs that a self-crossing outline leaves."""
+    parts = sorted(region.geoms, key=lambda part: -part.area)
+    return [part for part in parts if part.area >= CRUMB * parts[0].area]
 
 
 def _load(config: config.Sam) -> Sam:

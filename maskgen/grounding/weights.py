@@ -36,10 +36,10 @@ def florence2_folder(config: Florence2) -> Path:
 
 
 def sam_checkpoint(config: Sam) -> Path:
-    """The checkpoint file, or for `demo` the package's own folder."""
-    if config.model == DEMO:
-        return demo.checkpoint("sam")
+    """The official checkpoint file; for `demo` a small one's folder, by default the package's own."""
     path = Path(config.checkpoint).expanduser()
+    if config.model == DEMO:
+        return path if config.checkpoint else demo.checkpoint("sam")
     if not path.is_file():
         name = _SAM_FILES[config.model]
         raise MaskgenError(
