@@ -1,0 +1,1 @@
+"""Cambrian rows and image references → samples; the plan."""

@@ -1,0 +1,156 @@
+"""Raw row → key and rank; turns; the query text and its spans; outcomes known at planning."""
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import unquote
+
+import orjson
+
+from maskgen.config import Text
+from maskgen.errors import SampleError
+from maskgen.outcome import Outcome
+from maskgen.sample import Query, Sample, Turn
+from maskgen.sources.rows import RawRow
+
+KEY_CHARS = 20
+_ASKS = ("human", "user")
+_ANSWERS = ("gpt", "assistant")
+
+# What Florence-2's and LLaMA's tokenizers, or LLaVA's template, would not read as text. White space and
+# control characters separate words; both are the same to the models.
+_SPECIAL = re.compile(
+    r"<(?:image|/?(?:s|pad|unk|mask|poly|sep|and|od|ocr|cap|ncap|dcap|grounding|seg|region_cap|proposal"
+    r"|region_to_desciption)|loc_\d+|OD|OCR|OCR_WITH_REGION|REGION_PROPOSAL|OPEN_VOCABULARY_DETECTION"
+    r"|(?:MORE_)?(?:DETAILED_)?CAPTION|DENSE_REGION_CAPTION|CAPTION_TO_PHRASE_GROUNDING"
+    r"|REFERRING_EXPRESSION_SEGMENTATION|REGION_TO_(?:SEGMENTATION|CATEGORY|DESCRIPTION|OCR))>"
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def canonical(row: RawRow) -> bytes:
+    """The row's content as JSON, `[id, image, [[speaker, value], ...]]`: equal rows, equal bytes.
+
+    JSON keeps the id 7 apart from the id "7". What UTF-8 cannot say becomes U+FFFD.
+    """
+    try:
+        return orjson.dumps([*row])
+    except orjson.JSONEncodeError:
+        turns = [(_encodable(speaker), _encodable(value)) for speaker, value in row.turns]
+        return orjson.dumps([_encodable(row.id), _encodable(row.image), turns])
+
+
+def key(content: bytes) -> str:
+    """The identity of a row's canonical content, and its sample's key: KEY_CHARS hex digits."""
+    return hashlib.blake2b(content, digest_size=KEY_CHARS // 2).hexdigest()
+
+
+def seed_bytes(seed: int) -> bytes:
+    """Any seed as 16 bytes, for `rank`."""
+    return hashlib.blake2b(str(seed).encode(), digest_size=16).digest()
+
+
+def rank(key: str, seed: bytes) -> bytes:
+    """The row's place in the selection: a uniform 64-bit number, big-endian, smallest chosen first."""
+    return hashlib.blake2b(seed + key.encode(), digest_size=8).digest()
+
+
+def sample(content: bytes, key: str, text: Text) -> Sample:
+    """The planned sample of a row's canonical content, with its outcome if that is known already."""
+    name, image, turns = orjson.loads(content)
+    outcome, reason, query = None, "", Query("", ())
+    try:
+        query = check(image, turns, text)
+    except SampleError as error:
+        outcome, reason = error.outcome, error.reason
+    return Sample(
+        key=key,
+        id="" if name is None else str(name),
+        image=image or "",
+        conversations=tuple([Turn(speaker, value) for speaker, value in turns]),
+        query=query,
+        outcome=outcome,
+        reason=reason,
+    )
+
+
+def check(image: str | None, turns: Sequence[Sequence[str]], text: Text) -> Query:
+    """The query of a row that can be grounded; of another, the SampleError that planning knows already.
+
+    NO_IMAGE and PATH_ESCAPE (see `check_reference`), TEXT_EMPTY, TEXT_TOO_LONG.
+    """
+    check_reference(image)
+    query = make_query(turns, text)
+    if not query.text:
+        raise SampleError(Outcome.TEXT_EMPTY, f"the row has no text for the {text.query}")
+    if len(query.text) > text.max_chars:
+        raise SampleError(
+            Outcome.TEXT_TOO_LONG,
+            f"the query has {len(query.text)} characters, more than text.max_chars ({text.max_chars})",
+        )
+    return query
+
+
+def check_reference(image: str | None) -> None:
+    """Whether an image reference names something under a root, by its words alone.
+
+    Raises SampleError: NO_IMAGE for none, PATH_ESCAPE for an absolute path, a URL, a part "..", NUL.
+    Backslashes count as separators and percent signs as escapes, since some storages read them so.
+    """
+    if not image:
+        raise SampleError(Outcome.NO_IMAGE, "the row names no image")
+    parts = unquote(image).replace("\\", "/").split("/")
+    if parts[0] == "":
+        raise SampleError(Outcome.PATH_ESCAPE, "the image path is absolute")
+    if ".." in parts:
+        raise SampleError(Outcome.PATH_ESCAPE, "the image path climbs out of its folder")
+    if ":" in parts[0] or "::" in image or "://" in image:
+        raise SampleError(Outcome.PATH_ESCAPE, "the image path is a URL or names a drive")
+    if "\0" in image:
+        raise SampleError(Outcome.PATH_ESCAPE, "the image path holds a NUL character")
+
+
+def make_query(turns: Sequence[Sequence[str]], text: Text) -> Query:
+    """The text t_q of a conversation of (speaker, value) turns, clean, and where it stands.
+
+    The query is the clean text of its spans, joined by single spaces.
+    """
+    pieces: list[str] = []
+    spans: list[tuple[int, int, int]] = []
+    for turn in _chosen([speaker for speaker, _ in turns], text):
+        for start, end, piece in _stretches(turns[turn][1]):
+            pieces.append(" ".join(piece.split()))
+            spans.append((turn, start, end))
+    return Query(" ".join(pieces), tuple(spans))
+
+
+def _chosen(speakers: list[str], text: Text) -> list[int]:
+    """Indices of the turns that make the query."""
+    questions = [turn for turn, speaker in enumerate(speakers) if speaker in _ASKS]
+    answers = [turn for turn, speaker in enumerate(speakers) if speaker in _ANSWERS]
+    if text.query == "question":
+        return questions if text.turns == "all" else questions[:1]
+    if text.query == "caption":
+        return answers if text.turns == "all" else answers[:1]
+    if text.turns == "all":
+        return sorted(questions + answers)
+    return questions[:1] + [turn for turn in answers if questions and turn > questions[0]][:1]
+
+
+def _stretches(value: str) -> Iterator[tuple[int, int, str]]:
+    """(start, end, text) of what stands between special tokens, trimmed, without empty stretches."""
+    if not value.isprintable():
+        value = _CONTROL.sub(" ", value)
+    start = 0
+    tokens = [token.span() for token in _SPECIAL.finditer(value)] if "<" in value else []
+    for end, after in [*tokens, (len(value), len(value))]:
+        stretch = value[start:end].rstrip()
+        if piece := stretch.lstrip():
+            yield start + len(stretch) - len(piece), start + len(stretch), piece
+        start = after
+
+
+def _encodable(text: Any) -> Any:
+    return _SURROGATE.sub("\ufffd", text) if isinstance(text, str) else text
