@@ -30,7 +30,7 @@ def _group(group: dict[str, Any]) -> str:
         [page.said(_words(name)), *(page.said(_figure(value.get(column, ""))) for column in columns)]
         for name, value in members.items()
     ]
-    return page.table(["", *map(_words, columns)], rows, frozenset(range(1, len(columns) + 1)))
+    return page.table(["", *map(_words, columns)], rows)
 
 
 def _words(name: str) -> str:
