@@ -13,6 +13,8 @@ from maskgen.errors import MaskgenError
 from maskgen.running.worker import Job, ShardWorker, Task
 from maskgen.sharding.commit import Commit
 
+# Nobody asked to be reported on; and the workers are the job itself, not a background task.
+_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 _OBJECT_STORE_BYTES = 128 << 20  # only plans of work travel through it, never pixels
 
 
@@ -59,7 +61,8 @@ class Cluster:
     """Starts actors on a Ray of its own or on the one at `address`; a context manager."""
 
     def __init__(self, address: str, wanted: int | None):
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody asked to be reported on
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         try:
             ray.init(**_init_arguments(address))
         except (ConnectionError, ValueError, RuntimeError, RayError) as error:

@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from tiny_models import drawing_florence2
 from transformers import AutoProcessor, Florence2ForConditionalGeneration
 
 from maskgen.config import Florence2
@@ -25,29 +26,8 @@ SHAPES = [(48, 80), (101, 37), (3, 50), (64, 64)]
 
 
 def build(folder, seed=0, **edits):
-    """A checkpoint that answers with places: untrained weights seldom do by themselves."""
-    small.build(folder, small.TINY, QUERIES, seed)
-    model = Florence2ForConditionalGeneration.from_pretrained(folder)
-    tokens = AutoProcessor.from_pretrained(folder).tokenizer
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        # Wider rows have wider logits, so that beams choose among them; the image decides which.
-        words = model.model.language_model.shared.weight
-        for name, width in [
-            ("<loc_", 0.3),
-            ("<sep>", 0.4),
-            ("<poly>", 0.3),
-            ("</poly>", 0.3),
-            ("</s>", 0.35),
-        ]:
-            rows = [i for token, i in tokens.get_vocab().items() if token.startswith(name)]
-            words[rows] = torch.randn(len(rows), words.shape[1], generator=generator) * width
-        for parameter in model.model.multi_modal_projector.image_projection.parameters():
-            parameter.mul_(20)
-        for layer in model.model.language_model.decoder.layers:
-            layer.encoder_attn.out_proj.weight.mul_(100)
-            layer.encoder_attn.v_proj.weight.mul_(20)
-    model.save_pretrained(folder)
+    """A checkpoint that answers with places, and generates as `edits` say."""
+    drawing_florence2(folder, QUERIES, seed)
     path = folder / "generation_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | edits))
     return folder

@@ -13,12 +13,12 @@ def maskgen(
 ) -> subprocess.CompletedProcess[str]:
     """Run `maskgen ARGUMENTS` to its end; stdout and stderr are kept apart."""
     command = [MASKGEN, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, **options)  # type: ignore[call-overload, no-any-return]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, **options)  # type: ignore[call-overload]
 
 
 def start(*arguments: str | Path, **options: object) -> "subprocess.Popen[str]":
     """Start `maskgen ARGUMENTS` in a session of its own, so that all of it can be killed at once."""
-    return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
+    return subprocess.Popen(  # type: ignore[call-overload]
         [MASKGEN, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -76,7 +76,7 @@ def test_every_row_has_its_outcome(data, tmp_path):
     }
     assert (commit.planned, commit.samples) == (9, 6)
     kept = list(read_shard(Store(made.out), 0))
-    assert sorted(sample.fields["id"] for sample in kept) == ["0", "1", "2", "4", "5", "6"]
+    assert sorted(sample.fields.id for sample in kept) == ["0", "1", "2", "4", "5", "6"]
 
 
 def test_the_bytes_do_not_depend_on_threads_or_on_how_often(data, tmp_path):
