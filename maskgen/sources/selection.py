@@ -1,5 +1,6 @@
 """Which rows: those with the smallest ranks. Exact, in one pass, with little of the rows in memory."""
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,7 +30,7 @@ class Cut:
         self._full = RANK_BYTES * (self._count + max(self._count // 4, slack))
         self.bound = b"\xff" * (RANK_BYTES + 1)  # above every rank
         if select.fraction is not None and select.fraction < 1:
-            self.bound = int(select.fraction * 2.0 ** (8 * RANK_BYTES)).to_bytes(RANK_BYTES)
+            self.bound = math.ceil(select.fraction * 2.0 ** (8 * RANK_BYTES)).to_bytes(RANK_BYTES)
 
     def offer(self, rank: bytes) -> None:
         """Count a row of this rank among the N."""
