@@ -9,6 +9,9 @@ from PIL import Image
 
 from maskgen.config import Grid
 
+# The grid value of a cell that is half covered.
+HALF = 128
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -121,6 +124,14 @@ class Frame:
         """Areas in the units of `_edges`, both axes multiplied, as shares of a cell, 0-255."""
         cell = self.size * width * self.size * height
         return ((510 * areas + cell) // (2 * cell)).astype(np.uint8)
+
+
+def binarise(grid: np.ndarray) -> np.ndarray:
+    """M' (Section 3.2.2), bool: the cells at least half covered; of a mask too thin for that, the best."""
+    on = grid >= HALF
+    if grid.any() and not on.any():
+        on.flat[grid.argmax()] = True
+    return on
 
 
 def _clipped(start: int, length: int, size: int) -> tuple[int, int]:

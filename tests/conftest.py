@@ -4,7 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("seeded", derandomize=True, deadline=None)
+settings.load_profile("seeded")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may wait for a hub
 
 

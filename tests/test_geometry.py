@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from maskgen.config import Grid
-from maskgen.geometry import Frame, Placement
+from maskgen.geometry import Frame, Placement, binarise
 
 FITS = ("squash", "pad", "crop")
 fits = st.sampled_from(FITS)
@@ -179,3 +179,12 @@ def test_a_shifted_frame_would_be_noticed():
     drawn = np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=2)
     pooled = np.roll(frame.image(drawn)[..., 0], 3, axis=1).reshape(6, 32, 6, 32).mean(axis=(1, 3))
     assert np.abs(pooled - frame.grid(mask)).max() > 255 * 0.06
+
+
+def test_a_mask_too_thin_for_half_a_cell_keeps_its_best_one():
+    grid = np.zeros((3, 3), np.uint8)
+    assert not binarise(grid).any()
+    grid[0, 1], grid[2, 2] = 90, 40
+    assert binarise(grid).nonzero() == (np.array([0]), np.array([1]))
+    grid[2, 2] = 128
+    assert binarise(grid).sum() == 1 and binarise(grid)[2, 2]

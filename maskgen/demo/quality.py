@@ -9,19 +9,17 @@ from typing import Any
 import fsspec
 import numpy as np
 
-from maskgen import config
+from maskgen import config, rle
 from maskgen.errors import MaskgenError, SampleError
-from maskgen.geometry import Frame
+from maskgen.geometry import Frame, binarise
 from maskgen.grounding import polygon
 from maskgen.outcome import Outcome
-from maskgen.sharding import rle
 from maskgen.sharding.commit import committed
 from maskgen.sharding.format import ShardSample
 from maskgen.sharding.reader import read_shard
 from maskgen.store import Store
 
 RIGHT = 0.5  # IoU above which the mask lies on the right thing
-HALF = 128  # grid value from which the trainer counts a cell as covered
 RESAMPLES = 2000
 
 # What says "not here" of a text that names nothing in its picture.
@@ -114,7 +112,7 @@ def _row(sample: ShardSample, annotation: dict[str, Any]) -> dict[str, Any]:
         "refused": sample.fields.outcome in _REFUSALS,
         "polygon": _overlap(_polygon_pixels(sample), truth),
         "mask": _overlap(sample.mask_pixels(), truth),
-        "grid": _overlap(_cells(sample.grid), _cells(frame.grid(truth))),
+        "grid": _overlap(binarise(sample.grid), binarise(frame.grid(truth))),
     }
 
 
@@ -125,11 +123,6 @@ def _polygon_pixels(sample: ShardSample) -> np.ndarray:
     except SampleError:
         return np.zeros((height, width), bool)
     return polygon.rasterise(region, width, height)
-
-
-def _cells(grid: np.ndarray) -> np.ndarray:
-    """Bool cells as the trainer binarises them: a grid that is not empty never becomes so."""
-    return grid >= min(HALF, max(1, int(grid.max())))
 
 
 def _overlap(mask: np.ndarray, truth: np.ndarray) -> float:

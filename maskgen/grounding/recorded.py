@@ -14,7 +14,7 @@ import orjson
 import shapely
 from shapely import Polygon
 
-from maskgen import config
+from maskgen import config, rle
 from maskgen.errors import MaskgenError
 from maskgen.sample import Picture, Proposal, Sample
 
@@ -97,8 +97,9 @@ class RecordedProposer:
         if shape.runs is None:
             return shape.polygons
         try:
-            return outlines(_decoded(shape.runs))
-        except (KeyError, TypeError, ValueError, MemoryError) as error:
+            height, width = shape.runs["size"]
+            return outlines(rle.decode(shape.runs["counts"], int(height), int(width)))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise self._broken(shape.place, "its run lengths do not fill its size") from error
 
     def _read(self, content: bytes) -> Iterator[tuple[str, Shape]]:
@@ -201,36 +202,6 @@ def _without_holes(polygon: Polygon) -> Iterator[Polygon]:
         for part in shapely.get_parts(polygon.intersection(half)):
             if isinstance(part, Polygon):
                 yield from _without_holes(part)
-
-
-def _decoded(runs: dict[str, Any]) -> np.ndarray:
-    """COCO run lengths, compressed or not, as bool (height, width).
-
-    Not through pycocotools, which leaves pixels that the runs do not reach uninitialised.
-    """
-    height, width = runs["size"]
-    counts = runs["counts"]
-    counts = np.array(counts if isinstance(counts, list) else _uncompressed(counts), np.int64)
-    if counts.sum() != height * width:
-        raise ValueError("the runs do not fill the mask")
-    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
-
-
-def _uncompressed(text: str) -> list[int]:
-    """The run lengths in a COCO string: 5 bits a character, least first, from the third run on as
-    differences to the run before the last."""
-    counts: list[int] = []
-    number = shift = 0
-    for character in text:
-        bits = ord(character) - 48
-        number |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            if bits & 16:
-                number -= 1 << shift
-            counts.append(number + (counts[-2] if len(counts) > 2 else 0))
-            number = shift = 0
-    return counts
 
 
 def _items(value: object) -> list[Any]:

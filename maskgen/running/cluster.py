@@ -79,6 +79,7 @@ class Cluster:
                 f"resources.actors is {wanted}, but Ray has {self.gpus} GPUs: one actor a GPU at most."
             )
         self.size = wanted or self.gpus or max(1, cpus // 2)
+        self.device = f"{self.gpus} GPU(s)" if self.gpus else f"{cpus} CPU core(s)"
         self._threads = max(1, cpus // self.size)
         self._options = {"num_gpus": 1, "num_cpus": 1} if self.gpus else {"num_gpus": 0, "num_cpus": 1}
         self._actors: dict[str, Any] = {}

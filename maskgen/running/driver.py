@@ -29,7 +29,7 @@ class Driver:
         job: Job,
         journal: Journal,
         tasks: list[Task],
-        on_commit: Callable[[Commit], None],
+        on_commit: Callable[[Task, Commit], None],
         on_tick: Callable[[dict[str, Beacon]], None],
         on_loaded: Callable[[dict[str, object]], None],
         should_stop: Callable[[], bool],
@@ -96,7 +96,7 @@ class Driver:
         elif call.kind == "probe":
             self._trouble[_shard(call)].cleared()
             self._again(call)
-        else:
+        elif call.task is not None:
             self._trouble.pop(_shard(call), None)
             seconds = round(time.monotonic() - call.started, 3)
             self._journal.note(
@@ -104,9 +104,9 @@ class Driver:
                 shard=_shard(call),
                 worker=call.worker,
                 seconds=seconds,
-                planned=ended.value.planned,
+                planned=call.task.rows,
             )
-            self._on_commit(ended.value)
+            self._on_commit(call.task, ended.value)
 
     def _bury(self, call: Call, why: str) -> None:
         """Record a death, and decide what it says about the samples in hand."""

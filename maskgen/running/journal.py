@@ -98,7 +98,6 @@ class Journal:
     def quarantine(self, key: str, reason: str) -> None:
         self._store.write_json("quarantine.json", {**self.quarantined(), key: reason})
 
-    def release(self, keys: set[str]) -> None:
+    def release(self) -> None:
         """Give quarantined samples another chance."""
-        kept = {key: reason for key, reason in self.quarantined().items() if key not in keys}
-        self._store.write_json("quarantine.json", kept)
+        self._store.remove("quarantine.json")

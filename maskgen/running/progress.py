@@ -28,7 +28,7 @@ def counting(what: str, unit: str) -> Iterator[Callable[..., None]]:
 class Progress:
     """One bar over all planned rows; rows of unfinished shards count as they are grounded."""
 
-    def __init__(self, planned: int, done: int, outcomes: Counter[str]):
+    def __init__(self, planned: int, done: int):
         self._bar = tqdm(
             total=planned,
             initial=done,
@@ -40,10 +40,11 @@ class Progress:
         )
         self._planned = planned
         self._shown = self._done = done
-        self._outcomes = outcomes
+        self._outcomes: Counter[str] = Counter()
 
-    def committed(self, commit: Commit) -> None:
-        self._done += commit.planned
+    def committed(self, rows: int, commit: Commit) -> None:
+        """A shard landed, `rows` of which were made now."""
+        self._done += rows
         self._outcomes.update(commit.outcomes)
 
     def tick(self, beacons: dict[str, Beacon]) -> None:

@@ -5,9 +5,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maskgen import __version__
 from maskgen.config import Config
@@ -25,6 +25,9 @@ from maskgen.sharding.index import finish
 from maskgen.sources.plan import count_rows, make_plan
 from maskgen.sources.rows import find_files
 from maskgen.store import Store
+
+if TYPE_CHECKING:
+    from maskgen.running.cluster import Cluster
 
 
 @dataclass(frozen=True)
@@ -121,24 +124,14 @@ def _make_missing(
     began = time.monotonic()
     journal = Journal(request.out)
     commits = _intact(store, job, say)
-    if request.retry:
-        _release(store, journal, commits, request.retry)
-    tasks = _tasks(store, journal, commits, len(rows), request.retry)
-    made: list[int] = []
-    given_up: list[int] = []
-    interrupted = False
+    if Outcome.QUARANTINED in request.retry:
+        journal.release()
+    tasks = _tasks(journal, commits, rows, request.retry)
+    drive = _Drive(request, store, job, journal, tasks)
     if tasks:
-        journal.note("run_started", shards=len(tasks), version=__version__)
-        progress = Progress(
-            sum(rows),
-            sum(commit.planned for commit in commits.values()) - sum(rows[t.shard] for t in tasks if t.retry),
-            Counter(),
-        )
-        try:
-            made, given_up, interrupted = _drive(request, store, job, journal, tasks, commits, progress)
-        finally:
-            progress.close()
-        journal.note("run_interrupted" if interrupted else "run_finished", shards=len(made))
+        drive.run(planned=sum(rows), say=say)
+        # Not what was counted along the way: a shard being rewritten when it all stopped has no commit now.
+        commits = committed(store)
     missing = [shard for shard in range(len(rows)) if shard not in commits]
     if not missing:
         finish(store, job.fingerprint)
@@ -149,70 +142,86 @@ def _make_missing(
     return Summary(
         planned=sum(rows),
         outcomes=dict(sorted(outcomes.items())),
-        made=len(made),
-        rows_made=sum(rows[shard] for shard in made),
+        made=len(drive.made),
+        rows_made=sum(task.rows for task in tasks if task.shard in drive.made),
         missing=missing,
-        given_up=given_up,
-        interrupted=interrupted,
+        given_up=drive.given_up,
+        interrupted=drive.interrupted,
         seconds=time.monotonic() - began,
         over_budget=failed > request.config.resources.failure_budget * max(1, sum(rows)),
     )
 
 
-def _drive(
-    request: Request,
-    store: Store,
-    job: Job,
-    journal: Journal,
-    tasks: list[Task],
-    commits: dict[int, Commit],
-    progress: Progress,
-) -> tuple[list[int], list[int], bool]:
-    """Make the tasks' shards on Ray; `commits` grows as they land."""
-    from maskgen.running.cluster import Cluster  # Ray takes seconds to import; a finished set needs none
+@dataclass
+class _Drive:
+    """The tasks on their way through Ray, and what became of them."""
 
-    for name in journal.beacons():
-        journal.put_out(name)  # of a driver that was killed
-    made: list[int] = []
+    request: Request
+    store: Store
+    job: Job
+    journal: Journal
+    tasks: list[Task]
+    made: set[int] = field(default_factory=set)
+    given_up: list[int] = field(default_factory=list)
+    interrupted: bool = False
 
-    def landed(commit: Commit) -> None:
-        made.append(commit.shard)
-        commits[commit.shard] = commit
-        progress.committed(commit)
+    def run(self, planned: int, say: Callable[[str], None]) -> None:
+        """Until every task is done, given up, or the user asks to stop."""
+        from maskgen.running.cluster import Cluster  # Ray takes seconds to import; a finished set needs none
 
-    with (
-        Cluster(request.address, request.config.resources.actors) as cluster,
-        _stop_signals(progress) as asked,
-    ):
-        journal.note("cluster", actors=cluster.size, gpus=cluster.gpus)
-        driver = Driver(
-            cluster=cluster,
-            job=job,
-            journal=journal,
-            tasks=tasks,
-            on_commit=landed,
-            on_tick=progress.tick,
-            on_loaded=lambda models: _record_models(store, models, progress.say),
-            should_stop=lambda: bool(asked),
-            say=progress.say,
-        )
-        driver.run()
-    for name in journal.beacons():
-        journal.put_out(name)
-    return made, driver.given_up, bool(asked)
+        self._forget_beacons()
+        self.journal.note("run_started", shards=len(self.tasks), version=__version__)
+        say("starting Ray")
+        with Cluster(self.request.address, self.request.config.resources.actors) as cluster:
+            self.journal.note("cluster", actors=cluster.size, gpus=cluster.gpus)
+            say(f"loading the models in {cluster.size} worker(s), {cluster.device}")
+            progress = Progress(planned, planned - sum(task.rows for task in self.tasks))
+            try:
+                self._drive(cluster, progress)
+            finally:
+                progress.close()
+        self._forget_beacons()
+        self.journal.note("run_interrupted" if self.interrupted else "run_finished", shards=len(self.made))
+
+    def _drive(self, cluster: "Cluster", progress: Progress) -> None:
+        def landed(task: Task, commit: Commit) -> None:
+            self.made.add(commit.shard)
+            progress.committed(task.rows, commit)
+
+        with _stop_signals(progress) as asked:
+            driver = Driver(
+                cluster=cluster,
+                job=self.job,
+                journal=self.journal,
+                tasks=self.tasks,
+                on_commit=landed,
+                on_tick=progress.tick,
+                on_loaded=lambda models: _record_models(self.store, models, progress.say),
+                should_stop=lambda: bool(asked),
+                say=progress.say,
+            )
+            driver.run()
+            self.given_up = driver.given_up
+            self.interrupted = bool(asked)
+
+    def _forget_beacons(self) -> None:
+        """Those of this run's workers when it ends, and before it those of a driver that was killed."""
+        for name in self.journal.beacons():
+            self.journal.put_out(name)
 
 
 def _tasks(
-    store: Store, journal: Journal, commits: dict[int, Commit], shards: int, retry: tuple[Outcome, ...]
+    journal: Journal, commits: dict[int, Commit], rows: list[int], retry: tuple[Outcome, ...]
 ) -> list[Task]:
+    """A task for each shard without a commit, and for each whose samples are to be tried again."""
     quarantined = journal.quarantined()
-    tasks = [Task(shard, quarantined) for shard in range(shards) if shard not in commits]
-    again = [
-        Task(commit.shard, quarantined, retry)
-        for commit in commits.values()
-        if any(commit.outcomes.get(outcome) for outcome in retry)
-    ]
-    return sorted(tasks + again, key=lambda task: task.shard)
+    tasks = []
+    for shard, planned in enumerate(rows):
+        if shard not in commits:
+            tasks.append(Task(shard, quarantined, planned))
+        elif again := sum(commits[shard].outcomes.get(outcome, 0) for outcome in retry):
+            tasks.append(Task(shard, quarantined, again, retry))
+    return tasks
 
 
 def _intact(store: Store, job: Job, say: Callable[[str], None]) -> dict[int, Commit]:
@@ -236,12 +245,6 @@ def _files(commit: Commit) -> dict[str, int]:
     stem = shard_name(commit.shard)
     files = {f"{stem}.parquet": commit.parquet.bytes}
     return {**files, f"{stem}.tar": commit.tar.bytes} if commit.samples else files
-
-
-def _release(store: Store, journal: Journal, commits: dict[int, Commit], retry: tuple[Outcome, ...]) -> None:
-    """Retried samples leave the quarantine, if it is what is retried."""
-    if Outcome.QUARANTINED in retry:
-        journal.release(set(journal.quarantined()))
 
 
 def _publish_plan(config: Config, data: str, store: Store) -> dict[str, Any]:

@@ -41,12 +41,14 @@ class Job:
 class Task:
     """One call: which shard, and how.
 
-    `retry`: outcomes to try again; the shard's other samples are taken over as they are. Empty: the
-    whole shard is made. `alone`: one sample at a time, for a shard whose samples kill only together.
+    `rows`: how many it grounds, for the figures. `retry`: outcomes to try again; the shard's other
+    samples are taken over as they are. Empty: the whole shard is made. `alone`: one sample at a time,
+    for a shard whose samples kill only together.
     """
 
     shard: int
     quarantined: dict[str, str]
+    rows: int = 0
     retry: tuple[Outcome, ...] = ()
     alone: bool = False
 

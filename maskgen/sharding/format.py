@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from maskgen import config
+from maskgen import config, rle
 from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
 from maskgen.sample import Grounding, Picture, Query, Sample, Turn
-from maskgen.sharding import rle
 
 if TYPE_CHECKING:
     from maskgen.config import Limits

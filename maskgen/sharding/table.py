@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from maskgen.errors import MaskgenError
+from maskgen.geometry import binarise
 from maskgen.sharding.format import ShardSample
 from maskgen.store import Store
 
@@ -41,9 +42,6 @@ COLUMNS = pa.schema(
     ]
 )
 
-# Below a grid value of 128 a cell is less than half covered (the trainer's threshold).
-_HALF = 128
-
 
 def row_of(sample: ShardSample, offset: int, size: int) -> dict[str, Any]:
     """The row of a sample that stands at `offset` in the tar and takes `size` bytes there."""
@@ -66,7 +64,7 @@ def row_of(sample: ShardSample, offset: int, size: int) -> dict[str, Any]:
         "coverage": fields.coverage,
         "tokens": fields.tokens,
         "query_truncated": fields.query.truncated,
-        "grid_cells": int(np.count_nonzero(sample.grid >= _HALF)),
+        "grid_cells": int(np.count_nonzero(binarise(sample.grid))),
         "offset": offset,
         "size": size,
     }

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
+from maskgen.geometry import binarise
+
 AMBER = (255, 176, 0)
 SKY = (86, 190, 255)
 ROSE = (240, 40, 110)
@@ -12,7 +14,6 @@ WHITE = (255, 255, 255)
 INK = (24, 28, 36)
 
 _SMOOTH = 3  # lines are drawn this much larger and reduced: Pillow does not smooth them itself
-_HALF = 128
 
 
 def fitted(width: int, height: int, room: tuple[int, int]) -> tuple[int, int]:
@@ -73,17 +74,9 @@ def with_grid(image: Image.Image, grid: np.ndarray) -> Image.Image:
     for place in range(1, cells):
         draw.line([(place * side, 0), (place * side, layer.height)], (*WHITE, 46))
         draw.line([(0, place * side), (layer.width, place * side)], (*WHITE, 46))
-    for line in _borders(guided(grid)):
+    for line in _borders(binarise(grid)):
         draw.line([(x * side, y * side) for x, y in line], (*WHITE, 255), 4)
     return _over(image, layer.resize(image.size, Image.Resampling.BOX))
-
-
-def guided(grid: np.ndarray) -> np.ndarray:
-    """bool (cells, cells): the cells at least half covered; of a mask too thin for that, its best one."""
-    on = grid >= _HALF
-    if grid.any() and not on.any():
-        on.flat[grid.argmax()] = True
-    return on
 
 
 def _borders(on: np.ndarray) -> list[tuple[tuple[int, int], tuple[int, int]]]:

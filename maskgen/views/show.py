@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 from maskgen import config
 from maskgen.errors import MaskgenError, SampleError
-from maskgen.geometry import Frame
+from maskgen.geometry import Frame, binarise
 from maskgen.outcome import Outcome
 from maskgen.sample import Picture
 from maskgen.sharding.format import ShardSample
@@ -107,7 +107,7 @@ def _proposal_caption(sample: ShardSample) -> str:
 
 def _frame_caption(sample: ShardSample) -> str:
     geometry = sample.fields.geometry
-    on = int(np.count_nonzero(drawing.guided(sample.grid)))
+    on = int(np.count_nonzero(binarise(sample.grid)))
     return (
         f"trainer's frame ({geometry.fit}, {geometry.size} px): "
         f"{on} of {geometry.cells} x {geometry.cells} cells"

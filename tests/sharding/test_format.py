@@ -12,10 +12,11 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 from shardmaking import GRID, grounding, picture, sample
 
+from maskgen import rle
 from maskgen.config import Limits
 from maskgen.outcome import Outcome
 from maskgen.sample import Grounding, Query, Sample, Turn
-from maskgen.sharding import format, rle
+from maskgen.sharding import format
 from maskgen.sharding.format import FormatError
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)

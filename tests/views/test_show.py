@@ -58,15 +58,6 @@ def test_grid_tints_covered_cells_only():
     assert np.count_nonzero(np.abs(red) > 5) == 2
 
 
-def test_guided_cells_are_the_trainers():
-    grid = np.zeros((3, 3), np.uint8)
-    assert not drawing.guided(grid).any()
-    grid[0, 1], grid[2, 2] = 90, 40
-    assert drawing.guided(grid).nonzero() == (np.array([0]), np.array([1]))
-    grid[2, 2] = 128
-    assert drawing.guided(grid).sum() == 1 and drawing.guided(grid)[2, 2]
-
-
 def test_the_mask_stays_lit():
     mask = np.zeros((40, 60), bool)
     mask[:, :30] = True

@@ -12,14 +12,17 @@ def encode(mask: np.ndarray) -> str:
     return counts.decode("ascii")
 
 
-def decode(counts: str, height: int, width: int) -> np.ndarray:
-    """The mask, bool (height, width); ValueError if `counts` is not exactly such a mask.
+def decode(counts: str | list[int], height: int, width: int) -> np.ndarray:
+    """The mask, bool (height, width), of run lengths in COCO's string or as plain numbers.
 
-    Written here, and not left to pycocotools, because its C parser trusts the string.
+    ValueError if they are not exactly such a mask. Written here, and not left to pycocotools, because its
+    C parser trusts what it reads.
     """
     if not 0 < height * width <= MAX_PIXELS:
         raise ValueError(f"a mask of {height} x {width} pixels is out of bounds")
-    runs = _unpack(counts)
+    runs = _unpack(counts) if isinstance(counts, str) else np.array(counts, np.int64)
+    if runs.ndim != 1 or not len(runs):
+        raise ValueError("the run lengths are no list of numbers")
     if runs.min() < 0 or runs.max() > height * width or runs.sum() != height * width:
         raise ValueError(f"the runs do not fill {height} x {width} pixels")
     values = np.arange(len(runs)) % 2 == 1
