@@ -16,6 +16,8 @@ from maskgen.errors import MaskgenError
 from maskgen.grounding.florence2 import TASK, Answer, Florence2Proposer
 from maskgen.sample import Picture, Query, Sample
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 QUERIES = [
     "circle",
     "the small blue square left of the green star",
@@ -45,15 +47,6 @@ def samples(queries=QUERIES):
 def proposer(folder, **settings):
     settings = {"model": str(folder), "dtype": "float32", "max_new_tokens": 16} | settings
     return Florence2Proposer(Florence2.model_validate(settings), "cpu")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Small models are slowest when several threads wait for one another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -19,16 +19,10 @@ from maskgen.grounding.interface import Refinement
 from maskgen.outcome import Outcome
 from maskgen.sample import Grounding, Picture, Proposal, Query, Sample
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SQUARE = np.array([[10.0, 10], [30, 10], [30, 30], [10, 30]])
 SLIVER = np.array([[5.0, 5], [40, 5], [40, 5]])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -14,16 +14,9 @@ from maskgen.grounding.sam import PRIOR_LOGIT, SamRefiner
 from maskgen.outcome import Outcome
 from maskgen.sample import Picture
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHAPES = [(48, 80), (101, 37), (64, 64), (30, 200), (250, 133)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Small models are slowest when several threads wait for one another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
