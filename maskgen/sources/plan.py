@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from maskgen.config import Config, Text
@@ -113,10 +114,7 @@ def estimate_bytes(config: Config, data: str, plan: Path | str | IO[bytes]) -> i
     An image that cannot be opened counts as nothing, as it does in a shard.
     """
     file = _open(plan)
-    groundable = sum(
-        file.read_row_group(shard, ["outcome"]).column(0).to_pylist().count("")
-        for shard in range(file.num_row_groups)
-    )
+    groundable = pc.sum(pc.equal(file.read(["outcome"])["outcome"], "")).as_py()
     if not groundable:
         return 0
     images = ImageRoot(place(data, config.source.images), config.limits.image_megabytes << 20)
