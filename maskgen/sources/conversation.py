@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -119,35 +120,38 @@ def make_query(turns: Sequence[Sequence[str]], text: Text) -> Query:
     """
     pieces: list[str] = []
     spans: list[tuple[int, int, int]] = []
-    for turn in _chosen([speaker for speaker, _ in turns], text):
+    for turn in _chosen(tuple([speaker for speaker, _ in turns]), text.query, text.turns):
         for start, end, piece in _stretches(turns[turn][1]):
             pieces.append(" ".join(piece.split()))
             spans.append((turn, start, end))
     return Query(" ".join(pieces), tuple(spans))
 
 
-def _chosen(speakers: list[str], text: Text) -> list[int]:
+@lru_cache(maxsize=4096)  # a file has few patterns of speakers
+def _chosen(speakers: tuple[str, ...], query: str, turns: str) -> list[int]:
     """Indices of the turns that make the query."""
     questions = [turn for turn, speaker in enumerate(speakers) if speaker in _ASKS]
     answers = [turn for turn, speaker in enumerate(speakers) if speaker in _ANSWERS]
-    if text.query == "question":
-        return questions if text.turns == "all" else questions[:1]
-    if text.query == "caption":
-        return answers if text.turns == "all" else answers[:1]
-    if text.turns == "all":
+    if query == "question":
+        return questions if turns == "all" else questions[:1]
+    if query == "caption":
+        return answers if turns == "all" else answers[:1]
+    if turns == "all":
         return sorted(questions + answers)
     return questions[:1] + [turn for turn in answers if questions and turn > questions[0]][:1]
 
 
 def _stretches(value: str) -> Iterator[tuple[int, int, str]]:
     """(start, end, text) of what stands between special tokens, trimmed, without empty stretches."""
-    if not value.isprintable():
-        value = _CONTROL.sub(" ", value)
     start = 0
     tokens = [token.span() for token in _SPECIAL.finditer(value)] if "<" in value else []
     for end, after in [*tokens, (len(value), len(value))]:
         stretch = value[start:end].rstrip()
-        if piece := stretch.lstrip():
+        piece = stretch.lstrip()
+        if not piece.isprintable():
+            stretch = _CONTROL.sub(" ", value[start:end]).rstrip()
+            piece = stretch.lstrip()
+        if piece:
             yield start + len(stretch) - len(piece), start + len(stretch), piece
         start = after
 
