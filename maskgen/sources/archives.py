@@ -134,13 +134,16 @@ class ArchiveIndex:
 
     def _walk(self) -> Iterator[str]:
         """Archives under the root, as paths relative to it."""
-        if self._is_local:
-            files = _local_files(self._root, self.notes)
-        else:
-            files = iter(self._fs.find(self._root, maxdepth=_REMOTE_DEPTH))
+        files = _local_files(self._root, self.notes) if self._is_local else self._remote_files()
         for path in files:
             if path.lower().endswith((".tar", ".zip", *_COMPRESSED_TARS)):
                 yield posixpath.relpath(path, self._root)
+
+    def _remote_files(self) -> Iterator[str]:
+        try:
+            yield from self._fs.find(self._root, maxdepth=_REMOTE_DEPTH)
+        except Exception as error:  # each storage has errors of its own; some cannot list at all
+            self.notes.append(f"the image root cannot be searched for archives: {type(error).__name__}")
 
 
 def _local_files(folder: str, notes: list[str]) -> Iterator[str]:

@@ -55,10 +55,10 @@ def find_files(data: str, patterns: list[str]) -> list[str]:
     A pattern without a match is fine as long as another has one; MaskgenError if none has.
     """
     fs, root = fsspec.core.url_to_fs(data)
-    if not fs.isdir(root):
-        raise MaskgenError(f"no data folder {data}. Give --data the folder with the annotation files.")
     names = sorted({name for pattern in patterns for name in _match(fs, root, pattern)})
     if not names:
+        if not fs.isdir(root):
+            raise MaskgenError(f"no data folder {data}. Give --data the folder with the annotation files.")
         raise MaskgenError(
             f"no annotation file in {data} matches {', '.join(patterns)}. "
             f"{_offer(fs, root)} Set source.files in the pipeline."

@@ -123,3 +123,11 @@ def test_a_url_is_as_good_as_a_folder(tmp_path):
 def test_a_folder_that_is_not_there_is_said(tmp_path):
     with pytest.raises(MaskgenError, match="no image folder"):
         ArchiveIndex(str(tmp_path / "none"))
+
+
+def test_a_storage_that_cannot_list_is_a_note(monkeypatch):
+    fs = fsspec.filesystem("memory")
+    monkeypatch.setattr(type(fs), "find", lambda *_, **__: 1 / 0)
+    with ArchiveIndex("memory://archives-unlisted") as index:
+        assert index.is_empty
+        assert index.notes == ["the image root cannot be searched for archives: ZeroDivisionError"]
