@@ -38,6 +38,9 @@ def answer(scene: Scene, asked: Query) -> str:
 class Lessons(Dataset[Batch]):
     """Item `i` is the batch of step `i`: `scenes` new scenes, `queries` queries of each.
 
+    The first `looking` steps have no queries but twice the scenes: what stands where is learnt first, by
+    the image encoder alone, at a quarter of the price.
+
     `pixels`: uint8 (scenes, 3, side, side). `prompt`, `prompt_mask`, `labels`: int64
     (scenes * queries, tokens), labels padded with -100. `shape`, `colour`, `size`: int64 (scenes, cells,
     cells), the number of what fills most of a cell, 0 for background. `box`: float32 (scenes, 4, cells,
@@ -52,6 +55,7 @@ class Lessons(Dataset[Batch]):
     steps: int
     scenes: int
     queries: int
+    looking: int = 0
 
     def __post_init__(self) -> None:
         self._prompts: dict[str, list[int]] = {}
@@ -60,25 +64,32 @@ class Lessons(Dataset[Batch]):
         return self.steps
 
     def __getitem__(self, step: int) -> Batch:
-        seeds = range(step * self.scenes, (step + 1) * self.scenes)
+        looking = step < self.looking
+        first = step * self.scenes + min(step, self.looking) * self.scenes
+        seeds = range(first, first + (2 if looking else 1) * self.scenes)
         drawn = [draw(seed % FIRST_HELD_OUT_SEED) for seed in seeds]
+        seen = [self._seen(scene) for scene in drawn]
+        pictures = {
+            "pixels": torch.stack([self._pixels(scene) for scene in drawn]),
+            **{name: torch.stack([each[name] for each in seen]) for name in seen[0]},
+        }
+        return pictures if looking else pictures | self._asked(step, drawn)
+
+    def _asked(self, step: int, drawn: list[Scene]) -> Batch:
+        """Queries about the scenes, and what to answer."""
         kinds = _NAMING if step % COUNTING_EVERY else _COUNTING
         asked = []
-        for seed, scene in zip(seeds, drawn, strict=True):
-            rng = np.random.default_rng((seed, 3))
+        for scene in drawn:
+            rng = np.random.default_rng((scene.seed, 3))
             asked += [(scene, query(scene, rng, kinds)) for _ in range(self.queries)]
-        prompts = [self._prompt(each.text) for _, each in asked]
         tokenizer = self.processor.tokenizer
-        labels = [[0, *tokenizer.convert_tokens_to_ids(_tokens(answer(*pair))), 2] for pair in asked]
-        prompt = _padded(prompts, tokenizer.pad_token_id)
-        seen = [self._seen(scene) for scene in drawn]
+        prompt = _padded([self._prompt(each.text) for _, each in asked], tokenizer.pad_token_id)
+        answers = [tokenizer.convert_tokens_to_ids(_tokens(answer(*pair))) for pair in asked]
         referred, boxes = zip(*(self._referred(*pair) for pair in asked), strict=True)
         return {
-            "pixels": torch.stack([self._pixels(scene) for scene in drawn]),
             "prompt": prompt,
             "prompt_mask": (prompt != tokenizer.pad_token_id).long(),
-            "labels": _padded(labels, -100),
-            **{name: torch.stack([each[name] for each in seen]) for name in seen[0]},
+            "labels": _padded([[0, *tokens, 2] for tokens in answers], -100),
             "referred": torch.stack(referred),
             "referred_box": torch.stack(boxes),
         }

@@ -34,6 +34,7 @@ SIZES_OF_MODEL = dataclasses.replace(
     feed_forward=384,
 )
 SCENES, QUERIES = 8, 4  # a step: scenes, and queries of each, which share the image encoder's work
+LOOKING = 1000  # steps of the image encoder alone
 BLUR = 3.0  # standard deviation of a location's soft target, in bins
 MOST_TOKENS = 112  # three things of twelve vertices, and room
 
@@ -71,6 +72,8 @@ class Learner(nn.Module):
 
     def forward(self, batch: Batch) -> Losses:
         seen, features = self._look(batch["pixels"])
+        if "prompt" not in batch:
+            return self._seen_losses(seen, batch)
         queries = batch["prompt"].shape[0] // features.shape[0]
         image = features.repeat_interleave(queries, dim=0)
         language = self.model.model.language_model
@@ -251,7 +254,8 @@ def main() -> None:
     torch.manual_seed(options.seed)
     model, processor = start(options.out / "untrained", options.seed)
     learner = Learner(model, processor.tokenizer.convert_tokens_to_ids("<loc_0>"))
-    lessons = Lessons(processor, SIZES_OF_MODEL.image, SIZES_OF_MODEL.cells, options.steps, SCENES, QUERIES)
+    image, cells = SIZES_OF_MODEL.image, SIZES_OF_MODEL.cells
+    lessons = Lessons(processor, image, cells, options.steps, SCENES, QUERIES, LOOKING)
 
     def batches(first: int) -> Iterator[Batch]:
         return iter(DataLoader(lessons, None, sampler=range(first, options.steps), num_workers=1))
