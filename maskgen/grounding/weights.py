@@ -39,6 +39,8 @@ def sam_checkpoint(config: Sam) -> Path:
     """The official checkpoint file; for `demo` a small one's folder, by default the package's own."""
     path = Path(config.checkpoint).expanduser()
     if config.model == DEMO:
+        if config.checkpoint and not path.is_dir():
+            raise MaskgenError(f"refiner.checkpoint: there is no folder {path}. Leave it empty, or make one.")
         return path if config.checkpoint else demo.checkpoint("sam")
     if not path.is_file():
         name = _SAM_FILES[config.model]

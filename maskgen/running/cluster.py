@@ -10,6 +10,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from maskgen.errors import MaskgenError
+from maskgen.running.address import check
 from maskgen.running.worker import Job, ShardWorker, Task
 from maskgen.sharding.commit import Commit
 
@@ -61,16 +62,14 @@ class Cluster:
     """Starts actors on a Ray of its own or on the one at `address`; a context manager."""
 
     def __init__(self, address: str, wanted: int | None):
+        if address:
+            check(address)
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         try:
             ray.init(**_init_arguments(address))
         except (ConnectionError, ValueError, RuntimeError, RayError) as error:
-            where = f"Ray at {address}" if address else "a local Ray"
-            raise MaskgenError(
-                f"{where} cannot be reached or started ({_first_line(error)}). "
-                "Check it with `ray status`, or leave --address out to run on this machine alone."
-            ) from error
+            raise MaskgenError(_refused(address, _first_line(error))) from error
         resources = ray.cluster_resources()
         self.gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
         if wanted and self.gpus and wanted > self.gpus:
@@ -142,6 +141,15 @@ class Cluster:
         except RayError as error:
             self.kill(call.worker)
             return Ended(call, died=_cause_of_death(error))
+
+
+def _refused(address: str, why: str) -> str:
+    if not address:
+        return f"Ray cannot be started on this machine ({why}). maskgen doctor shows memory and disk."
+    return (
+        f"Ray at {address} answers, but does not let us in ({why}). Is it of this Ray version? If it asks "
+        "for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or use --address auto on its own machine."
+    )
 
 
 def _init_arguments(address: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import fsspec
 from maskgen import demo
 from maskgen.config import Config, Florence2, Recorded, Sam
 from maskgen.grounding import weights
+from maskgen.running.address import unreachable
 from maskgen.running.lease import is_alive, read_holder
 from maskgen.sample import Query, Sample
 from maskgen.sharding.commit import committed
@@ -20,7 +21,6 @@ from maskgen.sources.rows import RawRow, find_files, place, read_rows
 from maskgen.store import Store
 from maskgen.views import text
 from maskgen.views.finding import Finding
-from maskgen.views.machine import unreachable
 
 _OFFICIAL_BYTES = {"vit_h": 2_564_550_879, "vit_l": 1_249_524_607, "vit_b": 375_042_383}
 _WEIGHTS = (".safetensors", ".bin")

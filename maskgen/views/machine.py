@@ -1,26 +1,22 @@
 """The doctor's look at the machine: Python, GPU, processors and memory, Ray."""
 
 import os
-import socket
 import subprocess
 import sys
-import threading
 import warnings
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psutil
 
+from maskgen.errors import MaskgenError
+from maskgen.running.address import check
 from maskgen.views import text
 from maskgen.views.finding import Finding
 
 _SMI = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
 _SMI_SECONDS = 5
-_CONNECT_SECONDS = 3.0
-_RAY_PORT = 6379
-_RAY_RECORD = Path("/tmp/ray/ray_current_cluster")  # where Ray itself notes the cluster "auto" means
 _MEMORY = {True: 8e9, False: 2e9}
 _GPU_MEMORY_MIB = 15_000
 
@@ -89,33 +85,11 @@ def ray(address: str) -> Finding:
     here = f"ray {_version('ray')}"
     if address in ("", "local"):
         return Finding("Ray", True, f"{here}; a run starts its own on this machine")
-    place = _ray_place(address)
-    if place is None:
-        remedy = "Start one with `ray start --head`, or leave --address out."
-        return Finding("Ray", False, f"{here}; no cluster is running on this machine", remedy)
-    problem = unreachable(*place)
-    if problem:
-        remedy = "Check it there with `ray status`, or leave --address out to run on this machine alone."
-        return Finding("Ray", False, f"{here}; {place[0]}:{place[1]} gives no answer ({problem})", remedy)
-    return Finding("Ray", True, f"{here}; {place[0]}:{place[1]} answers")
-
-
-def unreachable(host: str, port: int) -> str:
-    """Why nothing there takes a connection within seconds; empty if something does."""
-    told = ["it takes too long"]
-
-    def connect() -> None:
-        try:
-            socket.create_connection((host, port), _CONNECT_SECONDS).close()
-            told[0] = ""
-        except OSError as error:
-            told[0] = error.strerror or str(error)
-
-    # In a thread, because looking up a name heeds no timeout.
-    trial = threading.Thread(target=connect, daemon=True)
-    trial.start()
-    trial.join(_CONNECT_SECONDS)
-    return told[0]
+    try:
+        return Finding("Ray", True, f"{here}; {check(address)} answers")
+    except MaskgenError as error:
+        found, _, remedy = str(error).partition(". ")
+        return Finding("Ray", False, f"{here}; {found}", remedy)
 
 
 def _version(name: str) -> str:
@@ -155,15 +129,3 @@ def _container_limit() -> int | None:
         return max(0, int(told) - used) if told.isdigit() else None
     except (OSError, ValueError):
         return None
-
-
-def _ray_place(address: str) -> tuple[str, int] | None:
-    """Host and port; None if `auto` finds no cluster on this machine."""
-    if address == "auto":
-        address = os.environ.get("RAY_ADDRESS", "")
-        if not address and _RAY_RECORD.is_file():
-            address = _RAY_RECORD.read_text().strip()
-        if not address:
-            return None
-    parts = urlsplit(address if "://" in address else f"//{address}")
-    return parts.hostname or "localhost", parts.port or _RAY_PORT

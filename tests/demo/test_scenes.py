@@ -134,7 +134,7 @@ def test_data_set_has_a_truth_for_every_row(tmp_path):
         annotation = by_row[row["id"]]
         image = images[annotation["image_id"]]
         pixels = cv2.imread(str(tmp_path / row["image"]))
-        assert image["file_name"] == row["image"]
+        assert image["file_name"] == row["image"] and pixels is not None
         assert (
             pixels.shape[:2] == (image["height"], image["width"]) == tuple(annotation["segmentation"]["size"])
         )

@@ -4,18 +4,24 @@ import json
 import os
 import shutil
 import signal
+import socket
+import subprocess
+import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import webdataset
 from datasets import Features, load_dataset
-from harness import finished_set, maskgen, start
+from harness import MASKGEN, finished_set, maskgen, start
 from tiny_models import drawing_florence2
 
 from maskgen.demo import sam
+from maskgen.running.address import unreachable
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -127,6 +133,42 @@ def test_asked_to_stop_it_stops_cleanly_and_resumes(models, photos, tmp_path, nu
     assert maskgen("verify", out).returncode == 0
 
 
+@pytest.fixture
+def short() -> Iterator[str]:
+    """A folder with a short path: Ray's sockets lie in it, and a socket's path has 107 characters at most."""
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
+def test_it_joins_a_ray_that_is_running_and_leaves_it_running(photos, tmp_path, short):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
+    options = [f"--port={port}", "--num-cpus=1", "--include-dashboard=false", "--block"]
+    head = subprocess.Popen(
+        [str(Path(MASKGEN).with_name("ray")), "start", "--head", *options, f"--temp-dir={short}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+    try:
+        _wait_until(lambda: not unreachable("127.0.0.1", port), head)
+        line = ["run", "--split", "pretrain", "--data", photos, *recorded(), "--address", f"127.0.0.1:{port}"]
+        for out in ("one", "two"):
+            done = maskgen(*line, "--out", tmp_path / out, env=environment)
+            assert done.returncode == 0, done.stderr
+        assert finished_set(tmp_path / "one") == finished_set(tmp_path / "two")
+        assert head.poll() is None
+    finally:
+        family = psutil.Process(head.pid).children(recursive=True) if head.poll() is None else []
+        for process in family:
+            process.kill()
+        head.kill()
+        head.wait()
+
+
 def test_a_second_driver_is_refused(models, photos, tmp_path):
     out = tmp_path / "out"
     line = ["run", "--split", "pretrain", "--data", photos, "--out", out, *models]
@@ -143,7 +185,8 @@ def test_a_second_driver_is_refused(models, photos, tmp_path):
     ("options", "said"),
     [
         (["--set", "proposer.model=/no/such/folder"], "there is no folder /no/such/folder"),
-        (["--set", "refiner.checkpoint=/no/sam.pth"], "Download https://"),
+        (["--set", "refiner.checkpoint=/no/sam"], "there is no folder /no/sam"),
+        (["--set", "refiner.model=vit_b", "--set", "refiner.checkpoint=/no.pth"], "Download https://"),
         (["--address", "127.0.0.1:1"], "127.0.0.1:1 cannot be reached"),
         (["--set", "source.files=[nothing.json]"], "no annotation file"),
     ],

@@ -12,6 +12,7 @@ from tiny_sets import CONFIG, record
 
 from maskgen.config import Config, load, parse
 from maskgen.errors import MaskgenError
+from maskgen.running import address
 from maskgen.store import Store
 from maskgen.views import doctor, inputs, machine
 from maskgen.views.doctor import examine, render
@@ -90,15 +91,15 @@ def test_a_ray_that_answers_and_one_that_does_not():
         assert machine.ray(f"127.0.0.1:{port}").ok is True
         assert machine.ray(f"ray://127.0.0.1:{port}").ok is True
     found = machine.ray(f"127.0.0.1:{port}")
-    assert found.ok is False and "no answer" in found.found and "ray status" in found.remedy
+    assert found.ok is False and "cannot be reached" in found.found and "ray status" in found.remedy
 
 
 def test_auto_without_a_cluster(monkeypatch, tmp_path):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(machine, "_RAY_RECORD", tmp_path / "none")
-    assert "no cluster" in machine.ray("auto").found
+    monkeypatch.setattr(address, "_RECORD", tmp_path / "none")
+    assert "no Ray cluster" in machine.ray("auto").found
     (tmp_path / "none").write_text("127.0.0.1:1")
-    assert "127.0.0.1:1 gives no answer" in machine.ray("auto").found
+    assert "127.0.0.1:1 cannot be reached" in machine.ray("auto").found
 
 
 def test_hub_model_without_network(monkeypatch, tmp_path):
