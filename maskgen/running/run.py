@@ -130,6 +130,7 @@ def _make_missing(
     drive = _Drive(request, store, job, journal, tasks)
     if tasks:
         drive.run(planned=sum(rows), say=say)
+        store.sweep()  # what workers that died had begun to write
         # Not what was counted along the way: a shard being rewritten when it all stopped has no commit now.
         commits = committed(store)
     missing = [shard for shard in range(len(rows)) if shard not in commits]
