@@ -6,7 +6,7 @@ import sys
 from typing import Annotated
 
 import typer
-from click.exceptions import Abort, ClickException
+from typer.exceptions import Abort, TyperException
 
 from maskgen import __version__, config
 from maskgen.errors import MaskgenError
@@ -189,9 +189,8 @@ def main() -> None:
         sys.exit(app(standalone_mode=False) or 0)
     except MaskgenError as error:
         _fail(str(error), error.exit_code)
-    except ClickException as error:
-        error.show()
-        sys.exit(1)
+    except TyperException as error:
+        _fail(f"{error.format_message().rstrip('.')}. See maskgen --help, or maskgen COMMAND --help.", 1)
     except (Abort, KeyboardInterrupt):
         _fail("interrupted; run the same line again to go on.", 3)
     except BrokenPipeError:

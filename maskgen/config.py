@@ -123,6 +123,14 @@ class Limits(Section):
     image_megabytes: int = Field(64, ge=1, le=1000, description="an image file's size at most")
     image_megapixels: int = Field(100, ge=1, le=256, description="an image's pixels at most")
 
+    @property
+    def image_bytes(self) -> int:
+        return self.image_megabytes * 1_000_000
+
+    @property
+    def image_pixels(self) -> int:
+        return self.image_megapixels * 1_000_000
+
 
 class Resources(Section):
     """What a run may use. Nothing here changes a shard's bytes."""

@@ -73,7 +73,7 @@ def decode(data: bytes, limits: Limits) -> Picture:
     is decoded; `image_unsupported` for another known format or colour space; `image_corrupt` for
     bytes that are truncated, damaged or no image at all. Safe to call from several threads.
     """
-    if len(data) > limits.image_megabytes * 1_000_000:
+    if len(data) > limits.image_bytes:
         raise SampleError(
             Outcome.IMAGE_TOO_LARGE,
             f"the file has {len(data) / 1e6:.1f} MB, over the limit of {limits.image_megabytes}",
@@ -123,7 +123,7 @@ def _begins(data: bytes, pattern: bytes) -> bool:
 
 
 def _check_size(image: Image.Image, limits: Limits) -> None:
-    if image.width * image.height > limits.image_megapixels * 1_000_000:
+    if image.width * image.height > limits.image_pixels:
         raise SampleError(
             Outcome.IMAGE_TOO_LARGE,
             f"the image has {image.width} x {image.height} pixels, "

@@ -16,7 +16,7 @@ _QUIET_SECONDS = 15.0
 @contextmanager
 def counting(what: str, unit: str) -> Iterator[Callable[..., None]]:
     """A bar that is told how many are done and, if it is known, of how many; gone when it is over."""
-    with tqdm(desc=what, unit=f" {unit}", leave=False, mininterval=_interval()) as bar:
+    with tqdm(desc=what, unit=f" {unit}", leave=False, disable=None) as bar:
 
         def show(done: int, total: int | None = None) -> None:
             bar.total = total

@@ -61,9 +61,7 @@ class ShardWorker:
         self._name = name
         self._store = Store(job.out)
         self._journal = Journal(job.out)
-        self._images = ImageRoot(
-            place(job.data, job.config.source.images), job.config.limits.image_megabytes << 20
-        )
+        self._images = ImageRoot(place(job.data, job.config.source.images), job.config.limits.image_bytes)
         self._grounder = Grounder(job.config, job.data, device)
         self._readers = ThreadPoolExecutor(job.config.resources.threads, "read")
 

@@ -117,7 +117,7 @@ def estimate_bytes(config: Config, data: str, plan: Path | str | IO[bytes]) -> i
     groundable = pc.sum(pc.equal(file.read(["outcome"])["outcome"], "")).as_py()
     if not groundable:
         return 0
-    images = ImageRoot(place(data, config.source.images), config.limits.image_megabytes << 20)
+    images = ImageRoot(place(data, config.source.images), config.limits.image_bytes)
     samples = (_sample(row) for i in range(file.num_row_groups) for row in file.read_row_group(i).to_pylist())
     drawn = itertools.islice((sample for sample in samples if not sample.outcome), _MEASURED_IMAGES)
     sizes = [images.size(sample) or 0 for sample in drawn]

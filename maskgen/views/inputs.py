@@ -74,7 +74,7 @@ def rows(config: Config, data: str) -> Finding:
         remedy = "A row has id, image and conversations, as in LLaVA's files."
         return Finding("data", False, f"{named}: none of the first rows can be used", remedy)
     root = place(data, config.source.images)
-    images = ImageRoot(root, config.limits.image_megabytes * 1_000_000)
+    images = ImageRoot(root, config.limits.image_bytes)
     asked = [row.image for row in drawn if row.image]
     there = sum(images.size(_probe(image)) is not None for image in asked)
     found = f"{named}; {there} of the first {text.plural(len(asked), 'image')} found"

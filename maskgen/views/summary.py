@@ -4,7 +4,9 @@ from maskgen.outcome import Outcome
 from maskgen.running.estimate import Estimate
 from maskgen.running.run import Request, Summary
 from maskgen.store import Store
+from maskgen.views import text
 from maskgen.views.report import write_report
+from maskgen.views.status import status
 
 
 def close(request: Request, summary: Summary) -> str:
@@ -23,47 +25,54 @@ def close(request: Request, summary: Summary) -> str:
 def render_estimate(found: Estimate, gpus: int) -> str:
     """The dry run, for a person."""
     plan = found.plan
-    lines = [
-        f"rows read      {plan.read:>12,}   from {len(plan.files)} file(s)",
-        f"planned        {plan.planned:>12,}   of them groundable {plan.groundable:,}",
-        f"duplicates     {plan.duplicates:>12,}   planned once",
-        f"broken rows    {plan.broken:>12,}   skipped",
-        *(f"  {name:<20} {count:>5,}" for name, count in sorted(plan.outcomes.items())),
-        *(f"  {example}" for example in plan.broken_examples),
-        f"shards         {plan.shards:>12,}",
-        f"disk           {found.disk_bytes / 1e9:>12,.2f} GB",
-        *(f"note: {note}" for note in plan.notes),
+    rows = [
+        ("rows read", f"{plan.read:,}", f"from {text.listed(plan.files)}"),
+        ("planned", f"{plan.planned:,}", f"{plan.groundable:,} of them can be grounded"),
+        *(("", f"{count:,}", name) for name, count in sorted(plan.outcomes.items())),
+        ("duplicates", f"{plan.duplicates:,}", "planned once"),
+        ("broken rows", f"{plan.broken:,}", "skipped"),
+        *(("", "", example) for example in plan.broken_examples),
+        ("shards", f"{plan.shards:,}", ""),
+        ("disk", text.size(found.disk_bytes), ""),
+        *_time(found, gpus),
+        *(("note", "", note) for note in plan.notes),
     ]
-    if found.pilot:
-        pilot = found.pilot
-        lines += [
-            f"pilot          {pilot.rate:>12,.2f} images/s on {pilot.device} "
-            f"({pilot.rows} rows in {pilot.seconds:.1f} s, after {pilot.loading_seconds:.1f} s of loading)",
-            f"time           {pilot.hours(plan.planned, gpus):>12,.2f} hours on {gpus} such device(s), "
-            f"{pilot.hours(plan.planned):,.2f} device-hours",
-        ]
-    else:
-        lines.append("time           unknown; --pilot 64 grounds 64 rows for real and reckons it")
-    return "\n".join(lines)
+    return "\n".join(text.table(rows, right=frozenset({1})))
+
+
+def _time(found: Estimate, gpus: int) -> list[tuple[str, str, str]]:
+    pilot = found.pilot
+    if pilot is None:
+        return [("time", "unknown", "--pilot 64 grounds 64 rows for real and reckons it")]
+    hours = pilot.hours(found.plan.planned, gpus)
+    measured = f"{text.plural(pilot.rows, 'row')} in {text.duration(pilot.seconds)} on one {pilot.device}"
+    return [
+        ("pilot", text.rate(pilot.rate), measured),
+        ("loading", text.duration(pilot.loading_seconds), "once a worker"),
+        ("time", text.duration(3600 * hours), f"on {gpus} of them; {hours * gpus:,.2f} device-hours"),
+    ]
 
 
 def render_problems(out: str, problems: list[str]) -> str:
     if not problems:
         return f"{out} is whole: every shard was recounted, rehashed and re-read."
-    return "\n".join([f"{len(problems)} problem(s) in {out}:", *(f"  {problem}" for problem in problems)])
+    found = f"{text.plural(len(problems), 'problem')} in {out}:"
+    return "\n".join([found, *(f"  {problem}" for problem in problems)])
 
 
 def _headline(request: Request, summary: Summary) -> str:
     if not summary.made and not summary.missing:
-        return f"{request.out} was finished already: {summary.planned:,} rows, nothing to do."
-    rate = f", {summary.rows_made / summary.seconds:.1f} rows/s" if summary.rows_made else ""
-    return f"{summary.made:,} shard(s) made in {summary.seconds:.0f} s{rate}"
+        return f"{request.out} was finished already: {text.plural(summary.planned, 'row')}, nothing to do."
+    pace = status(request.out).pace
+    speed = f", {text.rate(pace.run)} without loading" if pace else ""
+    return f"{text.plural(summary.made, 'shard')} made in {text.duration(summary.seconds)}{speed}"
 
 
 def _outcomes(summary: Summary) -> list[str]:
-    total = max(1, sum(summary.outcomes.values()))
+    total = sum(summary.outcomes.values())
     ordered = sorted(summary.outcomes.items(), key=lambda item: -item[1])
-    return [f"  {name:<20} {count:>9,}  {100 * count / total:5.1f} %" for name, count in ordered]
+    rows = [(f"  {name}", f"{count:,}", text.share(count, total)) for name, count in ordered]
+    return text.table(rows, right=frozenset({1, 2})) if rows else []
 
 
 def _quality(request: Request, store: Store) -> list[str]:
@@ -80,7 +89,7 @@ def _quality(request: Request, store: Store) -> list[str]:
 def _left_undone(request: Request, summary: Summary) -> list[str]:
     lines = []
     if summary.missing:
-        lines.append(f"{len(summary.missing):,} shard(s) are not made yet: run the same line again.")
+        lines.append(f"{text.plural(len(summary.missing), 'shard')} not made yet: run the same line again.")
     if summary.given_up:
         lines.append(
             f"given up in this run: {', '.join(map(str, summary.given_up))}; each lost its worker "
@@ -90,7 +99,7 @@ def _left_undone(request: Request, summary: Summary) -> list[str]:
         failed = ", ".join(name for name in summary.outcomes if Outcome(name).is_failure)
         budget = f"{request.config.resources.failure_budget:.0%}"
         lines.append(
-            f"{summary.failed:,} sample(s) failed ({failed}), more than resources.failure_budget ({budget}) "
-            "allows. Once the cause is mended: --retry-failed."
+            f"{text.plural(summary.failed, 'sample')} failed ({failed}), more than resources.failure_budget "
+            f"({budget}) allows. Once the cause is mended: --retry-failed."
         )
     return lines

@@ -101,7 +101,7 @@ def test_failed_samples_are_retried_alone(photos, tmp_path):
     line += ["--set", "shards.size=4", "--set", "resources.failure_budget=0.01"]
     first = maskgen(*line)
     assert first.returncode == 2
-    assert "1 sample(s) failed (image_missing)" in first.stdout
+    assert "1 sample failed (image_missing)" in first.stdout
     before = finished_set(tmp_path / "out")
     hidden.rename(lost)
 
