@@ -26,12 +26,17 @@ Batch = dict[str, torch.Tensor]
 
 
 def answer(scene: Scene, asked: Query) -> str:
-    """The polygons of all targets as location tokens, left to right; empty if the query names nothing."""
+    """The polygons of all targets as location tokens, left to right; empty if the query names nothing.
+
+    `<poly>` comes first because a greedy reader takes the likeliest token: the end, one token, would beat
+    every single location while the model is still sure that there is something, but not quite where.
+    """
     height, width = scene.pixels.shape[:2]
     outlines = [points for index in asked.targets for points in scene.visible_outlines(index)]
     outlines.sort(key=lambda points: points[:, 0].mean())
     bins = [np.clip(points / [width, height] * 1000, 0, 999).astype(int) for points in outlines]
-    return "<sep>".join("".join(f"<loc_{place}>" for place in polygon.ravel()) for polygon in bins)
+    places = ("".join(f"<loc_{place}>" for place in polygon.ravel()) for polygon in bins)
+    return f"<poly>{'<sep>'.join(places)}</poly>" if bins else ""
 
 
 @dataclass

@@ -35,8 +35,7 @@ SIZES_OF_MODEL = dataclasses.replace(
 )
 SCENES, QUERIES = 8, 4  # a step: scenes, and queries of each, which share the image encoder's work
 LOOKING = 1000  # steps of the image encoder alone
-BLUR = 3.0  # standard deviation of a location's soft target, in bins
-MOST_TOKENS = 112  # three things of twelve vertices, and room
+MOST_TOKENS = 120  # three things of twelve vertices, and room
 
 _KINDS = {"shape": len(SHAPES) + 1, "colour": len(COLOURS) + 1, "size": len(SIZES) + 1}
 
@@ -52,7 +51,7 @@ class Learner(nn.Module):
     soft: torch.Tensor
     centres: torch.Tensor
 
-    def __init__(self, model: Florence2ForConditionalGeneration, first_location: int):
+    def __init__(self, model: Florence2ForConditionalGeneration, first_location: int, blur: float):
         super().__init__()
         self.model = model
         channels = model.config.vision_config.embed_dim[-1]
@@ -64,7 +63,7 @@ class Learner(nn.Module):
         self.referred_box = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 4))
         self.first_location = first_location
         place = torch.arange(1000.0)
-        near = torch.exp(-(((place[:, None] - place) / BLUR) ** 2) / 2)
+        near = torch.exp(-(((place[:, None] - place) / blur) ** 2) / 2)
         self.register_buffer("soft", near / near.sum(dim=1, keepdim=True), persistent=False)
         middle = (torch.arange(self.cells) + 0.5) / self.cells
         centres = torch.stack(torch.meshgrid(middle, middle, indexing="xy")).repeat(2, 1, 1)
@@ -250,10 +249,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10000, help=f"of {SCENES} scenes x {QUERIES} queries")
     parser.add_argument("--seed", type=int, default=0, help="of the first weights")
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
+    parser.add_argument("--blur", type=float, default=3.0, help="deviation of a location's target, in bins")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     model, processor = start(options.out / "untrained", options.seed)
-    learner = Learner(model, processor.tokenizer.convert_tokens_to_ids("<loc_0>"))
+    learner = Learner(model, processor.tokenizer.convert_tokens_to_ids("<loc_0>"), options.blur)
     image, cells = SIZES_OF_MODEL.image, SIZES_OF_MODEL.cells
     lessons = Lessons(processor, image, cells, options.steps, SCENES, QUERIES, LOOKING)
 
