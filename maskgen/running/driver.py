@@ -18,6 +18,7 @@ from maskgen.sharding.commit import Commit
 
 POLL_SECONDS = 0.5
 LOAD_DEATHS = 5
+LOAD_SECONDS = 3600.0
 
 
 class Driver:
@@ -146,6 +147,10 @@ class Driver:
         assert call.task is not None
         self._todo.appendleft(replace(call.task, quarantined=self._journal.quarantined()))
 
+    def _patience(self, call: Call) -> float:
+        """Seconds without a sign of life; loading gives none, and a cold disk is no stall."""
+        return LOAD_SECONDS if call.kind == "load" else self._job.config.resources.stall_seconds
+
     def _watch(self) -> None:
         """Kill a worker whose beacon has not changed for too long; show the others' progress."""
         beacons = self._journal.beacons()
@@ -155,7 +160,7 @@ class Driver:
             last, since = self._seen.get(call.worker, (-1.0, now))
             if lit != last:
                 self._seen[call.worker] = (lit, now)
-            elif now - max(since, call.started) > self._job.config.resources.stall_seconds:
+            elif now - max(since, call.started) > self._patience(call):
                 self._journal.note("stalled", worker=call.worker)
                 self._cluster.kill(call.worker)
         # A beacon may still speak of the shard before: its commit has been counted already.

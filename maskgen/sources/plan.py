@@ -96,10 +96,6 @@ def count_rows(plan: Path | str | IO[bytes]) -> list[int]:
     return [metadata.row_group(shard).num_rows for shard in range(metadata.num_row_groups)]
 
 
-def count_shards(plan: Path | str | IO[bytes]) -> int:
-    return _open(plan).num_row_groups
-
-
 def read_shard(plan: Path | str | IO[bytes], shard: int) -> list[Sample]:
     """The shard's samples, in order."""
     file = _open(plan)

@@ -19,7 +19,7 @@ from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
 from maskgen.sample import Sample
 from maskgen.sources import conversation, plan
-from maskgen.sources.plan import count_rows, count_shards, estimate_bytes, make_plan, read_shard
+from maskgen.sources.plan import count_rows, estimate_bytes, make_plan, read_shard
 from maskgen.sources.rows import RawRow
 
 # Few distinct values, so that copies and rows that cannot be grounded are common.
@@ -63,7 +63,7 @@ def write(folder: Path, rows: list[tuple], files: int = 1) -> Path:
 
 
 def planned(path: Path) -> list[Sample]:
-    return [sample for shard in range(count_shards(path)) for sample in read_shard(path, shard)]
+    return [sample for shard in range(len(count_rows(path))) for sample in read_shard(path, shard)]
 
 
 def naive(rows: list[tuple], settings: Config) -> tuple[list[Sample], int]:
@@ -266,7 +266,7 @@ def test_a_file_that_is_no_plan_is_said(tmp_path):
     with pytest.raises(MaskgenError, match="no shard 1: it has 1"):
         read_shard(tmp_path / "plan", 1)
     (tmp_path / "plan").write_bytes((tmp_path / "plan").read_bytes()[:-10])
-    for read in (count_rows, count_shards, lambda path: read_shard(path, 0)):
+    for read in (count_rows, lambda path: read_shard(path, 0)):
         with pytest.raises(MaskgenError, match="the plan cannot be read"):
             read(tmp_path / "plan")
     with pytest.raises(MaskgenError, match="the plan cannot be read"):

@@ -1,0 +1,64 @@
+"""The shipped models on held-out scenes: floors a little below the figures in docs/demo-models.md."""
+
+import numpy as np
+import pytest
+
+from maskgen import config, pixels
+from maskgen.demo.drawing import FIRST_HELD_OUT_SEED, draw
+from maskgen.demo.scenes import encode_image, scene_query, target_mask
+from maskgen.grounding import polygon
+from maskgen.grounding.grounder import Grounder
+from maskgen.grounding.sam import SamRefiner
+from maskgen.outcome import Outcome
+from maskgen.sample import Query, Sample
+
+pytestmark = pytest.mark.slow
+
+SEEDS = range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + 120)
+
+
+@pytest.fixture(scope="module")
+def world():
+    """Scenes, their queries, and the pictures as the pipeline decodes them."""
+    scenes = [draw(seed) for seed in SEEDS]
+    pictures = [pixels.decode(encode_image(scene)[1], config.Limits()) for scene in scenes]
+    return scenes, [scene_query(scene) for scene in scenes], pictures
+
+
+def overlap(mask, truth):
+    return (mask & truth).sum() / (mask | truth).sum()
+
+
+def test_sam_finds_the_mask_from_true_outlines(world):
+    scenes, asked, pictures = world
+    regions, chosen = [], []
+    for index, (scene, query) in enumerate(zip(scenes, asked, strict=True)):
+        outlines = [points for target in query.targets for points in scene.visible_outlines(target)]
+        if outlines:
+            regions.append(polygon.clean(outlines, pictures[index].width, pictures[index].height))
+            chosen.append(index)
+    refiner = SamRefiner(config.Sam(model="demo", checkpoint=""), "cpu")
+    found = refiner.refine([pictures[index] for index in chosen], regions)
+    overlaps = [
+        overlap(refinement.mask, target_mask(scenes[index], asked[index]))
+        for index, refinement in zip(chosen, found, strict=True)
+    ]
+    assert np.mean(overlaps) > 0.89
+
+
+def test_text_to_mask(world):
+    scenes, asked, pictures = world
+    samples = [
+        Sample(str(scene.seed), str(scene.seed), "", (), Query(query.text, ()))
+        for scene, query in zip(scenes, asked, strict=True)
+    ]
+    found = Grounder(config.load("demo"), "", "cpu").ground(pictures, samples)
+    overlaps, refused = [], []
+    for scene, query, grounding in zip(scenes, asked, found, strict=True):
+        if query.targets:
+            overlaps.append(overlap(grounding.mask, target_mask(scene, query)))
+        else:
+            refused.append(grounding.outcome in (Outcome.NO_GROUNDING, Outcome.SAM_DISAGREES))
+    assert np.mean(overlaps) > MASK_FLOOR
+    assert np.mean(np.array(overlaps) > 0.5) > RIGHT_FLOOR
+    assert np.mean(refused) > REFUSED_FLOOR
