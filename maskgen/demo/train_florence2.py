@@ -134,7 +134,7 @@ class Learner(nn.Module):
             offsets, batch["referred_box"][:, :, None, None].expand_as(offsets), reduction="none"
         )
         return {
-            "refers": 2 * refers,
+            "refers": 8 * refers,
             "referred_box": 4 * (apart * inside).sum() / (4 * inside.sum()).clamp(min=1),
         }
 
