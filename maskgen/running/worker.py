@@ -4,7 +4,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 
 from maskgen.config import Config
@@ -15,7 +15,7 @@ from maskgen.pixels import decode
 from maskgen.running.journal import Beacon, Journal
 from maskgen.sample import Grounding, Picture, Sample
 from maskgen.sharding import table
-from maskgen.sharding.commit import Commit, shard_name
+from maskgen.sharding.commit import Commit, read_commit, shard_name
 from maskgen.sharding.reader import read_raw
 from maskgen.sharding.writer import Record, ShardWriter
 from maskgen.sources.images import ImageRoot
@@ -72,6 +72,10 @@ class ShardWorker:
     def make(self, task: Task) -> Commit:
         """Ground the shard's samples and publish it. Raises only what is no single sample's fault."""
         config = self._job.config
+        if task.retry and read_commit(self._store, task.shard) is None:
+            task = replace(
+                task, retry=()
+            )  # a worker died while it rewrote the shard: there is nothing to keep
         samples = self._planned(task.shard)
         kept = self._kept(task)
         earlier = read_raw(self._store, task.shard) if task.retry else repeat(None)

@@ -124,6 +124,15 @@ def test_retry_redoes_only_what_it_is_asked_to(data, tmp_path):
     assert order == pq.read_table(tmp_path / "out/plan.parquet")["key"].to_pylist()
 
 
+def test_a_retry_that_was_killed_while_publishing_makes_the_shard_whole(data, tmp_path):
+    made = job(data, tmp_path / "out")
+    worker = ShardWorker(made, "w", "cpu")
+    worker.make(Task(0, {}))
+    (tmp_path / "out" / "000000.json").unlink()  # a rewrite takes the commit away first
+    commit = worker.make(Task(0, {}, retry=(Outcome.IMAGE_MISSING,)))
+    assert (commit.planned, commit.samples) == (9, 6)
+
+
 def test_the_beacon_names_the_samples_before_they_are_touched(data, tmp_path, monkeypatch):
     made = job(data, tmp_path / "out")
     worker = ShardWorker(made, "w", "cpu")
