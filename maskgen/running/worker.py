@@ -75,7 +75,7 @@ class ShardWorker:
         if task.retry and read_commit(self._store, task.shard) is None:
             task = replace(
                 task, retry=()
-            )  # a worker died while it rewrote the shard: there is nothing to keep
+            )  # a worker died while rewriting it: nothing to keep
         samples = self._planned(task.shard)
         kept = self._kept(task)
         earlier = read_raw(self._store, task.shard) if task.retry else repeat(None)
