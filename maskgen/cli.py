@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -185,6 +186,7 @@ def _dumps(tree: object) -> str:
 
 def main() -> None:
     """The console script: every problem is a sentence and an exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)  # wherever the command is; as process 1 it would be ignored
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except MaskgenError as error:
@@ -204,6 +206,10 @@ def main() -> None:
             "This is a bug in maskgen. MASKGEN_TRACEBACK=1 shows where; please report it.",
             1,
         )
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _fail(message: str, code: int) -> None:

@@ -109,8 +109,8 @@ class Grid(Section):
     """From the mask to M': the trainer's geometry (Appendix C: 768 x 768, 24 x 24 tokens)."""
 
     fit: Literal["squash", "pad", "crop"] = Field("squash", description="how an image fills the square")
-    size: int = Field(768, ge=1, description="pixels a side")
-    cells: int = Field(24, ge=1, description="tokens a side")
+    size: int = Field(768, ge=1, le=2**16, description="pixels a side")
+    cells: int = Field(24, ge=1, le=2**12, description="tokens a side")
 
 
 class Shards(Section):
@@ -133,7 +133,7 @@ class Limits(Section):
 
 
 class Resources(Section):
-    """What a run may use. Nothing here changes a shard's bytes."""
+    """What a run may use: speed, not content."""
 
     actors: Annotated[int, Field(ge=1)] | None = Field(
         None, description="null: one a GPU; without GPUs one for every two CPU cores"
@@ -174,6 +174,8 @@ def shipped() -> list[str]:
 
 def load(split: str = "", file: str = "", overrides: list[str] | None = None) -> Config:
     """The shipped pipeline `split`, or `file`, with `overrides` ("select.count=100") laid over it."""
+    if split and file:
+        raise MaskgenError("--split names a shipped pipeline and --config a file: give one of them.")
     path = Path(file) if file else pipelines_folder() / f"{split}.yaml"
     if not path.is_file():
         raise MaskgenError(

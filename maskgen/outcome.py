@@ -34,11 +34,16 @@ class Outcome(StrEnum):
 
     @property
     def is_failure(self) -> bool:
-        """Whether it counts against the failure budget and `--retry-failed` tries it again.
+        """Whether it counts against the failure budget.
 
         A row that names no image is not a failure: there was never anything to ground.
         """
         return not self.in_tar and self is not Outcome.NO_IMAGE
+
+    @property
+    def may_change(self) -> bool:
+        """Whether trying again can end otherwise: not where the row's own text decided."""
+        return self.is_failure and self not in (Outcome.TEXT_EMPTY, Outcome.TEXT_TOO_LONG)
 
 
 _IN_TAR = {

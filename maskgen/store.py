@@ -197,7 +197,7 @@ class Store:
         for path in _temp_folder().glob(f"{_PARTIAL}*"):
             if not _alive(path):
                 with suppress(OSError):
-                    path.unlink()
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     @contextmanager
     def explained(self, name: str, verb: str) -> Iterator[None]:

@@ -158,10 +158,10 @@ def _load(config: Florence2) -> tuple[Any, Any]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        kind = AutoConfig.from_pretrained(folder).model_type
+        kind = AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type
         if kind != "florence2":
             raise ValueError(f"it is a {kind} model")
-        processor = AutoProcessor.from_pretrained(folder)
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
         model, report = Florence2ForConditionalGeneration.from_pretrained(
             folder, dtype=getattr(torch, config.dtype), use_safetensors=True, output_loading_info=True
         )

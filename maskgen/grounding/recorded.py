@@ -149,13 +149,18 @@ class RecordedProposer:
 
     def _points(self, value: object, place: str) -> np.ndarray:
         try:
-            return np.array(value, np.float64).reshape(-1, 2)
+            points = np.array(value, np.float64).reshape(-1, 2)
+            if not np.isfinite(points).all():
+                raise ValueError("a coordinate is not a number")
+            return points
         except (TypeError, ValueError) as error:
             raise self._broken(place, "its polygon is no list of x, y pairs") from error
 
     def _numbers(self, value: object, place: str) -> tuple[float, float, float, float]:
         try:
             a, b, c, d = (float(number) for number in _items(value))
+            if not np.isfinite([a, b, c, d]).all():
+                raise ValueError("a coordinate is not a number")
         except (TypeError, ValueError) as error:
             raise self._broken(place, "it has no polygon, and its box is not four numbers") from error
         return a, b, c, d

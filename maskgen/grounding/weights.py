@@ -56,6 +56,22 @@ def sam_url(model: str) -> str:
     return _SAM_URL + _SAM_FILES[model]
 
 
+def pinned(config: Config, commit: Any) -> Config:
+    """`config` with the hub revision replaced by a commit: the one recorded, or the one it means today.
+
+    A branch moves; every worker of a run, and of its resume, must load the same weights.
+    """
+    proposer = config.proposer
+    if (
+        not isinstance(proposer, Florence2)
+        or proposer.model == DEMO
+        or Path(proposer.model).expanduser().is_dir()
+    ):
+        return config
+    revision = commit if isinstance(commit, str) else _commit(florence2_folder(proposer))
+    return config.model_copy(update={"proposer": proposer.model_copy(update={"revision": revision})})
+
+
 def identify(config: Config, data: str) -> dict[str, Any]:
     """What the fingerprint says of the weights: a hub commit, or size and probe of each local file."""
     found: dict[str, Any] = {}

@@ -72,10 +72,11 @@ class Cluster:
             raise MaskgenError(_refused(address, _first_line(error))) from error
         resources = ray.cluster_resources()
         self.gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
-        if wanted and self.gpus and wanted > self.gpus:
+        places, kind = (self.gpus, "GPU") if self.gpus else (cpus, "CPU core")
+        if wanted and wanted > places:
             ray.shutdown()
             raise MaskgenError(
-                f"resources.actors is {wanted}, but Ray has {self.gpus} GPUs: one actor a GPU at most."
+                f"resources.actors is {wanted}, but Ray has {places} {kind}(s), one for each actor at most."
             )
         self.size = wanted or self.gpus or max(1, cpus // 2)
         self.device = f"{self.gpus} GPU(s)" if self.gpus else f"{cpus} CPU core(s)"
@@ -156,7 +157,13 @@ def _init_arguments(address: str) -> dict[str, Any]:
     quiet = {"log_to_driver": False, "logging_level": "error"}
     if address:
         return {"address": address, **quiet}
-    return {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES, **quiet}
+    # "local", or a RAY_ADDRESS in the environment would be joined.
+    return {
+        "address": "local",
+        "include_dashboard": False,
+        "object_store_memory": _OBJECT_STORE_BYTES,
+        **quiet,
+    }
 
 
 def _as_said(error: RayTaskError) -> Exception:

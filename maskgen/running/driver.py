@@ -19,6 +19,7 @@ from maskgen.sharding.commit import Commit
 POLL_SECONDS = 0.5
 LOAD_DEATHS = 5
 LOAD_SECONDS = 3600.0
+WAIT_SECONDS = 120.0
 
 
 class Driver:
@@ -48,6 +49,8 @@ class Driver:
         self._trouble: dict[int, Trouble] = {}
         self._ready: set[str] = set()
         self._load_deaths = 0
+        self._waiting_since = time.monotonic()
+        self._said_waiting = False
         self._seen: dict[str, tuple[float, float]] = {}
         self.given_up: list[int] = []
 
@@ -118,7 +121,7 @@ class Driver:
             self._load_deaths += 1
             self._journal.note("worker_died", worker=call.worker, shard=-1, why=why)
             self._say(f"worker {call.worker} died while loading the models ({why})")
-            if self._load_deaths >= LOAD_DEATHS:
+            if self._load_deaths >= LOAD_DEATHS and not self._ready:
                 raise MaskgenError(
                     f"{LOAD_DEATHS} workers died while loading the models ({why}). "
                     "Is memory short? maskgen doctor shows it; resources.actors asks for fewer workers."
@@ -129,7 +132,7 @@ class Driver:
         self._journal.note("worker_died", worker=call.worker, shard=shard, why=why, suspects=list(suspects))
         self._say(f"worker {call.worker} died on shard {shard} ({why}); another takes over")
         trouble = self._trouble.setdefault(shard, Trouble())
-        culprit = trouble.died(suspects)
+        culprit = trouble.died(suspects, alone=call.kind == "probe" or call.task.alone)
         if culprit:
             reason = "its process died each time it was grounded alone"
             self._journal.quarantine(culprit, reason)
@@ -147,20 +150,30 @@ class Driver:
         assert call.task is not None
         self._todo.appendleft(replace(call.task, quarantined=self._journal.quarantined()))
 
-    def _patience(self, call: Call) -> float:
-        """Seconds without a sign of life; loading gives none, and a cold disk is no stall."""
-        return LOAD_SECONDS if call.kind == "load" else self._job.config.resources.stall_seconds
+    def _wait_for_a_place(self, now: float) -> None:
+        """Workers that Ray cannot place yet wait in `load`; that is no fault of theirs, but no run either."""
+        if self._ready:
+            self._waiting_since = now
+        elif now - self._waiting_since > LOAD_SECONDS:
+            raise MaskgenError(
+                f"no worker was ready within {LOAD_SECONDS / 60:.0f} minutes. "
+                "Is every GPU taken? `ray status` shows it."
+            )
+        elif now - self._waiting_since > WAIT_SECONDS and not self._said_waiting:
+            self._said_waiting = True
+            self._say("still waiting for the first worker: for a free GPU or CPU core, or for its models")
 
     def _watch(self) -> None:
         """Kill a worker whose beacon has not changed for too long; show the others' progress."""
         beacons = self._journal.beacons()
         now = time.monotonic()
-        for call in self._cluster.calls():
+        self._wait_for_a_place(now)
+        for call in self._working():
             lit = beacons[call.worker].time if call.worker in beacons else 0.0
             last, since = self._seen.get(call.worker, (-1.0, now))
             if lit != last:
                 self._seen[call.worker] = (lit, now)
-            elif now - max(since, call.started) > self._patience(call):
+            elif now - max(since, call.started) > self._job.config.resources.stall_seconds:
                 self._journal.note("stalled", worker=call.worker)
                 self._cluster.kill(call.worker)
         # A beacon may still speak of the shard before: its commit has been counted already.

@@ -11,8 +11,12 @@ from maskgen.sharding.format import SCHEMA
 
 _PACKAGES = ("maskgen", "torch", "transformers", "segment-anything", "numpy", "pillow", "shapely", "ray")
 
-# Speed, not content: these may differ between a run and its resume.
-_FREE = {"resources": True, "proposer": {"batch"}, "refiner": {"batch"}}
+# These may differ between a run and its resume: speed, and where the weights lie. What they are is compared.
+_FREE = {
+    "resources": True,
+    "proposer": {"batch", "model", "revision"},
+    "refiner": {"batch", "checkpoint"},
+}
 
 
 def identity(config: Config, data: str, files: list[str]) -> dict[str, Any]:

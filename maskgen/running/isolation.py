@@ -26,10 +26,13 @@ class Trouble:
     suspects: tuple[str, ...] = ()
     strikes: Counter[str] = field(default_factory=Counter)
 
-    def died(self, suspects: tuple[str, ...]) -> str | None:
-        """A worker died with these samples in hand; returns the key to quarantine, if it is now sure."""
+    def died(self, suspects: tuple[str, ...], alone: bool) -> str | None:
+        """A worker died with these samples in hand; returns the key to quarantine, if it is now sure.
+
+        `alone`: it was grounding one sample at a time, so that a single suspect is not one by chance.
+        """
         self.deaths += 1
-        if len(suspects) != 1:
+        if not (alone and len(suspects) == 1):
             self.unexplained += 1
             self.suspects = suspects
             return None

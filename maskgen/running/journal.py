@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -84,7 +85,9 @@ class Journal:
         found = []
         for name in sorted(self._store.names()):
             if name.startswith("events-"):
-                found += [json.loads(line) for line in self._store.read_bytes(name).splitlines()]
+                for line in self._store.read_bytes(name).splitlines():
+                    with suppress(ValueError):  # torn by a power failure
+                        found.append(json.loads(line))
         return found
 
     # Quarantine: keys that killed their process. A decision, so it outlives the driver.

@@ -15,7 +15,7 @@ FINGERPRINT = "pilot"
 
 @dataclass(frozen=True)
 class Pilot:
-    """What a pilot measured. `rows`: planned rows it grounded, after one warm-up shard; `seconds`: for
+    """What a pilot measured. `rows`: planned rows it grounded, after a warm-up shard; `seconds`: for
     them, loading not counted; `shard_bytes`: what they took on disk."""
 
     rows: int
@@ -27,11 +27,11 @@ class Pilot:
     @property
     def rate(self) -> float:
         """Rows a second of one worker."""
-        return self.rows / self.seconds if self.seconds else 0.0
+        return self.rows / self.seconds
 
     def hours(self, planned: int, workers: int = 1) -> float:
         """Wall-clock hours for `planned` rows on `workers` devices like this one."""
-        return planned / self.rate / workers / 3600 if self.rate else float("inf")
+        return planned / self.rate / workers / 3600
 
 
 def fly(config: Config, data: str, rows: int, say: Callable[[str], None]) -> Pilot:
@@ -57,10 +57,14 @@ def fly(config: Config, data: str, rows: int, say: Callable[[str], None]) -> Pil
         began = time.monotonic()
         worker = ShardWorker(Job(small, data, out, FINGERPRINT), "pilot", device)
         loaded = time.monotonic()
-        worker.make(Task(0, {}))
-        say(f"pilot: grounding {sum(sizes[1:])} rows")
+        if len(sizes) == 1:
+            say(f"pilot: only {sizes[0]} rows, so they are measured without a warm-up")
+        else:
+            worker.make(Task(0, {}))
+        measured = range(1, len(sizes)) if len(sizes) > 1 else range(1)
+        say(f"pilot: grounding {sum(sizes[shard] for shard in measured)} rows")
         started = time.monotonic()
-        commits = [worker.make(Task(shard, {})) for shard in range(1, len(sizes))]
+        commits = [worker.make(Task(shard, {})) for shard in measured]
         return Pilot(
             rows=sum(commit.planned for commit in commits),
             seconds=time.monotonic() - started,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from maskgen import __version__
 from maskgen.config import Config
 from maskgen.errors import MaskgenError
+from maskgen.grounding import weights
 from maskgen.outcome import Outcome
 from maskgen.running import fingerprint
 from maskgen.running.driver import Driver
@@ -69,8 +70,8 @@ class Summary:
 
 
 def failures(where: list[str]) -> tuple[Outcome, ...]:
-    """What --retry-failed tries again: every failure, or those that `outcome=NAME` conditions name."""
-    known = {outcome.value: outcome for outcome in Outcome if outcome.is_failure}
+    """What --retry-failed tries again: what may end otherwise, or only what `outcome=NAME` names."""
+    known = {outcome.value: outcome for outcome in Outcome if outcome.may_change}
     chosen = []
     for condition in where:
         name = condition.removeprefix("outcome=")
@@ -83,21 +84,25 @@ def failures(where: list[str]) -> tuple[Outcome, ...]:
 def run(request: Request, say: Callable[[str], None]) -> Summary:
     """Bring the set at `request.out` to its end, or as far as it goes; `say` takes lines for a person."""
     store = Store(request.out)
+    if request.out.rstrip("/") == request.data.rstrip("/"):
+        raise MaskgenError(f"--out and --data are both {request.out}. Give the shards a folder of their own.")
     ensure(request.config, request.data, say)
-    with Lease(request.out):
+    with Lease(request.out) as lease:
         store.sweep()
         job, rows = prepare(request, store, say)
-        return _make_missing(request, store, job, rows, say)
+        return _make_missing(request, store, job, rows, lease, say)
 
 
 def prepare(request: Request, store: Store, say: Callable[[str], None]) -> tuple[Job, list[int]]:
     """The plan and the run's record, made or checked; returns the job and each shard's planned rows."""
-    config = request.config
+    begun = store.read_json("run.json") if store.exists("run.json") else None
+    recorded = begun["identity"]["models"].get("proposer") if begun else None
+    config = weights.pinned(request.config, recorded)
     files = find_files(request.data, config.source.files)
     identity = fingerprint.identity(config, request.data, files)
     job = Job(config, request.data, request.out, fingerprint.digest(identity))
-    if store.exists("run.json"):
-        _refuse_mixing(store.read_json("run.json"), identity, request.out)
+    if begun:
+        _refuse_mixing(begun, identity, request.out)
     else:
         say(f"planning from {', '.join(files)}")
         summary = _publish_plan(config, request.data, store)
@@ -119,7 +124,7 @@ def prepare(request: Request, store: Store, say: Callable[[str], None]) -> tuple
 
 
 def _make_missing(
-    request: Request, store: Store, job: Job, rows: list[int], say: Callable[[str], None]
+    request: Request, store: Store, job: Job, rows: list[int], lease: Lease, say: Callable[[str], None]
 ) -> Summary:
     began = time.monotonic()
     journal = Journal(request.out)
@@ -127,7 +132,7 @@ def _make_missing(
     if Outcome.QUARANTINED in request.retry:
         journal.release()
     tasks = _tasks(journal, commits, rows, request.retry)
-    drive = _Drive(request, store, job, journal, tasks)
+    drive = _Drive(request, store, job, journal, tasks, lease)
     if tasks:
         drive.run(planned=sum(rows), say=say)
         store.sweep()  # what workers that died had begun to write
@@ -162,6 +167,7 @@ class _Drive:
     job: Job
     journal: Journal
     tasks: list[Task]
+    lease: Lease
     made: set[int] = field(default_factory=set)
     given_up: list[int] = field(default_factory=list)
     interrupted: bool = False
@@ -198,10 +204,11 @@ class _Drive:
                 on_commit=landed,
                 on_tick=progress.tick,
                 on_loaded=lambda models: _record_models(self.store, models, progress.say),
-                should_stop=lambda: bool(asked),
+                should_stop=lambda: bool(asked) or self.lease.lost,
                 say=progress.say,
             )
             driver.run()
+            self.lease.check()
             self.given_up = driver.given_up
             self.interrupted = bool(asked)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import repeat
 
 from maskgen.config import Config
-from maskgen.errors import SampleError
+from maskgen.errors import MaskgenError, SampleError
 from maskgen.grounding.grounder import Grounder
 from maskgen.outcome import Outcome
 from maskgen.pixels import decode
@@ -73,9 +73,7 @@ class ShardWorker:
         """Ground the shard's samples and publish it. Raises only what is no single sample's fault."""
         config = self._job.config
         if task.retry and read_commit(self._store, task.shard) is None:
-            task = replace(
-                task, retry=()
-            )  # a worker died while rewriting it: nothing to keep
+            task = replace(task, retry=())  # a worker died while rewriting it: nothing to keep
         samples = self._planned(task.shard)
         kept = self._kept(task)
         earlier = read_raw(self._store, task.shard) if task.retry else repeat(None)
@@ -89,9 +87,8 @@ class ShardWorker:
                     writer.copy(row, members)
                     progress.finished(Outcome(row["outcome"]))
                 else:
-                    record = next(records)
-                    writer.add(record)
-                    progress.finished(record.outcome)
+                    progress.finished(_add(writer, next(records)))
+            progress.touching([], now=True)
             return writer.commit()
 
     def probe(self, task: Task, keys: Sequence[str]) -> None:
@@ -137,9 +134,11 @@ class ShardWorker:
         while waiting:
             chunk, futures = waiting[0]
             progress.queued = sum(future.done() for _, later in list(waiting)[1:] for future in later)
-            yield from self._ground(chunk, [future.result() for future in futures])
+            made = list(self._ground(chunk, [future.result() for future in futures]))
             waiting.popleft()
+            progress.touching([sample.key for later, _ in waiting for sample in later], now=True)
             fetch()
+            yield from made
 
     def _chunk_size(self) -> int:
         """Samples grounded together: the larger of the two models' batches, so both run full."""
@@ -178,6 +177,19 @@ def _settled(sample: Sample, task: Task) -> Record | None:
     if sample.key in task.quarantined:
         return Record(sample, Outcome.QUARANTINED, task.quarantined[sample.key], None, None)
     return None
+
+
+def _add(writer: ShardWriter, record: Record) -> Outcome:
+    """Put the record into the shard; what cannot be encoded is that sample's failure, not the shard's."""
+    try:
+        writer.add(record)
+        return record.outcome
+    except (MaskgenError, OSError):
+        raise
+    except Exception as error:
+        failed = Record(record.sample, Outcome.ERROR, f"encoding raised {type(error).__name__}")
+        writer.add(failed)
+        return failed.outcome
 
 
 def _record(sample: Sample, picture: Picture, grounding: Grounding) -> Record:

@@ -31,7 +31,7 @@ def shard_with_killers(
             hands = [left[start : start + size] for start in range(0, len(left), size)]
         fatal = next((hand for hand in hands if killed(hand)), None)
         if fatal is not None:
-            culprit = trouble.died(tuple(fatal))
+            culprit = trouble.died(tuple(fatal), alone=step in ("probe", "alone"))
             if culprit:
                 quarantined.add(culprit)
         elif step == "probe":
@@ -55,14 +55,29 @@ def test_samples_that_kill_only_together_are_made_one_by_one():
 
 def test_a_single_death_blames_nobody():
     trouble = Trouble()
-    assert trouble.died(("a", "b")) is None
+    assert trouble.died(("a", "b"), alone=False) is None
     assert trouble.step() == "make"
-    assert trouble.died(("c",)) is None, "one death alone may be chance"
+
+
+def test_the_last_sample_of_a_shard_is_no_culprit_for_being_the_last():
+    trouble = Trouble()
+    assert trouble.died(("z",), alone=False) is None
+    assert trouble.died(("z",), alone=False) is None
+    assert trouble.step() == "probe"
+    trouble.cleared()
+    assert trouble.step() == "make"
+
+
+def test_one_death_in_a_probe_may_be_chance():
+    trouble = Trouble()
+    assert trouble.died(("a",), alone=True) is None
+    assert trouble.step() == "probe"
+    assert trouble.died(("a",), alone=True) == "a"
 
 
 def test_deaths_without_a_suspect_end_in_giving_up():
     trouble = Trouble()
     for _ in range(DEATHS_BEFORE_GIVING_UP):
         assert trouble.step() != "give up"
-        assert trouble.died(()) is None
+        assert trouble.died((), alone=False) is None
     assert trouble.step() == "give up"
