@@ -36,6 +36,7 @@ def train(
     optimizer = torch.optim.AdamW(_groups(learner), lr=rate, betas=(0.9, 0.98))
     first, seconds = _resume(out, learner, average, optimizer)
     sums: dict[str, float] = {}
+    since = 0
     started = time.monotonic()
     for step, batch in enumerate(batches(first), start=first):
         for group in optimizer.param_groups:
@@ -48,14 +49,13 @@ def train(
         _follow(average, learner, min(0.998, (step + 1) / (step + 10)))
         for name, value in parts.items():
             sums[name] = sums.get(name, 0.0) + value.item()
-        done = step + 1
+        done, since = step + 1, since + 1
         if done % measure_every == 0 or done == steps:
-            since = done % measure_every or measure_every
             elapsed = seconds + time.monotonic() - started
             line = {"step": done, "minutes": round(elapsed / 60, 2)}
             line |= {name: round(total / since, 4) for name, total in sums.items()}
             line |= {name: round(value, 4) for name, value in measure(average).items()}
-            sums = {}
+            sums, since = {}, 0
             _save(out, learner, average, optimizer, done, elapsed)
             with (out / "curve.jsonl").open("a") as curve:
                 curve.write(json.dumps(line) + "\n")
