@@ -12,6 +12,7 @@ from maskgen import config
 from maskgen.outcome import Outcome
 from maskgen.running.journal import Journal
 from maskgen.running.worker import Job, ShardWorker, Task
+from maskgen.sharding import format
 from maskgen.sharding.reader import read_shard
 from maskgen.sources.plan import make_plan
 from maskgen.store import Store
@@ -152,6 +153,21 @@ def test_the_beacon_names_the_samples_before_they_are_touched(data, tmp_path, mo
         Task(0, {}), [row["key"] for row in pq.read_table(tmp_path / "out/plan.parquet").to_pylist()]
     )
     assert unnamed == []
+
+
+def test_a_sample_that_cannot_be_encoded_costs_itself_alone(data, tmp_path, monkeypatch):
+    made = job(data, tmp_path / "out")
+    encode = format.encode
+
+    def picky(sample, *rest):
+        if sample.id == "4":
+            raise ValueError("no number")
+        return encode(sample, *rest)
+
+    monkeypatch.setattr(format, "encode", picky)
+    commit = ShardWorker(made, "w", "cpu").make(Task(0, {}))
+    assert outcomes(tmp_path / "out")["4"] == "error"
+    assert (commit.planned, commit.samples) == (9, 5)
 
 
 def test_an_unexpected_exception_costs_one_sample(data, tmp_path, monkeypatch):
