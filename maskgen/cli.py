@@ -11,6 +11,7 @@ from typer.exceptions import Abort, TyperException
 
 from maskgen import __version__, config
 from maskgen.errors import MaskgenError
+from maskgen.training import recipe as recipes
 
 app = typer.Typer(
     help="Grounding masks for attention-guided vision-language models (AGE-VLM).\n\n"
@@ -92,8 +93,18 @@ def plan(
 
 
 @app.command("config")
-def show_config(split: Split = "", file: File = "", overrides: Overrides = None) -> None:
-    """Print the resolved pipeline file, every default written out."""
+def show_config(
+    split: Split = "",
+    file: File = "",
+    recipe: Annotated[str, typer.Option(help="A training recipe instead: a shipped one or a file.")] = "",
+    overrides: Overrides = None,
+) -> None:
+    """Print the resolved pipeline or recipe file, every default written out."""
+    if recipe:
+        if split or file:
+            raise MaskgenError("--recipe is a training recipe, --split and --config are pipelines: give one.")
+        typer.echo(config.dump(recipes.load(recipe, overrides)), nl=False)
+        return
     typer.echo(config.dump(config.load(split, file, overrides)), nl=False)
 
 

@@ -1,12 +1,15 @@
 """`pipelines/*.yaml` as typed models: the only place that knows the configuration's shape."""
 
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from maskgen.errors import MaskgenError
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class Section(BaseModel):
@@ -167,9 +170,13 @@ def pipelines_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "pipelines"
 
 
-def shipped() -> list[str]:
-    """Names that --split accepts."""
-    return sorted(path.stem for path in pipelines_folder().glob("*.yaml"))
+def shipped(kind: str = "split") -> list[str]:
+    """Names that --split accepts; with `kind` "recipe", the files of the training recipes.
+
+    Both lie in one folder: a file says what it is by its top-level key, `split:` or `recipe:`.
+    """
+    paths = sorted(pipelines_folder().glob("*.yaml"))
+    return [path.stem for path in paths if re.search(rf"^{kind}:", path.read_text(), re.MULTILINE)]
 
 
 def load(split: str = "", file: str = "", overrides: list[str] | None = None) -> Config:
@@ -181,33 +188,44 @@ def load(split: str = "", file: str = "", overrides: list[str] | None = None) ->
         raise MaskgenError(
             f"no pipeline file {path}. Give --split one of {', '.join(shipped())}, or --config FILE."
         )
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise MaskgenError(f"{path} is not YAML: {_one_line(error)}. Mend the file.") from error
-    if not isinstance(tree, dict):
-        raise MaskgenError(
-            f"{path} holds no keys. Start from a shipped file: maskgen config --split pretrain."
-        )
+    tree = read_tree(path, "maskgen config --split pretrain")
+    if "recipe" in tree and "split" not in tree:
+        raise MaskgenError(f"{path} is a training recipe, not a split. Give it to maskgen train as --recipe.")
     for override in overrides or []:
-        _lay_over(tree, override)
+        lay_over(tree, override)
     return parse(tree, str(path))
 
 
 def parse(tree: dict[str, Any], where: str) -> Config:
     """`tree` as a Config; what is wrong is said with file, key and remedy."""
+    return validated(Config, tree, where)
+
+
+def read_tree(path: Path, example: str) -> dict[str, Any]:
+    """A YAML file's keys; `example` is the command that prints a file to start from."""
     try:
-        return Config.model_validate(tree)
+        tree = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise MaskgenError(f"{path} is not YAML: {_one_line(error)}. Mend the file.") from error
+    if not isinstance(tree, dict):
+        raise MaskgenError(f"{path} holds no keys. Start from a shipped file: {example}.")
+    return tree
+
+
+def validated(model: type[_Model], tree: dict[str, Any], where: str) -> _Model:
+    """`tree` as a `model`; what is wrong is said with file, key and remedy, a line each."""
+    try:
+        return model.model_validate(tree)
     except ValidationError as error:
         raise MaskgenError("\n".join(_explain(problem, where) for problem in error.errors())) from error
 
 
-def dump(config: Config) -> str:
+def dump(config: BaseModel) -> str:
     """The resolved configuration as YAML, every default written out."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def _lay_over(tree: dict[str, Any], override: str) -> None:
+def lay_over(tree: dict[str, Any], override: str) -> None:
     """Put "a.b=value" into `tree`; the value is read as YAML, so 5 is a number and null is null."""
     path, equals, value = override.partition("=")
     if not equals or not path:
