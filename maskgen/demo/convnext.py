@@ -1,0 +1,126 @@
+"""ConvNeXt at small sizes, and the CLIP-style heads that it is pretrained with against captions."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import ConvNextConfig, ConvNextImageProcessor, ConvNextModel
+
+MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's
+HEADS = "contrastive.safetensors"
+
+
+@dataclass(frozen=True)
+class ConvNextSizes:
+    """A ConvNeXt of any size: four stages; the map is `image` / (8 x `patch`) cells a side."""
+
+    image: int
+    patch: int
+    channels: tuple[int, int, int, int]
+    depths: tuple[int, int, int, int]
+
+    @property
+    def cells(self) -> int:
+        """Cells a side of the last feature map."""
+        return self.image // (8 * self.patch)
+
+
+TINY = ConvNextSizes(image=64, patch=2, channels=(8, 8, 16, 16), depths=(1, 1, 1, 1))
+DEMO = ConvNextSizes(image=192, patch=2, channels=(16, 32, 64, 128), depths=(1, 1, 2, 1))
+
+
+def create(sizes: ConvNextSizes) -> ConvNextModel:
+    """An untrained trunk; draws its weights from torch's global random generator."""
+    return ConvNextModel(
+        ConvNextConfig(
+            image_size=sizes.image,
+            patch_size=sizes.patch,
+            hidden_sizes=list(sizes.channels),
+            depths=list(sizes.depths),
+            drop_path_rate=0.0,
+        )
+    )
+
+
+def save(folder: str | Path, trunk: ConvNextModel, sizes: ConvNextSizes) -> None:
+    """Write the trunk and its image processor as transformers reads them."""
+    trunk.save_pretrained(folder)
+    ConvNextImageProcessor(
+        size={"shortest_edge": sizes.image}, crop_pct=1.0, image_mean=MEAN, image_std=DEVIATION
+    ).save_pretrained(folder)
+
+
+def pixels(image: np.ndarray, side: int) -> torch.Tensor:
+    """uint8 (height, width, 3) stretched to the square, as uint8 (3, side, side)."""
+    small = Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(small)).permute(2, 0, 1)
+
+
+def normalised(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 (n, 3, side, side) to float32, by CLIP's mean and deviation."""
+    mean, deviation = (torch.tensor(values).view(3, 1, 1) * 255 for values in (MEAN, DEVIATION))
+    return ((pixels - mean) / deviation).contiguous(memory_format=torch.channels_last)
+
+
+class Contrast(nn.Module):
+    """Trunk, image head and text tower of a CLIP: pictures and captions to unit vectors of one space."""
+
+    def __init__(self, trunk: ConvNextModel, cells: int, words: int, width: int = 128, longest: int = 80):
+        super().__init__()
+        channels = trunk.config.hidden_sizes[-1]
+        self.trunk = trunk
+        self.places = nn.Parameter(torch.randn(cells**2, channels) * 0.02)
+        self.asking = nn.Parameter(torch.randn(4, channels) * 0.5)
+        self.keys = nn.Linear(channels, channels)
+        self.image_out = nn.Linear(4 * channels, width)
+        self.words = nn.Embedding(words, width)
+        self.order = nn.Parameter(torch.randn(longest, width) * 0.02)
+        layer = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
+        self.reader = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.text_out = nn.Linear(width, width)
+        self.scale = nn.Parameter(torch.tensor(2.3))
+
+    def look(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 (n, 3, side, side) to the trunk's last map, float32 (n, channels, cells, cells)."""
+        return self.trunk(normalised(pixels)).last_hidden_state
+
+    def image(self, seen: torch.Tensor) -> torch.Tensor:
+        """The trunk's map to unit vectors (n, width), pooled by four learnt questions."""
+        cells = F.layer_norm(seen.flatten(2).transpose(1, 2), seen.shape[1:2])
+        weights = (self.asking @ self.keys(cells + self.places).transpose(1, 2)).softmax(dim=-1)
+        return F.normalize(self.image_out((weights @ (cells + self.places)).flatten(1)), dim=-1)
+
+    def text(self, tokens: torch.Tensor, pad: int) -> torch.Tensor:
+        """Captions, int64 (n, tokens), to unit vectors (n, width)."""
+        there = tokens != pad
+        read = self.reader(self.words(tokens) + self.order[: tokens.shape[1]], src_key_padding_mask=~there)
+        mean = (read * there[..., None]).sum(dim=1) / there.sum(dim=1, keepdim=True)
+        return F.normalize(self.text_out(mean), dim=-1)
+
+    def similarity(self, images: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        """Scaled cosines (images, texts)."""
+        return self.scale.exp().clamp(max=100) * images @ texts.T
+
+
+def save_heads(folder: str | Path, contrast: Contrast) -> None:
+    """Write everything but the trunk beside it, in half precision."""
+    heads = {name: w.half().contiguous() for name, w in contrast.state_dict().items() if "trunk." not in name}
+    save_file(heads, Path(folder) / HEADS)
+
+
+def load_contrast(folder: str | Path, tokenizer: Any) -> Contrast:
+    """What `save` and `save_heads` wrote, float32, in eval mode."""
+    trunk = ConvNextModel.from_pretrained(folder, dtype=torch.float32)
+    heads = load_file(Path(folder) / HEADS)
+    cells = round(len(heads["places"]) ** 0.5)
+    contrast = Contrast(trunk, cells, len(heads["words.weight"]))
+    contrast.load_state_dict({name: weight.float() for name, weight in heads.items()}, strict=False)
+    if len(tokenizer) != len(heads["words.weight"]):
+        raise ValueError(f"{folder} was trained with another tokenizer than the one given")
+    return contrast.eval()
