@@ -31,7 +31,7 @@ def test_an_installed_wheel_has_all_it_needs(tmp_path):
         f"assert maskgen.__file__.startswith({str(tmp_path)!r}), maskgen.__file__\n"
         "assert config.shipped() == ['demo', 'finetune', 'pretrain'], config.shipped()\n"
         "[config.load(split) for split in config.shipped()]\n"
-        "[demo.checkpoint(name) for name in ('florence2', 'sam')]\n"
+        "[demo.checkpoint(name) for name in ('florence2', 'sam', 'llama', 'convnext')]\n"
     )
     environment = {"PYTHONPATH": str(tmp_path / "site")}
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, env=environment)

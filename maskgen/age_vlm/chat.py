@@ -6,7 +6,7 @@ A base LLaMA has no template of its own, so the plainest one is used:
     Assistant: At the top left<eos>
     User: ...
 
-The image is not in the text: cross-attention layers read it beside the text, `concat` puts it before the first token.
+The image is not in the text: cross-attention layers read it beside the text, `concat` puts it before it.
 """
 
 import re
@@ -32,7 +32,8 @@ JINJA = (
     "{% if message['role'] == 'assistant' %}{{ 'Assistant:' }}"
     "{% generation %}{{ ' ' + text | trim + eos_token }}{% endgeneration %}"
     "{% if not loop.last or add_generation_prompt %}{{ '\n' }}{% endif %}"
-    "{% else %}{{ ('System: ' if message['role'] == 'system' else 'User: ') + text | trim + '\n' }}{% endif %}"
+    "{% else %}{{ 'System: ' if message['role'] == 'system' else 'User: ' }}"
+    "{{ text | trim + '\n' }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 
@@ -55,7 +56,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A stretch of text that is tokenised at once; `query` marks its characters of t_q, bool (characters,)."""
+    """A stretch of text that is tokenised at once; `query`, bool (characters,), marks those of t_q."""
 
     text: str
     query: np.ndarray
@@ -69,9 +70,11 @@ class ChatTemplate:
     """
 
     def __init__(self, tokenizer: Any, max_length: int = 2048):
-        """`tokenizer`: a fast tokenizer of transformers with bos and eos; `max_length`: tokens a conversation."""
+        """`tokenizer`: a fast one of transformers with an end token; `max_length`: tokens a conversation."""
         if not tokenizer.is_fast:
-            raise ValueError(f"{type(tokenizer).__name__} has no character offsets: a fast tokenizer is needed")
+            raise ValueError(
+                f"{type(tokenizer).__name__} has no character offsets: a fast tokenizer is needed"
+            )
         if tokenizer.eos_token_id is None:
             raise ValueError("the tokenizer has no end token (eos_token)")
         self.tokenizer = tokenizer
@@ -87,8 +90,8 @@ class ChatTemplate:
         """The conversation for training. `spans`: (turn, start, end) in characters of `turns[turn].value`.
 
         Learnt are the assistant's words and the end after them. A token belongs to the query if any of its
-        characters does; beginnings, ends and the speakers' names never do. What exceeds `max_length` is cut off
-        at the end.
+        characters does; beginnings, ends and the speakers' names never do. What exceeds `max_length` is cut
+        off at the end.
         """
         ids, labels, query = self._bos(), [-100] * len(self._bos()), [False] * len(self._bos())
         for piece in _merged(_pieces(turns, spans)):

@@ -6,7 +6,7 @@ from maskgen.errors import MaskgenError
 
 
 def checkpoint(name: str) -> Path:
-    """The folder of the shipped model `name`, "florence2" or "sam"."""
+    """The folder of the shipped model `name`: "florence2", "sam", "llama" or "convnext"."""
     folder = Path(__file__).parent / "checkpoints" / name
     if not folder.is_dir():
         raise MaskgenError(

@@ -48,6 +48,14 @@ def create(sizes: ConvNextSizes) -> ConvNextModel:
     )
 
 
+def sizes(trunk: ConvNextModel) -> ConvNextSizes:
+    """The sizes of a trunk."""
+    config = trunk.config
+    return ConvNextSizes(
+        config.image_size, config.patch_size, tuple(config.hidden_sizes), tuple(config.depths)
+    )
+
+
 def save(folder: str | Path, trunk: ConvNextModel, sizes: ConvNextSizes) -> None:
     """Write the trunk and its image processor as transformers reads them."""
     trunk.save_pretrained(folder)
@@ -81,7 +89,9 @@ class Contrast(nn.Module):
         self.image_out = nn.Linear(4 * channels, width)
         self.words = nn.Embedding(words, width)
         self.order = nn.Parameter(torch.randn(longest, width) * 0.02)
-        layer = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
+        layer = nn.TransformerEncoderLayer(
+            width, 4, 2 * width, dropout=0.0, batch_first=True, norm_first=True
+        )
         self.reader = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         self.text_out = nn.Linear(width, width)
         self.scale = nn.Parameter(torch.tensor(2.3))

@@ -24,12 +24,8 @@ class LlamaSizes:
     words: int
 
 
-TINY = LlamaSizes(
-    width=32, layers=4, heads=4, key_value_heads=2, feed_forward=64, positions=256, words=320
-)
-DEMO = LlamaSizes(
-    width=128, layers=6, heads=4, key_value_heads=2, feed_forward=384, positions=512, words=600
-)
+TINY = LlamaSizes(width=32, layers=4, heads=4, key_value_heads=2, feed_forward=64, positions=256, words=320)
+DEMO = LlamaSizes(width=128, layers=6, heads=4, key_value_heads=2, feed_forward=384, positions=512, words=600)
 
 
 def build(folder: str | Path, sizes: LlamaSizes, texts: Iterable[str], seed: int) -> None:
@@ -63,7 +59,7 @@ def config(sizes: LlamaSizes, tokens: PreTrainedTokenizerFast) -> LlamaConfig:
 
 
 def tokenizer(texts: Iterable[str], words: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer, so that every text has tokens; the chat template's names are words of it."""
+    """A byte-level BPE tokenizer, so that every text has tokens; it knows the chat template's words."""
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     learner.decoder = decoders.ByteLevel()

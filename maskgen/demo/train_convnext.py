@@ -99,7 +99,7 @@ class Learner(nn.Module):
 
 @torch.no_grad()
 def retrieval(contrast: Contrast, pairs: Pairs) -> dict[str, float]:
-    """Of the batches of `pairs`, how often a caption's own picture is the first, or among the first five, and back."""
+    """Within batches of `pairs`: how often a caption's own picture comes first, or among five, and back."""
     hits: dict[str, list[torch.Tensor]] = {"text_to_image": [], "image_to_text": []}
     for step in range(len(pairs)):
         batch = pairs[step]
@@ -139,7 +139,13 @@ def main() -> None:
         return retrieval(module.contrast, held_out)
 
     average = train(
-        options.out, learner, batches, lambda module, batch: module(batch), measure, options.steps, options.rate
+        options.out,
+        learner,
+        batches,
+        lambda module, batch: module(batch),
+        measure,
+        options.steps,
+        options.rate,
     )
     assert isinstance(average, Learner)
     convnext.save(options.out / "model", average.contrast.trunk.half(), DEMO)

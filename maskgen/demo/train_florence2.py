@@ -246,7 +246,7 @@ def main() -> None:
     """Train, going on from what lies in --out, and write `--out/model`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for state, curve and model")
-    parser.add_argument("--steps", type=int, default=10000, help=f"of {SCENES} scenes x {QUERIES} queries")
+    parser.add_argument("--steps", type=int, default=6000, help=f"of {SCENES} scenes x {QUERIES} queries")
     parser.add_argument("--seed", type=int, default=0, help="of the first weights")
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
     parser.add_argument("--blur", type=float, default=3.0, help="deviation of a location's target, in bins")

@@ -45,7 +45,9 @@ def batch_of(said: list[Encoded], pad: int) -> Batch:
     """Conversations filled up to the longest."""
     longest = max(len(each.input_ids) for each in said)
     tokens = [each.input_ids + [pad] * (longest - len(each.input_ids)) for each in said]
-    answers = [[label >= 0 for label in each.labels] + [False] * (longest - len(each.labels)) for each in said]
+    answers = [
+        [label >= 0 for label in each.labels] + [False] * (longest - len(each.labels)) for each in said
+    ]
     return {"tokens": torch.tensor(tokens), "answers": torch.tensor(answers)}
 
 
@@ -90,10 +92,18 @@ def main() -> None:
     def measure(module: nn.Module) -> dict[str, float]:
         assert isinstance(module, Learner)
         with torch.no_grad():
-            return {"perplexity": surprise(module.model, held_out["tokens"], template.pad_id).mean().exp().item()}
+            return {
+                "perplexity": surprise(module.model, held_out["tokens"], template.pad_id).mean().exp().item()
+            }
 
     average = train(
-        options.out, learner, batches, lambda module, batch: module(batch), measure, options.steps, options.rate
+        options.out,
+        learner,
+        batches,
+        lambda module, batch: module(batch),
+        measure,
+        options.steps,
+        options.rate,
     )
     assert isinstance(average, Learner)
     average.model.half().save_pretrained(options.out / "model")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from maskgen import config, pixels
+from maskgen.demo import checkpoint, evidence
 from maskgen.demo.drawing import FIRST_HELD_OUT_SEED, draw
 from maskgen.demo.scenes import encode_image, scene_query, target_mask
 from maskgen.grounding import polygon
@@ -62,3 +63,11 @@ def test_text_to_mask(world):
     assert np.mean(overlaps) > 0.83
     assert np.mean(np.array(overlaps) > 0.5) > 0.88
     assert np.mean(refused) > 0.85
+
+
+def test_the_convnext_and_the_llama_know_their_world():
+    figures = evidence.measure(checkpoint("convnext"), checkpoint("llama"), scenes=200)
+    assert figures["retrieval"]["text_to_image_r5"] > 0.7  # chance is 0.05
+    assert figures["retrieval"]["image_to_text_r5"] > 0.7
+    assert figures["probe"]["colour"] > 0.9 > 3 * figures["probe"]["colour_most"]
+    assert figures["fluency"]["llama"] < 1.05 * figures["fluency"]["templates"]
