@@ -138,7 +138,7 @@ def _cells(contrast: Contrast, seeds: range) -> tuple[torch.Tensor, torch.Tensor
 
 
 def measure(eye: Path, tongue: Path, scenes: int) -> dict[str, dict[str, float]]:
-    """All figures of the ConvNeXt in `eye` and the LLaMA in `tongue` on the first `scenes` held-out scenes."""
+    """All figures of the ConvNeXt in `eye` and the LLaMA in `tongue`, on the first held-out scenes."""
     tokens = PreTrainedTokenizerFast.from_pretrained(tongue)
     contrast = convnext.load_contrast(eye, tokens)
     held_out = range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + scenes)
@@ -165,12 +165,12 @@ def render(figures: dict[str, dict[str, float]], scenes: int) -> list[str]:
     return [
         f"ConvNeXt, retrieval among {CHOICES} held-out scenes ({scenes} in all; chance 1.0 % and 5.0 %):",
         *(
-            f"  {label}   first {found[name + '_r1']:6.1%}   among five {found[name + '_r5']:6.1%}"
+            f"  {label}   first {_percent(found[name + '_r1'])}   among five {_percent(found[name + '_r5'])}"
             for label, name in rows.items()
         ),
         "ConvNeXt, a linear map on single cells that hold a thing:",
         *(
-            f"  {name:6}  {cells[name]:6.1%}  (the commonest one: {cells[name + '_most']:.1%})"
+            f"  {name:6}  {_percent(cells[name])}  (the commonest: {_percent(cells[name + '_most']).strip()})"
             for name in ("shape", "colour")
         ),
         "LLaMA, perplexity a token of a first question and its answer:",
@@ -178,6 +178,10 @@ def render(figures: dict[str, dict[str, float]], scenes: int) -> list[str]:
         f"  templates, counted  {words['templates']:7.3f}",
         f"  uniform             {words['uniform']:7.0f}",
     ]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:5.1f} %"
 
 
 def main() -> None:
