@@ -63,18 +63,19 @@ class ConcatVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
             past_key_values = DynamicCache(config=self.config.text_config)
         past = 0 if past_key_values is None else past_key_values.get_seq_length()
         length = input_ids.shape[1]
+        # What the cache holds of the image; the mask speaks of the text alone, and may be missing.
+        tokens = getattr(past_key_values, "image_tokens", 0)
         if attention_mask is None:
-            if past:
-                raise ValueError("attention_mask is needed to go on from a cache: it tells text from image")
-            attention_mask = torch.ones_like(input_ids)
+            attention_mask = input_ids.new_ones(len(input_ids), past - tokens + length)
         if pixel_values is None and not past and self.training and torch.is_grad_enabled():
             pixel_values, has_image = nothing_to_see(self, len(input_ids))
         hidden = language.embed_tokens(input_ids)
         if pixel_values is not None and not past:
             image = look(self.model["vision"], self.model["adapter"], pixel_values, has_image)
             hidden = torch.cat([image.to(hidden.dtype), hidden], dim=1)
-        # The mask speaks of the text alone; what is held or given beyond it is the image.
-        tokens = past + hidden.shape[1] - attention_mask.shape[1]
+            tokens = image.shape[1]
+            if past_key_values is not None:
+                past_key_values.image_tokens = tokens
         seen = attention_mask.new_ones(len(input_ids), tokens)
         if has_image is not None:
             seen = seen * has_image[:, None].to(seen.dtype)

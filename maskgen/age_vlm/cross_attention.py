@@ -48,6 +48,10 @@ def mean_attention(
         return (weights * share[..., None]).sum(dim=1)
 
 
+class Closed(nn.Linear):
+    """A last projection that starts at zero: the wrapped LLaMA starts out exactly as it was."""
+
+
 class CrossAttention(nn.Module):
     """Multi-head attention from text states to image states, with LLaMA's heads and no positions."""
 
@@ -59,7 +63,7 @@ class CrossAttention(nn.Module):
         self.q_proj = nn.Linear(width, heads * self.head_dim, bias=False)
         self.k_proj = nn.Linear(width, config.num_key_value_heads * self.head_dim, bias=False)
         self.v_proj = nn.Linear(width, config.num_key_value_heads * self.head_dim, bias=False)
-        self.o_proj = nn.Linear(heads * self.head_dim, width, bias=False)
+        self.o_proj = Closed(heads * self.head_dim, width, bias=False)
 
     def seen(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values, (B, key heads, N, d) each, of image states (B, N, width)."""
@@ -112,6 +116,7 @@ class CrossAttentionLayer(GradientCheckpointingLayer):
         if config.cross_mlp == "own":
             self.post_attention_layernorm = LlamaRMSNorm(text.hidden_size, eps=text.rms_norm_eps)
             self.mlp = LlamaMLP(text)
+            self.mlp.down_proj = Closed(text.intermediate_size, text.hidden_size, bias=text.mlp_bias)
             if self.gated:
                 self.mlp_gate = nn.Parameter(torch.zeros(1))
 

@@ -7,13 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import Cache, ConvNextModel, DynamicCache, EncoderDecoderCache, LlamaModel
+from transformers import initialization as init
 from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import PreTrainedModel
 
 from maskgen.age_vlm.configuration import AgeVlmConfig
-from maskgen.age_vlm.cross_attention import Asking, CrossAttentionLayer
+from maskgen.age_vlm.cross_attention import Asking, Closed, CrossAttentionLayer
 from maskgen.age_vlm.vision import Adapter, look, nothing_to_see
 
 
@@ -47,11 +48,10 @@ class VlmPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, CrossAttentionLayer):  # the wrapped LLaMA starts out exactly as it was
-            nn.init.zeros_(module.cross_attn.o_proj.weight)
-            if module.mlp is not None:
-                nn.init.zeros_(module.mlp.down_proj.weight)
+        if isinstance(module, Closed):
+            init.zeros_(module.weight)  # transformers' own functions alone leave loaded weights as they are
+        else:
+            super()._init_weights(module)
 
     def get_input_embeddings(self) -> nn.Module:
         embeddings: nn.Module = self.get_submodule("model.language").embed_tokens
