@@ -10,6 +10,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from maskgen import __version__, config
+from maskgen.commands import training
 from maskgen.errors import MaskgenError
 from maskgen.training import recipe as recipes
 
@@ -168,6 +169,9 @@ def doctor(
     findings = examine(settings, out, data, address)
     typer.echo(render(findings))
     raise typer.Exit(1 if any(finding.ok is False for finding in findings) else 0)
+
+
+training.register(app)
 
 
 @app.callback(invoke_without_command=True)

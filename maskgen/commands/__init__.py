@@ -1,0 +1,1 @@
+"""Commands by subject, hung into `maskgen.cli`: parse, call, print."""

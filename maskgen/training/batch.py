@@ -1,0 +1,76 @@
+"""Examples side by side, as tensors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from maskgen.training.dataset import Example
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B rows, filled up at the right. `pixels`: uint8 (N, S, S, 3) of the rows with an image. `masks`: bool
+    (G, cells^2) of the `guided` rows. `weights`: 0 for rows that only fill up."""
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    labels: torch.Tensor
+    query_mask: torch.Tensor
+    pixels: torch.Tensor
+    has_image: torch.Tensor
+    image_cells: torch.Tensor | None
+    guided: torch.Tensor
+    masks: torch.Tensor
+    weights: torch.Tensor
+    keys: list[str]
+
+    def to(self, device: torch.device) -> "Batch":
+        """All tensors there."""
+        moved: dict[str, Any] = {
+            one.name: value.to(device, non_blocking=True)
+            for one in fields(self)
+            if isinstance(value := getattr(self, one.name), torch.Tensor)
+        }
+        return replace(self, **moved)
+
+
+def collate(examples: Sequence[Example | None], pad_id: int) -> Batch:
+    """None is a row without weight."""
+    length = max((len(example.input_ids) for example in examples if example), default=1)
+    shape = (len(examples), length)
+    ids, labels = np.full(shape, pad_id), np.full(shape, -100)
+    attention, query = np.zeros(shape, np.int64), np.zeros(shape, bool)
+    attention[:, 0] = 1
+    pixels, cells, masks = [], [], []
+    for row, example in enumerate(examples):
+        if example is None:
+            continue
+        count = len(example.input_ids)
+        ids[row, :count], labels[row, :count] = example.input_ids, example.labels
+        attention[row, :count], query[row, :count] = 1, example.query_mask
+        if example.pixels is not None:
+            pixels.append(example.pixels)
+            cells.append(example.image_cells)
+        if example.mask is not None:
+            masks.append(example.mask)
+    some = next((one for one in cells if one is not None), None)
+    image_cells = None
+    if some is not None:
+        whole = np.ones_like(some)
+        image_cells = torch.from_numpy(np.stack([whole if one is None else one for one in cells]))
+    return Batch(
+        torch.from_numpy(ids),
+        torch.from_numpy(attention),
+        torch.from_numpy(labels),
+        torch.from_numpy(query),
+        torch.from_numpy(np.stack(pixels)) if pixels else torch.zeros(0, dtype=torch.uint8),
+        torch.tensor([one is not None and one.pixels is not None for one in examples]),
+        image_cells,
+        torch.tensor([one is not None and one.mask is not None for one in examples]),
+        torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, 0, dtype=torch.bool),
+        torch.tensor([0.0 if one is None else 1.0 for one in examples]),
+        ["" if one is None else one.key for one in examples],
+    )

@@ -1,0 +1,174 @@
+"""Checkpoints in the middle of a stage, and the models at the end of one: there whole, or not at all.
+
+There is no random state to store: each step seeds from its own number, and the data follow from it.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from maskgen.errors import MaskgenError
+from maskgen.training.world import World
+
+_PARTIAL = ".partial-"
+_NAME = re.compile(r"stage-(\d+)-step-(\d+)")
+_STATE, _WEIGHTS, _MOMENTS = "state.json", "model.safetensors", "optimiser.safetensors"
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run stands: `step` of the stage is the next to take."""
+
+    stage: int
+    step: int
+
+
+class Checkpoints:
+    """The rotating checkpoints in RUN/checkpoints. What is frozen lies in the stage before and is not
+    written again.
+    """
+
+    def __init__(self, run: Path, keep: int, world: World):
+        self._folder = run / "checkpoints"
+        self._keep = keep
+        self._world = world
+
+    def newest(self, stage: int) -> Position | None:
+        """The last step of `stage` that can be gone on from."""
+        found = [position for position in self._all() if position.stage == stage]
+        return max(found, key=lambda position: position.step, default=None)
+
+    def save(
+        self, position: Position, model: nn.Module, optimiser: torch.optim.Optimizer, lineage: dict[str, Any]
+    ) -> None:
+        """Write the trained tensors and the optimiser's; every process calls it, the main one writes."""
+        weights, moments = _state(model, optimiser)
+        if self._world.is_main:
+            with folder(self._folder / _name(position)) as partial:
+                save_file(weights, partial / _WEIGHTS)
+                save_file(moments, partial / _MOMENTS)
+                state = {"stage": position.stage, "step": position.step, "lineage": lineage}
+                (partial / _STATE).write_text(json.dumps(state, indent=2) + "\n")
+            self._rotate(position)
+        self._world.wait()
+
+    def restore(self, position: Position, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        """Put what `save` wrote into `model` and `optimiser`."""
+        folder = self._folder / _name(position)
+        try:
+            weights, moments = load_file(folder / _WEIGHTS), load_file(folder / _MOMENTS)
+        except Exception as error:
+            raise MaskgenError(
+                f"the checkpoint {folder} is damaged ({error}). Remove it, and the run goes on from the "
+                "one before."
+            ) from error
+        names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        with torch.no_grad():
+            for parameter, name in names.items():
+                parameter.copy_(_like(weights[name], parameter))
+        for parameter in (one for group in optimiser.param_groups for one in group["params"]):
+            name = names[parameter]
+            if f"step.{name}" not in moments:
+                continue  # it never had a gradient
+            optimiser.state[parameter] = {
+                kind: moments[f"{kind}.{name}"]
+                if kind == "step"
+                else _like(moments[f"{kind}.{name}"], parameter)
+                for kind in ("step", "exp_avg", "exp_avg_sq")
+            }
+
+    def clear(self, stage: int) -> None:
+        """Remove those of a stage that has ended."""
+        if self._world.is_main:
+            for position in self._all():
+                if position.stage == stage:
+                    shutil.rmtree(self._folder / _name(position))
+
+    def _rotate(self, newest: Position) -> None:
+        ordered = sorted(self._all(), key=lambda position: (position.stage, position.step))
+        for position in ordered[: -self._keep]:
+            shutil.rmtree(self._folder / _name(position))
+
+    def _all(self) -> list[Position]:
+        if not self._folder.is_dir():
+            return []
+        names = (_NAME.fullmatch(path.name) for path in self._folder.iterdir())
+        return [Position(int(name[1]), int(name[2])) for name in names if name]
+
+
+@contextmanager
+def folder(target: Path) -> Iterator[Path]:
+    """A folder to fill; on a clean exit it appears as `target`, whole and on the disk."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in target.parent.glob(f"{_PARTIAL}{target.name}"):
+            shutil.rmtree(leftover)
+        partial = target.parent / f"{_PARTIAL}{target.name}"
+        partial.mkdir()
+        yield partial
+        for path in [*partial.rglob("*"), partial]:
+            _sync(path)
+        if target.exists():
+            shutil.rmtree(target)
+        partial.rename(target)
+        _sync(target.parent)
+    except OSError as error:
+        raise MaskgenError(
+            f"cannot write {target}: {error.strerror or error}. Free space or mend the folder, then run "
+            "the same "
+            "line again: training goes on from the last checkpoint."
+        ) from error
+
+
+def _state(
+    model: nn.Module, optimiser: torch.optim.Optimizer
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Trained tensors and AdamW's, whole and on the CPU. Sharded ones are gathered: every process must
+    call it.
+    """
+    weights, moments = {}, {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            weights[name] = whole(parameter)
+            for kind, value in optimiser.state[parameter].items():
+                moments[f"{kind}.{name}"] = whole(value)
+    return weights, moments
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor on the CPU, gathered from all processes if it is sharded."""
+    tensor = tensor.detach()
+    gather: Callable[[], torch.Tensor] | None = getattr(tensor, "full_tensor", None)
+    return (gather() if gather else tensor).cpu().contiguous()
+
+
+def _like(value: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
+    """`value` on the device of `pattern`, and sharded as it is."""
+    value = value.to(pattern.device)
+    if hasattr(pattern, "full_tensor"):
+        from torch.distributed.tensor import distribute_tensor
+
+        return distribute_tensor(value, pattern.device_mesh, pattern.placements)  # type: ignore[attr-defined]
+    return value
+
+
+def _name(position: Position) -> str:
+    return f"stage-{position.stage}-step-{position.step:07d}"
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

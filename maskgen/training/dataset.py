@@ -1,0 +1,131 @@
+"""Samples straight from finished shards: an index in memory, a seek for each sample."""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from maskgen.age_vlm.chat import ChatTemplate
+from maskgen.config import Limits
+from maskgen.errors import MaskgenError
+from maskgen.geometry import HALF, Frame, binarise
+from maskgen.outcome import Outcome
+from maskgen.sharding import format
+from maskgen.sharding.commit import shard_name
+from maskgen.sharding.format import FormatError, ShardSample
+from maskgen.sharding.reader import scan
+from maskgen.store import Store
+
+_GROUNDED = [Outcome.OK.value, Outcome.SAM_DISAGREES.value]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sample as the model takes it.
+
+    `pixels`: uint8 (S, S, 3) or None. `image_cells`: bool (cells^2,), the cells that hold image, or None if
+    all do.
+    `input_ids`, `labels`, `query_mask`: lists of one length. `mask`: M', bool (cells^2,), or None. `cut`: the
+    text lost its end.
+    """
+
+    key: str
+    pixels: np.ndarray | None
+    image_cells: np.ndarray | None
+    input_ids: list[int]
+    labels: list[int]
+    query_mask: list[bool]
+    mask: np.ndarray | None
+    cut: bool
+
+
+class ShardDataset:
+    """All samples of several finished sets, in the order of sets, shards and places in the tar."""
+
+    def __init__(
+        self,
+        places: Sequence[str],
+        template: ChatTemplate,
+        frame: Frame,
+        guided: bool = True,
+        limits: Limits | None = None,
+    ):
+        """`guided`: whether masks are wanted."""
+        self._places = list(places)
+        self._template = template
+        self._frame = frame
+        self._guided = guided
+        self._limits = limits or Limits()
+        tables = [_index(place) for place in self._places]
+        self.keys: np.ndarray = np.concatenate([table["key"] for table in tables])
+        self.has_mask: np.ndarray = np.concatenate([table["has_mask"] for table in tables])
+        self._shards = np.concatenate([table["shard"] for table in tables])
+        self._offsets = np.concatenate([table["offset"] for table in tables])
+        self._sizes = np.concatenate([table["size"] for table in tables])
+        self._sets = np.repeat(np.arange(len(tables)), [len(table["key"]) for table in tables])
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, number: int) -> Example:
+        sample = self._read(number)
+        encoded = self._template.encode(sample.turns, sample.query.spans)
+        pixels = sample.picture(self._limits).pixels
+        cells = self._frame.image_cells(pixels.shape[1], pixels.shape[0])
+        mask = None
+        if self._guided and self.has_mask[number]:
+            mask = binarise(self._frame.grid(sample.mask_pixels())).ravel()
+        return Example(
+            sample.key,
+            self._frame.image(pixels),
+            None if cells.all() and cells.min() >= HALF else (cells >= HALF).ravel(),
+            encoded.input_ids,
+            encoded.labels,
+            encoded.query_mask,
+            mask,
+            encoded.cut,
+        )
+
+    def fingerprint(self) -> str:
+        """A digest of what the sets hold, and in which order."""
+        digest = hashlib.sha256()
+        for column in (self.keys.astype("S64"), self.has_mask, self._shards, self._offsets, self._sizes):
+            digest.update(np.ascontiguousarray(column).tobytes())
+        return digest.hexdigest()
+
+    def _read(self, number: int) -> ShardSample:
+        store = Store(self._places[self._sets[number]])
+        tar = f"{shard_name(int(self._shards[number]))}.tar"
+        with store.open(tar) as stream:
+            stream.seek(int(self._offsets[number]))
+            part = io.BytesIO(stream.read(int(self._sizes[number])))
+        try:
+            sample = format.decode(dict(next(scan(part)).members))
+        except (FormatError, StopIteration) as error:
+            raise MaskgenError(
+                f"{store.where(tar)} is damaged at {self.keys[number]}. maskgen verify shows it."
+            ) from error
+        return sample
+
+
+def _index(place: str) -> dict[str, Any]:
+    store = Store(place)
+    if not store.exists("index.parquet"):
+        raise MaskgenError(f"{place} is no finished set: it has no index.parquet. Finish its maskgen run.")
+    with store.open("index.parquet") as stream:
+        rows = pq.read_table(stream, columns=["shard", "key", "outcome", "offset", "size"])
+    rows = rows.filter(pc.greater_equal(rows["offset"], 0))
+    has_mask = pc.is_in(rows["outcome"], value_set=_values(_GROUNDED))
+    found = {name: rows[name].to_numpy() for name in ("shard", "key", "offset", "size")}
+    return {**found, "has_mask": has_mask.to_numpy()}
+
+
+def _values(names: list[str]) -> Any:
+    import pyarrow as pa
+
+    return pa.array(names)

@@ -1,0 +1,219 @@
+"""`maskgen explain`: what each stage of a recipe trains and costs, before anything is trained."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from maskgen.training import models
+from maskgen.training.cost import Cost, blank, both, cost, saved_bytes
+from maskgen.training.metrics import PEAKS
+from maskgen.training.recipe import Recipe, Stage
+from maskgen.training.stage import freeze, rates
+from maskgen.views import text
+
+MFU = 0.45
+"""The share of the peak that predicted times reckon with: the trainer's target, not a measurement."""
+GPUS = ("A100", "H100")
+
+_ROWS = (
+    ("vision, first stages", "vision"),
+    ("vision, last stage", "vision.last_stage"),
+    ("adapter", "adapter"),
+    ("LLM (CA)", "cross_attention"),
+    ("LLM (SA)", "language"),
+)
+
+
+@dataclass(frozen=True)
+class Module:
+    """A column of Table 1 in one stage. `trained`: how many of its parameters; `lr`: their peak rate, if
+    any.
+    """
+
+    name: str
+    parameters: int
+    trained: int
+    lr: float | None
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage. FLOPs are of one sample with an image and `tokens` text tokens; bytes of one device;
+    `hours`: of one GPU of each kind, at `MFU`."""
+
+    stage: int
+    modules: list[Module]
+    losses: dict[str, float]
+    data: str
+    samples: int
+    steps: int
+    size: int
+    image_tokens: int
+    tokens: int
+    forward: float
+    backward: float
+    guidance: float
+    state_bytes: int
+    activation_bytes: int
+    hours: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe on a model."""
+
+    recipe: str
+    architecture: str
+    self_layers: int
+    cross_layers: int
+    parameters: int
+    micro_batch: int
+    stages: list[StagePlan]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
+def explain(recipe: Recipe, model: str = "") -> Plan:
+    """The plan of `recipe` for the model in a folder, or for the paper's; no weights are loaded or made."""
+    config = models.read_config(model, recipe) if model else models.full_size(recipe.architecture)
+    bare = blank(config)
+    stages = [_stage(recipe, int(name), stage, config, bare) for name, stage in recipe.stages.items()]
+    return Plan(
+        recipe=recipe.recipe,
+        architecture=recipe.architecture,
+        self_layers=int(config.text_config.num_hidden_layers),
+        cross_layers=len(getattr(config, "slots", ())),
+        parameters=sum(parameter.numel() for parameter in bare.parameters()),
+        micro_batch=recipe.resources.micro_batch,
+        stages=stages,
+    )
+
+
+def render(plan: Plan) -> str:
+    """The plan for a person."""
+    layers = f"{plan.self_layers} self-attention and {plan.cross_layers} cross-attention layers"
+    lines = [f"{plan.recipe}: {plan.architecture}, {_millions(plan.parameters)} parameters, {layers}"]
+    for stage in plan.stages:
+        lines += ["", *_render_stage(stage, plan.micro_batch)]
+    lines += [
+        "",
+        f"FLOPs are counted on the model without weights, 2 a multiply-add, backward only where it is "
+        "needed. Times are "
+        f"reckoned at an MFU of {MFU:.0%} of the makers' dense bf16 peaks ({_peaks()}): a target, not a "
+        "measurement. "
+        "maskgen explain --measure measures this machine.",
+    ]
+    return "\n".join(lines)
+
+
+def _stage(recipe: Recipe, number: int, stage: Stage, config: Any, bare: Any) -> StagePlan:
+    peaks = rates(bare, stage)
+    freeze(bare, peaks)
+    samples = recipe.data.expected.get(stage.data, 0) * stage.epochs
+    tokens = recipe.data.expected_tokens
+    forward, backward = both(bare, stage.size, tokens)
+    price: Cost = cost(config, stage)
+    sizes = {name: parameter.numel() for name, parameter in bare.named_parameters()}
+    trained = sum(sizes[name] for name in peaks)
+    micro = recipe.resources.micro_batch
+    return StagePlan(
+        stage=number,
+        modules=_modules(bare, sizes, peaks),
+        losses={str(name): weight for name, weight in stage.losses.items()},
+        data=stage.data,
+        samples=samples,
+        steps=-(-samples // recipe.batch),
+        size=stage.size,
+        image_tokens=(stage.size // config.stride) ** 2,
+        tokens=tokens,
+        forward=forward,
+        backward=backward,
+        guidance=price.query,
+        # float32 weights; of what trains also a gradient and AdamW's two moments.
+        state_bytes=4 * sum(sizes.values()) + 12 * trained,
+        activation_bytes=_activations(config, stage, tokens, micro, recipe.precision),
+        hours={gpu: samples * (forward + backward) / (PEAKS[gpu] * MFU) / 3600 for gpu in GPUS},
+    )
+
+
+def _modules(bare: Any, sizes: dict[str, int], peaks: dict[str, float]) -> list[Module]:
+    parts = bare.parts()
+    found = []
+    for name, part in _ROWS:
+        members = set(parts.get(part, []))
+        if part == "vision":
+            members -= set(parts["vision.last_stage"])
+        if members:
+            rates_here = [peaks[member] for member in members if member in peaks]
+            found.append(
+                Module(
+                    name,
+                    sum(sizes[member] for member in members),
+                    sum(sizes[member] for member in members if member in peaks),
+                    max(rates_here, default=None),
+                )
+            )
+    return found
+
+
+def _activations(config: Any, stage: Stage, tokens: int, micro: int, precision: str) -> int:
+    """Reckoned from one sample: what autograd keeps grows with the batch."""
+    model = blank(config)
+    freeze(model, rates(model, stage))
+    if precision == "bf16":
+        model.to(torch.bfloat16)
+    return micro * saved_bytes(model, stage.size, tokens, batch=1)
+
+
+def _render_stage(stage: StagePlan, micro: int) -> list[str]:
+    losses = " + ".join(_loss(name, weight) for name, weight in stage.losses.items())
+    head = (
+        f"stage {stage.stage}: {losses}; {stage.samples:,} {stage.data} samples in {stage.steps:,} steps; "
+        f"{stage.size} x {stage.size} pixels, {stage.image_tokens} image tokens"
+    )
+    rows = [("  module", "parameters", "", "lr")]
+    for module in stage.modules:
+        state = (
+            "frozen" if not module.trained else "trained" if module.trained == module.parameters else "partly"
+        )
+        rows.append(
+            (
+                f"  {module.name}",
+                _millions(module.parameters),
+                state,
+                f"{module.lr:g}" if module.lr else "",
+            )
+        )
+    hours = ", ".join(f"{_hours(hours)} on one {gpu}" for gpu, hours in stage.hours.items())
+    return [
+        head,
+        *text.table(rows, right=frozenset({1})),
+        f"  a sample ({stage.tokens} text tokens): {stage.forward / 1e9:,.1f} GFLOP forward, "
+        f"{stage.backward / 1e9:,.1f} backward"
+        + (f"; guidance {stage.guidance / 1e6:,.2f} MFLOP a query token" if stage.guidance else ""),
+        f"  memory: {text.size(stage.state_bytes)} weights, gradients and optimiser; about "
+        f"{text.size(stage.activation_bytes)} activations for {micro} samples",
+        f"  time: {hours}",
+    ]
+
+
+def _loss(name: str, weight: float) -> str:
+    if not weight:
+        return f"({name} measured)"
+    label = {"lm": "LM loss", "guidance": "guidance loss"}[name]
+    return label if weight == 1 else f"{weight:g} x {label}"
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:,.1f} M" if count >= 1e5 else f"{count:,}"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.1f} h" if hours >= 0.1 else text.duration(3600 * hours)
+
+
+def _peaks() -> str:
+    return ", ".join(f"{gpu} {PEAKS[gpu] / 1e12:.0f} TFLOP/s" for gpu in GPUS)

@@ -1,0 +1,45 @@
+"""Starts the loop: in this process, as one of torchrun's, or through Ray Train."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from maskgen.training.run import Request, train
+from maskgen.training.world import World
+
+
+def launch(request: Request, address: str, processes: int, say: Callable[[str], None]) -> Path:
+    """Train in this process, in those that torchrun started beside it, or in `processes` of Ray's at
+    `address`.
+    """
+    if address:
+        from maskgen.training.raytrain import train_on_ray
+
+        return train_on_ray(request, address, processes, say)
+    with world() as here:
+        return train(request, here, say if here.is_main else _silent)
+
+
+@contextmanager
+def world() -> Iterator[World]:
+    """This process's place, from torchrun's variables; alone if there are none."""
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        yield World(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        return
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield World(dist.get_rank(), dist.get_world_size(), device)
+    finally:
+        dist.destroy_process_group()
+
+
+def _silent(_: str) -> None:
+    return None

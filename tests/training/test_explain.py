@@ -1,0 +1,89 @@
+"""The plan of a recipe is the paper's Table 1, in numbers that follow from the architecture."""
+
+import json
+
+import pytest
+from small_runs import SIZE, model_folder, small
+
+from maskgen.training import bench, recipe
+from maskgen.training.cost import blank, both
+from maskgen.training.explain import explain, render
+from maskgen.training.models import full_size, read_config
+from maskgen.training.stage import freeze, rates
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return explain(recipe.load("age-vlm"))
+
+
+def test_the_papers_sizes(plan):
+    assert (plan.self_layers, plan.cross_layers) == (16, 4)
+    millions = {module.name: round(module.parameters / 1e6, 1) for module in plan.stages[0].modules}
+    assert millions["LLM (SA)"] == 1235.8
+    assert millions["vision, last stage"] == 61.6
+    assert round(millions["vision, first stages"] + millions["vision, last stage"], 1) == 196.2
+    assert {stage.image_tokens for stage in plan.stages} == {576}
+
+
+def test_table_1_by_parameters(plan):
+    trained = [{module.name for module in stage.modules if module.trained} for stage in plan.stages]
+    new = {"adapter", "LLM (CA)"}
+    last = new | {"vision, last stage"}
+    assert trained == [new, last, last, last | {"vision, first stages", "LLM (SA)"}]
+    whole = [module.trained in (0, module.parameters) for stage in plan.stages for module in stage.modules]
+    assert all(whole)
+    assert [stage.losses for stage in plan.stages] == [
+        {"lm": 1},
+        {"lm": 1},
+        {"lm": 1, "guidance": 1},
+        {"lm": 1},
+    ]
+    assert [stage.steps for stage in plan.stages[:3]] == [19_532] * 3
+
+
+def test_flops_know_what_is_frozen(plan):
+    first, second, _, last = plan.stages
+    assert first.forward == second.forward == last.forward
+    assert last.backward == pytest.approx(2 * last.forward, rel=0.01)
+    assert first.backward < second.backward < last.backward / 2
+    vision = 808e9  # ConvNeXt-L at 768 x 768, forward
+    saved = last.backward - first.backward
+    assert saved > 2 * vision  # a frozen encoder under frozen pixels has no backward at all
+
+
+def test_flops_of_a_linear_layer_by_hand():
+    config = full_size("age_vlm")
+    config.vision_config.depths, config.text_config.num_hidden_layers, config.slots = [1, 1, 1, 1], 1, [1]
+    model = blank(config)
+    stage = recipe.load("age-vlm").stages["1"]
+    freeze(model, rates(model, stage))
+    few, many = both(model, 64, 16)[0], both(model, 64, 17)[0]
+    width, mlp, words, keys = 2048, 8192, 128256, 512
+    layer = 2 * (2 * width * width + 2 * width * keys + 3 * width * mlp)
+    cross = 2 * (2 * width * width + 3 * width * mlp) + 4 * width * 4  # keys and values are the image's
+    attention = 4 * width * (17**2 - 16**2)
+    assert many - few == pytest.approx(layer + cross + 2 * width * words + attention, rel=1e-6)
+
+
+def test_concat_has_no_cross_attention_and_a_plan():
+    plan = explain(recipe.load("concat"))
+    assert plan.cross_layers == 0
+    assert {module.name for module in plan.stages[0].modules if module.trained} == {"adapter"}
+
+
+def test_the_plan_is_text_and_json(plan):
+    said = render(plan)
+    assert "16 self-attention and 4 cross-attention layers" in said
+    assert "on one H100" in said and "not a measurement" in said
+    assert json.loads(json.dumps(plan.to_dict()))["stages"][2]["stage"] == 3
+
+
+def test_measuring_takes_real_steps_and_prices_guidance(tmp_path, one_thread):
+    folder = model_folder(tmp_path / "model")
+    chosen = small("data.expected_tokens=16")
+    found = bench.measure(chosen, str(folder), steps=1)
+    assert [one.stage for one in found] == ["1", "2", "3", "3 without guidance", "4"]
+    assert all(one.samples_per_second > 0 and one.mfu is None for one in found)
+    assert "without guidance" in bench.render(found, chosen)
+    assert read_config(folder, chosen).image_size == SIZE

@@ -1,0 +1,228 @@
+"""One step of the loop: what is averaged over what, and what stops it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from small_runs import model_folder, shards, small
+
+from maskgen.age_vlm.guidance import guidance
+from maskgen.errors import MaskgenError
+from maskgen.training import loop, models
+from maskgen.training.feed import Feed
+from maskgen.training.losses import language_sum
+from maskgen.training.metrics import read_lines
+from maskgen.training.optimiser import factor
+from maskgen.training.run import Request, prepare, train
+from maskgen.training.world import World
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp("training")
+    return str(model_folder(folder / "model")), shards(folder / "shards")
+
+
+def request_for(world: tuple[str, str], out: Path, *overrides: str) -> Request:
+    model, data = world
+    return Request(small(*overrides), model, {"pretrain": [data], "finetune": [data]}, str(out))
+
+
+def leg_of(world: tuple[str, str], out: Path, stage: int, *overrides: str) -> loop.Leg:
+    return prepare(request_for(world, out, *overrides), ALONE, stage, world[0])
+
+
+def step_of(leg: loop.Leg, number: int = 0) -> list:
+    assert leg.batches is not None
+    return next(iter(Feed(leg.batches, leg.each, number, 0, torch.device("cpu"))))
+
+
+def alone(leg: loop.Leg, number: int = 0) -> list:
+    assert leg.batches is not None
+    return list(leg.batches.alone(number))
+
+
+def gradients(leg: loop.Leg) -> dict[str, torch.Tensor]:
+    step = step_of(leg)
+    counts, _ = loop._agree(leg, step, False)
+    loop.accumulate(leg, step, counts)
+    return {
+        name: parameter.grad.clone()
+        for name, parameter in leg.wrapped.bare.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+def test_losses_are_means_over_the_global_batch(world, tmp_path):
+    """An oracle that sees the whole batch at once, row by row."""
+    leg = leg_of(world, tmp_path, 3, "resources.micro_batch=2", "stages.3.losses.guidance=0.5")
+    step = step_of(leg)
+    counts, _ = loop._agree(leg, step, False)
+    line = loop._means(leg, 0, step, loop.accumulate(leg, step, counts), counts)
+    lm, pairs = [], []
+    for batch in alone(leg):
+        with torch.no_grad():
+            out = leg.wrapped.bare(
+                input_ids=batch.input_ids,
+                pixel_values=leg.normalise(batch.pixels),
+                query_mask=batch.query_mask,
+                guided=batch.guided,
+            )
+        wanted = batch.labels[0, 1:]
+        entropy = F.cross_entropy(out.logits[0, :-1], wanted, reduction="none", ignore_index=-100)
+        lm += entropy[wanted != -100].tolist()
+        if batch.guided[0]:
+            pairs += guidance(out.guidance_maps, batch.masks).loss.flatten().tolist()
+    assert len(pairs) == 2 * line["guided"] > 2
+    assert line["lm"] == pytest.approx(sum(lm) / len(lm), rel=1e-5)
+    assert line["guidance"] == pytest.approx(sum(pairs) / len(pairs), rel=1e-5)
+    assert line["loss"] == pytest.approx(line["lm"] + 0.5 * line["guidance"], rel=1e-6)
+    assert 0 < line["guidance_above_floor"] < line["guidance"]
+    assert len(line["mass"]) == 2 and all(0 < mass < 1 for mass in line["mass"])
+
+
+def test_accumulation_gives_the_gradients_of_one_big_batch(world, tmp_path):
+    big = gradients(leg_of(world, tmp_path, 4, "stages.4.losses.guidance=1", "resources.micro_batch=8"))
+    small_ones = gradients(
+        leg_of(world, tmp_path, 4, "stages.4.losses.guidance=1", "resources.micro_batch=2")
+    )
+    assert big.keys() == small_ones.keys()
+    for name, value in big.items():
+        torch.testing.assert_close(small_ones[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_guidance_of_weight_zero_is_measured_and_changes_no_gradient(world, tmp_path):
+    measured = leg_of(world, tmp_path, 2)
+    plain = leg_of(world, tmp_path, 2, "stages.2.losses={lm: 1}")
+    step = step_of(measured)
+    counts, _ = loop._agree(measured, step, False)
+    found = loop.accumulate(measured, step, counts)
+    assert loop._means(measured, 0, step, found, counts)["guidance"] > 0
+    before = {name: p.grad for name, p in measured.wrapped.bare.named_parameters() if p.grad is not None}
+    for name, value in gradients(plain).items():
+        assert torch.equal(before[name], value), name
+
+
+def test_rows_that_fill_up_the_tail_count_for_nothing(world, tmp_path):
+    leg = leg_of(world, tmp_path, 3, "resources.micro_batch=8")
+    tail = step_of(leg, 2)
+    keys = loop._keys(tail)
+    assert (len(keys), len(tail[0].batch.keys)) == (5, 8)
+    counts, _ = loop._agree(leg, tail, False)
+    assert counts.tokens == sum(int((one.labels[:, 1:] != -100).sum()) for one in alone(leg, 2))
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_samples_keys(world, tmp_path, monkeypatch):
+    leg = leg_of(world, tmp_path, 1)
+    step = step_of(leg)
+    culprit = step[1].batch.keys[2]
+    weight = leg.wrapped.bare.get_input_embeddings().weight.detach().clone()
+    plain = leg.wrapped.model.forward
+
+    def poisoned(*args, pixel_values, **kwargs):
+        out = plain(*args, pixel_values=pixel_values, **kwargs)
+        bad = (pixel_values == target).flatten(1).all(dim=1)
+        out.logits = out.logits + torch.where(bad, float("nan"), 0.0)[:, None, None]
+        return out
+
+    target = leg.normalise(step[1].batch.pixels)[2]
+    monkeypatch.setattr(leg.wrapped.model, "forward", poisoned)
+    counts, _ = loop._agree(leg, step, False)
+    with pytest.raises(MaskgenError, match=f"by the samples {culprit}\\."):
+        loop.take_step(leg, 0, step, counts)
+    assert torch.equal(weight, leg.wrapped.bare.get_input_embeddings().weight)
+
+
+def test_the_sum_of_the_cross_entropy_in_pieces():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(7, 5, 11, requires_grad=True), torch.randint(0, 11, (7, 5))
+    labels[:, :2] = -100
+    whole = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
+    torch.testing.assert_close(language_sum(logits, labels), whole)
+    (ours,) = torch.autograd.grad(language_sum(logits, labels), logits)
+    (theirs,) = torch.autograd.grad(whole, logits)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_the_rate_rises_and_falls():
+    course = [factor(step, 100, 0.03) for step in range(100)]
+    assert course[:3] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert course[3] == 1 and course[51] == pytest.approx(0.5, abs=0.01) and 0 < course[99] < 0.001
+    assert course[3:] == sorted(course[3:], reverse=True)
+
+
+def test_decay_and_rates_by_parameter(world, tmp_path):
+    leg = leg_of(world, tmp_path, 2, "stages.2.lr=1e-3", "stages.2.lr_of={adapter: 1e-2}")
+    names = {parameter: name for name, parameter in leg.wrapped.bare.named_parameters()}
+    trained = set()
+    for group in leg.optimiser.param_groups:
+        for parameter in group["params"]:
+            name = names[parameter]
+            trained.add(name)
+            assert group["weight_decay"] == (0.1 if parameter.ndim > 1 else 0.0), name
+            assert group["lr"] == (1e-2 if "adapter" in name else 1e-3), name
+    starts = ("model.vision.encoder.stages.3.", "model.adapter.", "model.cross.")
+    assert trained == {name for name in names.values() if name.startswith(starts)}
+    assert isinstance(leg.optimiser, torch.optim.AdamW) and leg.optimiser.defaults["betas"] == (0.9, 0.95)
+
+
+def test_a_run_trains_what_its_stages_say_and_nothing_else(world, tmp_path):
+    request = request_for(world, tmp_path / "run")
+    train(request, ALONE, lambda _: None)
+    folders = [Path(world[0]), *(tmp_path / "run" / f"stage-{n}" / "model" for n in range(1, 5))]
+    states = [models.load(f, request.recipe, request.recipe.stages["1"]).state_dict() for f in folders]
+    parts = models.load(folders[0], request.recipe, request.recipe.stages["1"]).parts()
+    table = [(), ("adapter", "cross_attention"), ("vision.last_stage", "adapter", "cross_attention")]
+    table += [table[2], ("vision", "adapter", "cross_attention", "language")]
+    for stage in range(1, 5):
+        trains = {name for part in table[stage] for name in parts[part]}
+        for name, before in states[stage - 1].items():
+            if name == "lm_head.weight" or name.startswith("model.vision.layernorm"):
+                continue  # tied to the embeddings; a norm after pooling, which nobody calls
+            same = torch.equal(before, states[stage][name])
+            assert same == (name not in trains), (stage, name)
+    records = [json.loads((f.parent / "stage.json").read_text()) for f in folders[1:]]
+    assert [record["parent"] for record in records[1:]] == [record["weights"] for record in records[:-1]]
+    lines = read_lines(tmp_path / "run" / "metrics.jsonl")
+    assert [(line["stage"], line["step"]) for line in lines] == [
+        (s, n) for s in range(1, 5) for n in range(3)
+    ]
+    ledger = read_lines(tmp_path / "run" / "ledger" / "rank-0000.jsonl")
+    for stage in range(1, 5):
+        keys = [key for line in ledger if line["stage"] == stage for key in line["keys"]]
+        assert sorted(keys) == [f"{number:016x}" for number in range(21)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_processes_and_accumulation_give_the_same_gradients(world, tmp_path, parallel):
+    """1 process x 4 micro-batches = 2 x 2 = 4 x 1 in the first step's gradients, by gloo."""
+    model, data = world
+    worker = Path(__file__).with_name("gradient_worker.py")
+    found = {}
+    for processes, micro in ((1, 2), (2, 2), (4, 2)):
+        to = tmp_path / f"{processes}.pt"
+        line = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node",
+            str(processes),
+            "--master-port",
+        ]
+        line += [str(29_600 + processes + (10 if parallel == "fsdp" else 0)), str(worker)]
+        line += [model, data, str(to), str(micro), parallel]
+        subprocess.run(line, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=170)
+        found[processes] = torch.load(to, weights_only=True)
+    assert found[1].keys() == found[2].keys() == found[4].keys()
+    for processes in (2, 4):
+        for name, value in found[1].items():
+            torch.testing.assert_close(found[processes][name], value, rtol=1e-4, atol=1e-6, msg=name)

@@ -1,0 +1,243 @@
+"""Killed, stopped, or changed in between: what a run does when the same line is run again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_runs import SIZE, model_folder, shards, small
+
+from maskgen.errors import MaskgenError
+from maskgen.training import run as runs
+from maskgen.training.checkpoint import Checkpoints, Position
+from maskgen.training.loop import InterruptedRun
+from maskgen.training.metrics import read_lines
+from maskgen.training.run import Request, train
+from maskgen.training.world import World
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+ALONE = World(0, 1, torch.device("cpu"))
+MASKGEN = str(Path(sys.executable).with_name("maskgen"))
+SAMPLES, BATCH, EVERY = 120, 4, 4
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp("resuming")
+    return str(model_folder(folder / "model")), shards(folder / "shards", SAMPLES, shard=40)
+
+
+def request_for(world: tuple[str, str], out: Path, *overrides: str) -> Request:
+    model, data = world
+    options = [f"batch={BATCH}", f"resources.checkpoint_steps={EVERY}", *overrides]
+    return Request(small(*options), model, {"pretrain": [data], "finetune": [data]}, str(out))
+
+
+def weights(run: Path, stage: int = 4) -> dict[str, torch.Tensor]:
+    return load_file(run / f"stage-{stage}" / "model" / "model.safetensors")
+
+
+def identical(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def whole_ledger(run: Path) -> None:
+    """Every stage took each sample once, in 30 steps that are told once each."""
+    lines = read_lines(run / "ledger" / "rank-0000.jsonl")
+    for stage in range(1, 5):
+        mine = [line for line in lines if line["stage"] == stage]
+        assert [line["step"] for line in mine] == list(range(SAMPLES // BATCH))
+        assert sorted(key for line in mine for key in line["keys"]) == [f"{n:016x}" for n in range(SAMPLES)]
+    told = [(line["stage"], line["step"]) for line in read_lines(run / "metrics.jsonl")]
+    assert told == [(stage, step) for stage in range(1, 5) for step in range(SAMPLES // BATCH)]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(world, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    train(request_for(world, out), ALONE, lambda _: None)
+    return out
+
+
+def line_for(world: tuple[str, str], out: Path) -> list[str]:
+    settings = [f"stages.{stage}.size={SIZE}" for stage in range(1, 5)]
+    settings += [f"batch={BATCH}", "precision=fp32", "resources.micro_batch=4", "resources.workers=0"]
+    settings += [f"resources.checkpoint_steps={EVERY}"]
+    options = [part for setting in settings for part in ("--set", setting)]
+    model, data = world
+    return [
+        MASKGEN,
+        "train",
+        "--recipe",
+        "demo",
+        "--data",
+        data,
+        "--model",
+        model,
+        "--out",
+        str(out),
+        *options,
+    ]
+
+
+def started(line: list[str]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        line, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+
+
+def wait_for(run: Path, process: "subprocess.Popen[str]", stage: int, step: int) -> None:
+    """Until that step is told of; it must not have ended before."""
+    path = run / "metrics.jsonl"
+    while process.poll() is None:
+        last = read_lines(path)[-1:] if path.is_file() else []
+        if last and (last[0]["stage"], last[0]["step"]) >= (stage, step):
+            return
+        time.sleep(0.005)
+    raise AssertionError(process.communicate()[1])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_killed_in_the_middle_of_each_stage_it_ends_with_the_same_weights(world, uninterrupted, tmp_path):
+    out = tmp_path / "killed"
+    for stage in range(1, 5):
+        process = started(line_for(world, out))
+        wait_for(out, process, stage, 9)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert runs.done(out, stage) is None
+        told = read_lines(out / "metrics.jsonl")[-1]["step"]
+        kept = Checkpoints(out, 2, ALONE).newest(stage)
+        assert kept is not None and kept.step <= told + 1
+    process = started(line_for(world, out))
+    assert process.communicate()[1] and process.returncode == 0
+    for stage in range(1, 5):
+        assert identical(weights(out, stage), weights(uninterrupted, stage))
+    whole_ledger(out)
+    assert not list((out / "checkpoints").iterdir())
+
+
+@pytest.mark.slow
+def test_sigterm_writes_a_checkpoint_and_exits_with_3(world, uninterrupted, tmp_path):
+    out = tmp_path / "stopped"
+    process = started(line_for(world, out))
+    wait_for(out, process, 2, 5)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate()[1]
+    assert process.returncode == 3, said
+    assert "a checkpoint is written" in said
+    told = read_lines(out / "metrics.jsonl")[-1]
+    assert Checkpoints(out, 2, ALONE).newest(2) == Position(2, told["step"] + 1)
+    assert started(line_for(world, out)).wait() == 0
+    assert identical(weights(out), weights(uninterrupted))
+    whole_ledger(out)
+
+
+def test_stopped_and_resumed_in_one_process(world, uninterrupted, tmp_path, monkeypatch):
+    """As the slow tests, without their processes: stop after a few steps, go on, compare."""
+    out = tmp_path / "run"
+    request = request_for(world, out)
+    plain = runs.train_stage
+
+    def stopping(leg, first, outputs, before=0):
+        take = outputs.metrics.add
+
+        def add(line):
+            take(line)
+            if (line["stage"], line["step"]) == (3, 6):
+                signal.raise_signal(signal.SIGTERM)
+
+        outputs.metrics.add = add
+        plain(leg, first, outputs, before)
+
+    monkeypatch.setattr(runs, "train_stage", stopping)
+    with pytest.raises(InterruptedRun, match="stage 3 before step 7 of 30"):
+        train(request, ALONE, lambda _: None)
+    monkeypatch.setattr(runs, "train_stage", plain)
+    said: list[str] = []
+    train(request, ALONE, said.append)
+    assert said == ["going on in stage 3 at step 7 of 30"]
+    assert identical(weights(out), weights(uninterrupted))
+    whole_ledger(out)
+
+
+def test_another_recipe_or_data_is_refused_with_the_difference(world, uninterrupted, tmp_path):
+    changed = request_for(world, uninterrupted, "stages.3.lr=1e-4", "seed=7")
+    with pytest.raises(MaskgenError) as error:
+        train(changed, ALONE, lambda _: None)
+    assert "recipe.stages.3.lr: 0.001 → 0.0001" in str(error.value)
+    assert "recipe.seed: 0 → 7" in str(error.value)
+    model, _ = world
+    other = shards(tmp_path / "other", 12)
+    request = request_for((model, other), uninterrupted)
+    with pytest.raises(MaskgenError, match=r"data\.pretrain: "):
+        train(request, ALONE, lambda _: None)
+    another = model_folder(tmp_path / "another", seed=1)
+    with pytest.raises(MaskgenError, match="model: "):
+        train(request_for((str(another), world[1]), uninterrupted), ALONE, lambda _: None)
+
+
+def test_what_is_only_speed_may_change(world, uninterrupted):
+    said: list[str] = []
+    train(request_for(world, uninterrupted, "resources.micro_batch=2"), ALONE, said.append)
+    assert said == []
+
+
+def test_checkpoints_rotate_and_half_written_ones_do_not_count(world, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    seen: list[list[str]] = []
+    plain = Checkpoints.save
+
+    def save(self, position, *rest):
+        plain(self, position, *rest)
+        seen.append(sorted(path.name for path in (out / "checkpoints").iterdir()))
+
+    monkeypatch.setattr(Checkpoints, "save", save)
+    train(request_for(world, out, "resources.checkpoint_steps=8"), ALONE, lambda _: None)
+    assert seen[2] == ["stage-1-step-0000016", "stage-1-step-0000024"]
+    (out / "checkpoints" / ".partial-stage-1-step-0000028").mkdir(parents=True)
+    assert Checkpoints(out, 2, ALONE).newest(1) is None
+
+
+def test_stages_can_be_shared_between_runs(world, uninterrupted, tmp_path):
+    """--first-stage: two recipes that differ in stage 4 need the first three once."""
+    source = uninterrupted / "stage-3" / "model"
+    request = request_for((str(source), world[1]), tmp_path / "fourth")
+    request = Request(request.recipe, request.model, request.data, request.out, first=4)
+    train(request, ALONE, lambda _: None)
+    assert identical(weights(tmp_path / "fourth"), weights(uninterrupted))
+    assert not (tmp_path / "fourth" / "stage-1").exists()
+
+
+def test_two_trainers_do_not_share_a_run(world, uninterrupted):
+    from maskgen.running.lease import Lease
+
+    errors: list[BaseException] = []
+
+    def second() -> None:
+        try:
+            train(request_for(world, uninterrupted), ALONE, lambda _: None)
+        except MaskgenError as error:
+            errors.append(error)
+
+    with Lease(str(uninterrupted)):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+    assert "is in use by process" in str(errors[0])
+
+
+def test_the_record_says_what_the_run_was_made_from(uninterrupted):
+    record = json.loads((uninterrupted / "run.json").read_text())
+    assert set(record["identity"]) == {"recipe", "data", "model", "first_stage"}
+    lineage = json.loads((uninterrupted / "model" / "lineage.json").read_text())
+    assert set(lineage) == {"stage", "parent", "weights", "recipe", "data", "plan"}
