@@ -71,7 +71,13 @@ def model_folder(folder: Path, kind: str = "age_vlm", seed: int = 0) -> Path:
 def small(*overrides: str, name: str = "demo") -> recipe.Recipe:
     """A shipped recipe at the tiny model's size, eight samples a step."""
     sizes = [f"stages.{number}.size={SIZE}" for number in range(1, 5)]
-    common = ["batch=8", "precision=fp32", "resources.micro_batch=4", "resources.workers=0"]
+    common = [
+        "stages.3.epochs=1",
+        "batch=8",
+        "precision=fp32",
+        "resources.micro_batch=4",
+        "resources.workers=0",
+    ]
     return recipe.load(name, [*sizes, *common, *overrides])
 
 

@@ -68,7 +68,13 @@ def uninterrupted(world, tmp_path_factory) -> Path:
 
 def line_for(world: tuple[str, str], out: Path) -> list[str]:
     settings = [f"stages.{stage}.size={SIZE}" for stage in range(1, 5)]
-    settings += [f"batch={BATCH}", "precision=fp32", "resources.micro_batch=4", "resources.workers=0"]
+    settings += [
+        "stages.3.epochs=1",
+        f"batch={BATCH}",
+        "precision=fp32",
+        "resources.micro_batch=4",
+        "resources.workers=0",
+    ]
     settings += [f"resources.checkpoint_steps={EVERY}"]
     options = [part for setting in settings for part in ("--set", setting)]
     model, data = world
