@@ -1,4 +1,4 @@
-"""`maskgen train`, `explain` and `curves`: parse, call, print."""
+"""`maskgen init-model`, `train`, `explain` and `curves`: parse, call, print."""
 
 import json
 from pathlib import Path
@@ -111,9 +111,47 @@ def curves(
     typer.echo(draw(runs, Path(to) if to else Path(runs[0]) / "curves.png"))
 
 
+def init_model(
+    language: Annotated[str, typer.Option(help="A LLaMA: a transformers folder or hub id.")],
+    vision: Annotated[
+        str, typer.Option(help="A CLIP ConvNeXt: a folder of transformers or open_clip, a file, or a hub id.")
+    ],
+    out: Annotated[str, typer.Option(help="The new model folder.")],
+    architecture: Annotated[str, typer.Option(help="age_vlm or concat_vlm.")] = "age_vlm",
+    image_size: Annotated[int, typer.Option(min=1, help="Pixels a side.")] = 768,
+    fit: Annotated[str, typer.Option(help="How an image fills the square: squash, pad or crop.")] = "squash",
+    slots: Annotated[
+        str, typer.Option(help="age_vlm: where the cross-attention layers stand. Default: 2,7,12,17.")
+    ] = "",
+    placement: Annotated[str, typer.Option(help="age_vlm: stack or in_block.")] = "stack",
+    cross_mlp: Annotated[str, typer.Option(help="age_vlm: own or none.")] = "own",
+    gate: Annotated[str, typer.Option(help="age_vlm: none or tanh.")] = "none",
+    seed: Annotated[int, typer.Option(help="Of the new layers' weights.")] = 0,
+) -> None:
+    """Make the model that training starts from, of a pretrained LLaMA and a CLIP ConvNeXt."""
+    from maskgen.age_vlm.start import start, write
+
+    options: dict[str, object] = {"image_size": image_size, "fit": fit}
+    if architecture == "age_vlm":
+        options |= {"placement": placement, "cross_mlp": cross_mlp, "gate": gate}
+        options |= {"slots": _numbers(slots)} if slots else {}
+    elif slots or (placement, cross_mlp, gate) != ("stack", "own", "none"):
+        raise MaskgenError("--slots, --placement, --cross-mlp and --gate are age_vlm's: leave them out.")
+    typer.echo("\n".join(write(start(language, vision, architecture, seed, **options), out)))
+
+
+def _numbers(words: str) -> list[int]:
+    try:
+        return [int(word) for word in words.split(",")]
+    except ValueError:
+        raise MaskgenError(
+            f"--slots {words}: give numbers with commas between them, e.g. 2,7,12,17."
+        ) from None
+
+
 def register(app: typer.Typer) -> None:
     """Hang the commands into the command line."""
-    for command in (train, explain, curves):
+    for command in (init_model, train, explain, curves):
         app.command()(command)
 
 

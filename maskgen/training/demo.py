@@ -6,11 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, ConvNextModel, LlamaForCausalLM
 
 from maskgen import config as pipelines
-from maskgen.age_vlm.configuration import AgeVlmConfig
-from maskgen.age_vlm.modeling import AgeVlmForConditionalGeneration
+from maskgen.age_vlm.start import start, write
 from maskgen.demo import checkpoint
 from maskgen.running.lease import Lease
 from maskgen.running.run import Request as GroundingRequest
@@ -20,7 +18,6 @@ from maskgen.running.worker import ShardWorker, Task
 from maskgen.sharding.commit import read_commit
 from maskgen.sharding.index import finish
 from maskgen.store import Store
-from maskgen.training.checkpoint import folder as whole_folder
 from maskgen.training.looking import Looking, look_at, picture, render
 from maskgen.training.recipe import Recipe
 from maskgen.training.run import Request, train
@@ -38,13 +35,13 @@ def demo(recipe: Recipe, out: str, say: Callable[[str], None]) -> str:
     folder = Path(out)
     shards = _ground(folder / "shards", folder / "scenes", "scenes", recipe, say)
     held_out = _ground(folder / "held-out", folder / "held-out-scenes", "held-out", recipe, say)
-    start = first_model(folder / "start", recipe)
+    first = first_model(folder / "start", recipe)
     found: dict[str, Looking] = {}
     for name, chosen in (("ca-baseline", unguided(recipe)), ("age-vlm", recipe)):
         say(f"training {name}")
         run = folder / name
         train(
-            Request(chosen, str(start), {"pretrain": [shards], "finetune": [shards]}, str(run)),
+            Request(chosen, str(first), {"pretrain": [shards], "finetune": [shards]}, str(run)),
             World(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu")),
             say,
         )
@@ -88,22 +85,12 @@ def _ground(out: Path, scenes: Path, which: str, recipe: Recipe, say: Callable[[
 
 
 def first_model(folder: Path, recipe: Recipe) -> Path:
-    """The shipped small LLaMA and ConvNeXt with new layers between them; left as it is if it is there."""
+    """The shipped small LLaMA and ConvNeXt made one; left as it is if it is there."""
     if folder.is_dir():
         return folder
-    llama = LlamaForCausalLM.from_pretrained(checkpoint("llama"), dtype=torch.float32)
-    trunk = ConvNextModel.from_pretrained(checkpoint("convnext"), dtype=torch.float32)
     last = recipe.stages[str(len(recipe.stages))]
-    config = AgeVlmConfig(
-        text_config=llama.config, vision_config=trunk.config, slots=SLOTS, image_size=last.size
+    parts = str(checkpoint("llama")), str(checkpoint("convnext"))
+    write(
+        start(*parts, seed=recipe.seed, slots=SLOTS, image_size=last.size, fit=recipe.data.fit), str(folder)
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        model = AgeVlmForConditionalGeneration(config)
-    model.model["language"].load_state_dict(llama.model.state_dict())
-    model.model["vision"].load_state_dict(trunk.state_dict())
-    model.tie_weights()
-    with whole_folder(folder) as target:
-        model.save_pretrained(target)
-        AutoTokenizer.from_pretrained(checkpoint("llama")).save_pretrained(target)
     return folder

@@ -1,8 +1,8 @@
 """Model folders: what is loaded before a stage and written after it."""
 
 import json
-import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from maskgen.age_vlm.concat import ConcatVlmForConditionalGeneration
 from maskgen.age_vlm.configuration import AgeVlmConfig, ConcatVlmConfig
+from maskgen.age_vlm.image_processing import normalise
 from maskgen.age_vlm.modeling import AgeVlmForConditionalGeneration
+from maskgen.age_vlm.processing import AgeVlmProcessor
 from maskgen.errors import MaskgenError
 from maskgen.training.recipe import Recipe, Stage
 
@@ -74,34 +76,32 @@ def load(folder: str | Path, recipe: Recipe, stage: Stage) -> Any:
 
 def tokenizer(folder: str | Path) -> Any:
     """The folder's tokenizer."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder)
+    return _processor(folder).tokenizer
 
 
 def normaliser(folder: str | Path) -> Callable[[torch.Tensor], torch.Tensor]:
     """From uint8 (N, S, S, 3) to what the model takes, float (N, 3, S, S), with the folder's mean and
     deviation.
     """
-    mean, std = _statistics(folder)
-
-    def normalise(pixels: torch.Tensor) -> torch.Tensor:
-        where = pixels.device
-        scaled = pixels.permute(0, 3, 1, 2).float() / 255
-        return (scaled - mean.to(where)) / std.to(where)
-
-    return normalise
+    images = _processor(folder).image_processor
+    return partial(normalise, mean=images.image_mean, std=images.image_std)
 
 
 def save(model: Any, weights: dict[str, torch.Tensor], source: str | Path, target: Path) -> None:
-    """Write the model with `weights`, and beside it everything of `source` that is not the model's own."""
-    for path in Path(source).iterdir():
-        own = path.suffix == ".safetensors" or path.name.endswith(".index.json") or path.name == "config.json"
-        if path.is_file() and not own:
-            shutil.copy2(path, target / path.name)
+    """Write the model with `weights`, and the processor of `source`, set to the model's resolution."""
+    processor = _processor(source)
+    images = processor.image_processor
+    images.size, images.cells, images.fit = model.config.image_size, model.config.cells, model.config.fit
+    processor.save_pretrained(target)
     model.save_pretrained(target, state_dict=weights)
 
 
-def _statistics(folder: str | Path) -> tuple[torch.Tensor, torch.Tensor]:
-    mean, std = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
-    return torch.tensor(mean).view(1, 3, 1, 1), torch.tensor(std).view(1, 3, 1, 1)
+def _processor(folder: str | Path) -> Any:
+    """The folder's processor. MaskgenError if it has none."""
+    try:
+        return AgeVlmProcessor.from_pretrained(folder)
+    except (OSError, ValueError, TypeError) as error:
+        raise MaskgenError(
+            f"--model {folder} has no processor that can be read ({type(error).__name__}). Make the folder "
+            "with maskgen init-model."
+        ) from error

@@ -10,6 +10,7 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from maskgen.age_vlm import AgeVlmImageProcessor, AgeVlmProcessor
 from maskgen.config import Grid, Limits
 from maskgen.geometry import Frame
 from maskgen.outcome import Outcome
@@ -64,7 +65,8 @@ def model_folder(folder: Path, kind: str = "age_vlm", seed: int = 0) -> Path:
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 parameter.normal_(std=0.1)
     model.save_pretrained(folder)
-    tokens.save_pretrained(folder)
+    images = AgeVlmImageProcessor(config.image_size, config.cells, config.fit)
+    AgeVlmProcessor(images, tokens).save_pretrained(folder)
     return folder
 
 
