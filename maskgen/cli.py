@@ -75,6 +75,38 @@ def run(
 
 
 @app.command()
+def pack(
+    data: Data,
+    out: Out,
+    split: Split = "pretrain",
+    file: File = "",
+    without: Annotated[
+        list[str] | None, typer.Option(help="A finished set whose rows are left out. Repeatable.")
+    ] = None,
+    text_only: Annotated[
+        bool, typer.Option("--text-only/--no-text-only", help="Keep rows that have no image.")
+    ] = True,
+    overrides: Overrides = None,
+    address: Address = "",
+) -> None:
+    """Pack a split's rows into shards without masks, for the language-model loss. No GPU, no model.
+
+    All rows, unless --set select.count=N says otherwise. Rerun the same line after a failure.
+    """
+    from maskgen.running.run import Request, run
+    from maskgen.views.summary import close
+
+    keep = "keep" if text_only else "drop"
+    unasked = [f"proposer={{kind: none, text_only: {keep}}}", "refiner={kind: none}", "source.truth=''"]
+    everything = ["select.count=null", "select.fraction=null", f"select.without={json.dumps(without or [])}"]
+    settings = config.load("" if file else split, file, [*unasked, *everything, *(overrides or [])])
+    request = Request(settings, data, out, address)
+    summary = run(request, _say)
+    typer.echo(close(request, summary))
+    raise typer.Exit(summary.exit_code)
+
+
+@app.command()
 def plan(
     split: Split = "",
     file: File = "",

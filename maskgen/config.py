@@ -40,6 +40,7 @@ class Select(Section):
     count: Annotated[int, Field(ge=1)] | None = Field(None, description="rows that can be grounded")
     fraction: Annotated[float, Field(gt=0, le=1)] | None = Field(None, description="share of all rows")
     seed: int = Field(0, description="another seed chooses other rows")
+    without: list[str] = Field([], description="finished sets whose rows are left out")
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "Select":
@@ -77,6 +78,15 @@ class Recorded(Section):
     file: str = Field(description="COCO annotations, or {image: [{label, polygon}]}, under --data")
     match: Literal["image", "label"] = Field(
         "image", description="image: all of an image's shapes; label: those whose label the query names"
+    )
+
+
+class NoProposer(Section):
+    """Nothing is asked: the rows are packed for the language-model loss alone, without a model."""
+
+    kind: Literal["none"] = "none"
+    text_only: Literal["keep", "drop"] = Field(
+        "keep", description="rows without an image: packed with a stand-in, or left out as no_image"
     )
 
 
@@ -155,7 +165,7 @@ class Config(Section):
     source: Source
     select: Select = Select()
     text: Text
-    proposer: Annotated[Florence2 | Recorded, Field(discriminator="kind")] = Florence2()
+    proposer: Annotated[Florence2 | Recorded | NoProposer, Field(discriminator="kind")] = Florence2()
     refiner: Annotated[Sam | NoRefiner, Field(discriminator="kind")] = Sam()
     grid: Grid = Grid()
     shards: Shards = Shards()

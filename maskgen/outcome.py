@@ -14,6 +14,9 @@ class Outcome(StrEnum):
     DEGENERATE_POLYGON = "degenerate_polygon"
     TRUNCATED_ANSWER = "truncated_answer"
     OUTSIDE_CROP = "outside_crop"
+    # In the tar, with a zero mask, because no mask was asked for (`maskgen pack`).
+    NOT_GROUNDED = "not_grounded"
+    TEXT_ONLY = "text_only"
     # Not in the tar: there is nothing to train on.
     NO_IMAGE = "no_image"
     IMAGE_MISSING = "image_missing"
@@ -53,4 +56,6 @@ _IN_TAR = {
     Outcome.DEGENERATE_POLYGON,
     Outcome.TRUNCATED_ANSWER,
     Outcome.OUTSIDE_CROP,
+    Outcome.NOT_GROUNDED,
+    Outcome.TEXT_ONLY,
 }

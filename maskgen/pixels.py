@@ -58,6 +58,16 @@ _ORIENTATION = 0x0112
 _CONVERTIBLE = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"}
 
 
+def _white_pixel() -> Picture:
+    stream = BytesIO()
+    Image.new("RGB", (1, 1), "white").save(stream, "PNG")
+    return Picture(stream.getvalue(), "png", np.full((1, 1, 3), 255, np.uint8))
+
+
+STAND_IN = _white_pixel()
+"""What a row without an image has in its place, since every sample of a shard has one."""
+
+
 def decode(data: bytes, limits: Limits) -> Picture:
     """`data` as upright RGB pixels; `extension` is what the bytes are, whatever the file was called.
 

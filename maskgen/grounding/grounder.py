@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 from shapely import MultiPolygon
 
-from maskgen.config import Config, Florence2, NoRefiner, Sam
+from maskgen.config import Config, Florence2, NoProposer, NoRefiner, Recorded, Sam
 from maskgen.errors import SampleError
 from maskgen.geometry import Frame
 from maskgen.grounding import polygon
@@ -27,7 +27,7 @@ PACKAGES = ("maskgen", "numpy", "opencv-python-headless", "pillow", "shapely", "
 
 
 class Grounder:
-    """Grounds samples by a configuration, on one device.
+    """Grounds samples by a configuration, on one device; with the proposer "none" it asks for no mask.
 
     No sample can fail another: what one sample causes becomes its outcome. Only a lost device and
     MaskgenError are raised.
@@ -40,6 +40,9 @@ class Grounder:
         """
         self._config = config
         self._frame = Frame.of(config.grid)
+        self._asks = not isinstance(config.proposer, NoProposer)
+        if not self._asks:
+            return
         self._proposer = _proposer(config, data, device)
         self._refiner = _refiner(config, device)
         proposals = config.proposer.batch if isinstance(config.proposer, Florence2) else RECORDED_BATCH
@@ -51,6 +54,8 @@ class Grounder:
         """One Grounding a sample, in order; `pictures[i]` belongs to `samples[i]`. Any number of them."""
         failures: dict[int, SampleError] = {}
         everyone = range(len(samples))
+        if not self._asks:
+            return [self._packed(*pair) for pair in zip(pictures, samples, strict=True)]
         proposals = _kept(everyone, self._propose.run(pictures, samples), failures)
         regions = _kept(
             proposals,
@@ -80,8 +85,8 @@ class Grounder:
     def describe(self) -> dict[str, object]:
         """What decides the masks, as JSON values: both models' settings and the packages' versions."""
         return {
-            "proposer": self._proposer.describe(),
-            "refiner": self._refiner.describe(),
+            "proposer": self._proposer.describe() if self._asks else {"kind": "none"},
+            "refiner": self._refiner.describe() if self._asks else {"kind": "none"},
             "packages": {name: version(name) for name in PACKAGES},
         }
 
@@ -122,6 +127,10 @@ class Grounder:
         )
         return Outcome.SAM_DISAGREES, reason, mask if refiner.on_disagreement == "keep" else outline
 
+    def _packed(self, picture: Picture, sample: Sample) -> Grounding:
+        outcome = Outcome.NOT_GROUNDED if sample.image else Outcome.TEXT_ONLY
+        return self._nothing(picture, Proposal(), SampleError(outcome, "no mask was asked for"))
+
     def _nothing(self, picture: Picture, proposal: Proposal, failure: SampleError) -> Grounding:
         return Grounding(
             outcome=failure.outcome,
@@ -145,6 +154,7 @@ def _proposer(config: Config, data: str, device: str) -> Proposer:
         return Florence2Proposer(config.proposer, device)
     from maskgen.grounding.recorded import RecordedProposer
 
+    assert isinstance(config.proposer, Recorded)
     return RecordedProposer(config.proposer, data)
 
 

@@ -7,11 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import repeat
 
-from maskgen.config import Config
+from maskgen.config import Config, NoProposer
 from maskgen.errors import MaskgenError, SampleError
 from maskgen.grounding.grounder import Grounder
 from maskgen.outcome import Outcome
-from maskgen.pixels import decode
+from maskgen.pixels import STAND_IN, decode
 from maskgen.running.journal import Beacon, Journal
 from maskgen.sample import Grounding, Picture, Sample
 from maskgen.sharding import table
@@ -23,6 +23,7 @@ from maskgen.sources.plan import read_shard
 from maskgen.sources.rows import place
 from maskgen.store import Store
 
+PACKED = 64  # samples read together where no model sets a batch
 CHUNKS_AHEAD = 2
 BEACON_SECONDS = 1.0
 
@@ -143,6 +144,8 @@ class ShardWorker:
     def _chunk_size(self) -> int:
         """Samples grounded together: the larger of the two models' batches, so both run full."""
         config = self._job.config
+        if isinstance(config.proposer, NoProposer):
+            return PACKED
         return max(getattr(config.proposer, "batch", 1), getattr(config.refiner, "batch", 1))
 
     def _fetch(self, sample: Sample, task: Task) -> Picture | Record:
@@ -150,6 +153,8 @@ class ShardWorker:
         settled = _settled(sample, task)
         if settled:
             return settled
+        if not sample.image:
+            return STAND_IN  # planned without an outcome: to be packed as text
         try:
             return decode(self._images.read(sample), self._job.config.limits)
         except SampleError as error:

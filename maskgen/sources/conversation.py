@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
@@ -58,12 +58,16 @@ def rank(key: str, seed: bytes) -> bytes:
     return hashlib.blake2b(seed + key.encode(), digest_size=8).digest()
 
 
-def sample(content: bytes, key: str, text: Text) -> Sample:
+Check = Callable[[str | None, Sequence[Sequence[str]], Text], Query]
+"""Says what a row's query is, or by a SampleError why the row cannot be used: `check` or `check_packed`."""
+
+
+def sample(content: bytes, key: str, text: Text, checked: "Check | None" = None) -> Sample:
     """The planned sample of a row's canonical content, with its outcome if that is known already."""
     name, image, turns = orjson.loads(content)
     outcome, reason, query = None, "", Query("", ())
     try:
-        query = check(image, turns, text)
+        query = (checked or check)(image, turns, text)
     except SampleError as error:
         outcome, reason = error.outcome, error.reason
     return Sample(
@@ -92,6 +96,21 @@ def check(image: str | None, turns: Sequence[Sequence[str]], text: Text) -> Quer
             f"the query has {len(query.text)} characters, more than text.max_chars ({text.max_chars})",
         )
     return query
+
+
+def check_packed(
+    image: str | None, turns: Sequence[Sequence[str]], text: Text, text_only: bool = True
+) -> Query:
+    """As `check`, of a row that is packed without a mask: any that has an answer to learn.
+
+    With `text_only` a row needs no image. A query that could not be grounded is no obstacle, and left out.
+    """
+    if image or not text_only:
+        check_reference(image)
+    if not any(speaker in _ANSWERS and value.strip() for speaker, value in turns):
+        raise SampleError(Outcome.TEXT_EMPTY, "the row has no answer to learn")
+    query = make_query(turns, text)
+    return query if len(query.text) <= text.max_chars else Query("", ())
 
 
 def check_reference(image: str | None) -> None:

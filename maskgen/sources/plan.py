@@ -6,6 +6,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from maskgen.config import Config, Text
+from maskgen.config import Config, NoProposer, Text
 from maskgen.errors import MaskgenError, SampleError
 from maskgen.outcome import Outcome
 from maskgen.sample import ArchiveMember, Query, Sample, Turn
@@ -23,6 +24,7 @@ from maskgen.sources.archives import ArchiveIndex
 from maskgen.sources.images import ImageRoot
 from maskgen.sources.rows import BrokenRow, RawRow, find_files, place, read_rows
 from maskgen.sources.selection import Cut, Spill
+from maskgen.store import Store
 
 PROGRESS_ROWS = 10_000
 _EXAMPLES = 5
@@ -116,7 +118,7 @@ def estimate_bytes(config: Config, data: str, plan: Path | str | IO[bytes]) -> i
     images = ImageRoot(place(data, config.source.images), config.limits.image_bytes)
     samples = (_sample(row) for i in range(file.num_row_groups) for row in file.read_row_group(i).to_pylist())
     drawn = itertools.islice((sample for sample in samples if not sample.outcome), _MEASURED_IMAGES)
-    sizes = [images.size(sample) or 0 for sample in drawn]
+    sizes = [(images.size(sample) or 0) if sample.image else 0 for sample in drawn]
     return round(groundable * sum(sizes) / len(sizes))
 
 
@@ -128,6 +130,11 @@ class _Planner:
         self._data = data
         self._files = find_files(data, config.source.files)
         self._progress = progress or (lambda _: None)
+        self._check: conversation.Check = conversation.check
+        if isinstance(config.proposer, NoProposer):
+            keep = config.proposer.text_only == "keep"
+            self._check = partial(conversation.check_packed, text_only=keep)
+        self._without = _keys(config.select.without)
         self._read = 0
         self._broken = 0
         self._examples: list[str] = []
@@ -167,9 +174,9 @@ class _Planner:
             content = conversation.canonical(row)
             key = conversation.key(content)
             rank = conversation.rank(key, seed)
-            if rank < cut.bound:
+            if rank < cut.bound and key not in self._without:
                 spill.add(rank, key, content)
-                if cut.counts and _is_groundable(row, text):
+                if cut.counts and self._is_usable(row, text):
                     cut.offer(rank)
         if self._read == self._broken:
             why = f" The first: {self._examples[0]}." if self._examples else ""
@@ -207,7 +214,10 @@ class _Planner:
             store_schema=False,
         ) as writer:
             while chunk := list(itertools.islice(rows, self._config.shards.size)):
-                samples = [conversation.sample(content, key, self._config.text) for key, content in chunk]
+                samples = [
+                    conversation.sample(content, key, self._config.text, self._check)
+                    for key, content in chunk
+                ]
                 samples = self._find_members(samples, archives)
                 self._outcomes.update(sample.outcome.value if sample.outcome else "" for sample in samples)
                 writer.write_table(_table(samples), row_group_size=len(samples))
@@ -217,7 +227,7 @@ class _Planner:
     def _find_members(self, samples: list[Sample], archives: ArchiveIndex) -> list[Sample]:
         if archives.is_empty:
             return samples
-        references = [sample.image for sample in samples if not sample.outcome]
+        references = [sample.image for sample in samples if sample.image and not sample.outcome]
         members = archives.locate(references)
         lost = [name for name, member in zip(references, members, strict=True) if not member]
         if archives.compressed and not all(archives.exist(lost)):
@@ -225,18 +235,35 @@ class _Planner:
             archives.notes.append(f"images are missing, and {names} cannot be read at random: extract it")
             archives.compressed.clear()  # said once
         found = iter(members)
-        return [sample if sample.outcome else replace(sample, member=next(found)) for sample in samples]
+        return [
+            replace(sample, member=next(found)) if sample.image and not sample.outcome else sample
+            for sample in samples
+        ]
 
     def _below(self, name: str) -> str:
         return name.removeprefix(self._data.rstrip("/") + "/")
 
+    def _is_usable(self, row: RawRow, text: Text) -> bool:
+        try:
+            self._check(row.image, row.turns, text)
+        except SampleError:
+            return False
+        return True
 
-def _is_groundable(row: RawRow, text: Text) -> bool:
-    try:
-        conversation.check(row.image, row.turns, text)
-    except SampleError:
-        return False
-    return True
+
+def _keys(places: list[str]) -> frozenset[str]:
+    """Keys of the rows that are in the tars of these finished sets."""
+    keys: set[str] = set()
+    for url in places:
+        store = Store(url)
+        if not store.exists("index.parquet"):
+            raise MaskgenError(
+                f"{url} is no finished set: it has no index.parquet. Finish it, or leave it out."
+            )
+        with store.open("index.parquet") as stream:
+            rows = pq.read_table(stream, columns=["key", "offset"])
+        keys.update(rows.filter(pc.greater_equal(rows["offset"], 0))["key"].to_pylist())
+    return frozenset(keys)
 
 
 def _table(samples: list[Sample]) -> pa.Table:

@@ -75,6 +75,9 @@ class ShardDataset:
     def __getitem__(self, number: int) -> Example:
         sample = self._read(number)
         encoded = self._template.encode(sample.turns, sample.query.spans)
+        if sample.fields.outcome == Outcome.TEXT_ONLY:
+            texts = encoded.input_ids, encoded.labels, encoded.query_mask
+            return Example(sample.key, None, None, *texts, None, encoded.cut)
         pixels = sample.picture(self._limits).pixels
         cells = self._frame.image_cells(pixels.shape[1], pixels.shape[0])
         mask = None

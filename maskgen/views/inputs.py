@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import fsspec
 
 from maskgen import demo
-from maskgen.config import Config, Florence2, Recorded, Sam
+from maskgen.config import Config, Florence2, NoProposer, Recorded, Sam
 from maskgen.grounding import weights
 from maskgen.running.address import unreachable
 from maskgen.running.lease import is_alive, read_holder
@@ -35,6 +35,8 @@ def proposer(config: Config, data: str) -> Finding:
     chosen = config.proposer
     if isinstance(chosen, Recorded):
         return _recorded(chosen, data)
+    if isinstance(chosen, NoProposer):
+        return Finding("proposer", True, "none: no mask is asked for")
     if chosen.model == weights.DEMO:
         return Finding("proposer", True, f"the small model in {demo.checkpoint('florence2')}")
     folder = Path(chosen.model).expanduser()

@@ -11,6 +11,8 @@ MEANINGS: dict[Outcome, str] = {
     Outcome.DEGENERATE_POLYGON: "the polygons have no area inside the image; zero mask",
     Outcome.TRUNCATED_ANSWER: "the answer hit the length limit, so its polygons are not whole; zero mask",
     Outcome.OUTSIDE_CROP: "the mask lies outside what the crop keeps; zero mask",
+    Outcome.NOT_GROUNDED: "packed for the language-model loss alone; zero mask",
+    Outcome.TEXT_ONLY: "packed without an image: one pixel stands in; zero mask",
     Outcome.NO_IMAGE: "the row names no image: nothing to ground",
     Outcome.IMAGE_MISSING: "the image is not under the image root",
     Outcome.IMAGE_CORRUPT: "the image is truncated, damaged or no image",
