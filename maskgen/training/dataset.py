@@ -68,6 +68,8 @@ class ShardDataset:
         self._offsets = np.concatenate([table["offset"] for table in tables])
         self._sizes = np.concatenate([table["size"] for table in tables])
         self._sets = np.repeat(np.arange(len(tables)), [len(table["key"]) for table in tables])
+        most = int(self._shards.max(initial=0)) + 1
+        self.shards: np.ndarray = self._sets * most + self._shards
 
     def __len__(self) -> int:
         return len(self.keys)

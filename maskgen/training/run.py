@@ -141,6 +141,7 @@ def prepare(request: Request, world: World, number: int, source: str | Path) -> 
         Schedule(
             n=len(samples),
             has_mask=samples.has_mask,
+            shards=samples.shards,
             batch=recipe.batch,
             world_size=world.size,
             accumulation=each,
