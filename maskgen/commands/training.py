@@ -1,4 +1,4 @@
-"""`maskgen init-model`, `train`, `explain` and `curves`: parse, call, print."""
+"""`maskgen init-model`, `audit`, `train`, `explain` and `curves`: parse, call, print."""
 
 import json
 from pathlib import Path
@@ -77,6 +77,32 @@ def train(
     _say(f"all stages are done; the model is in {done}")
 
 
+def audit(
+    data: Annotated[list[str], typer.Option(help="A finished set of shards. Repeatable.")],
+    model: Annotated[str, typer.Option(help="The model folder whose tokenizer and resolution count.")],
+    recipe: RecipeName = "age-vlm",
+    to: Annotated[str, typer.Option("--to", "-o", help="The PNG of masks over images.")] = "audit.png",
+    read: Annotated[int, typer.Option(min=0, help="Samples to decode, drawn at random; 0: all.")] = 2000,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Look at shards as training would: masks, texts, steps. Exit code 1 if something would waste it."""
+    from maskgen.age_vlm.chat import ChatTemplate
+    from maskgen.geometry import Frame
+    from maskgen.running.progress import counting
+    from maskgen.training import models
+    from maskgen.training.audit import audit, render
+
+    settings = recipes.load(recipe, overrides)
+    config = models.read_config(model, settings)
+    template = ChatTemplate(models.tokenizer(model), settings.data.max_tokens)
+    frame = Frame(settings.data.fit, config.image_size, config.cells)
+    with counting("reading", "samples") as count:
+        found = audit(data, template, frame, settings, Path(to), read, count)
+    typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else render(found))
+    raise typer.Exit(1 if found.problems else 0)
+
+
 def explain(
     recipe: RecipeName,
     model: Annotated[str, typer.Option(help="A model folder. Default: the paper's full size.")] = "",
@@ -151,7 +177,7 @@ def _numbers(words: str) -> list[int]:
 
 def register(app: typer.Typer) -> None:
     """Hang the commands into the command line."""
-    for command in (init_model, train, explain, curves):
+    for command in (init_model, audit, train, explain, curves):
         app.command()(command)
 
 

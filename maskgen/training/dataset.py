@@ -64,6 +64,7 @@ class ShardDataset:
         tables = [_index(place) for place in self._places]
         self.keys: np.ndarray = np.concatenate([table["key"] for table in tables])
         self.has_mask: np.ndarray = np.concatenate([table["has_mask"] for table in tables])
+        self.outcomes: np.ndarray = np.concatenate([table["outcome"] for table in tables])
         self._shards = np.concatenate([table["shard"] for table in tables])
         self._offsets = np.concatenate([table["offset"] for table in tables])
         self._sizes = np.concatenate([table["size"] for table in tables])
@@ -126,7 +127,7 @@ def _index(place: str) -> dict[str, Any]:
         rows = pq.read_table(stream, columns=["shard", "key", "outcome", "offset", "size"])
     rows = rows.filter(pc.greater_equal(rows["offset"], 0))
     has_mask = pc.is_in(rows["outcome"], value_set=_values(_GROUNDED))
-    found = {name: rows[name].to_numpy() for name in ("shard", "key", "offset", "size")}
+    found = {name: rows[name].to_numpy() for name in ("shard", "key", "outcome", "offset", "size")}
     return {**found, "has_mask": has_mask.to_numpy()}
 
 
