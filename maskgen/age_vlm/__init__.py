@@ -36,4 +36,4 @@ for _config, _model in (
     AutoModelForImageTextToText.register(_config, _model, exist_ok=True)
     AutoProcessor.register(_config, AgeVlmProcessor, exist_ok=True)
     AutoTokenizer.register(_config, fast_tokenizer_class=PreTrainedTokenizerFast, exist_ok=True)
-    AutoImageProcessor.register(_config, slow_image_processor_class=AgeVlmImageProcessor, exist_ok=True)
+    AutoImageProcessor.register(_config, AgeVlmImageProcessor, AgeVlmImageProcessor, exist_ok=True)
