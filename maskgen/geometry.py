@@ -1,5 +1,6 @@
 """The trainer's frame: one placement for the image and its mask, and the mask's share of each cell."""
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -126,9 +127,9 @@ class Frame:
         return ((510 * areas + cell) // (2 * cell)).astype(np.uint8)
 
 
-def binarise(grid: np.ndarray) -> np.ndarray:
-    """M' (Section 3.2.2), bool: the cells at least half covered; of a mask too thin for that, the best."""
-    on = grid >= HALF
+def binarise(grid: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """M' (Section 3.2.2), bool: the cells covered by `threshold` or more; of a thinner mask, the best."""
+    on = grid >= math.ceil(255 * threshold)
     if grid.any() and not on.any():
         on.flat[grid.argmax()] = True
     return on

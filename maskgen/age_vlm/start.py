@@ -91,8 +91,12 @@ def write(started: Started, out: str) -> list[str]:
     parameters = dict(started.model.named_parameters())
     lines = [f"wrote {out}: {sum(p.numel() for p in parameters.values()) / 1e6:,.1f} M parameters"]
     made = sum(parameters[name].numel() for name in started.new) / 1e6
-    lines.append(f"made anew: {len(started.new)} tensors, {made:,.1f} M (adapter, cross-attention)")
-    for label, names in (("missing in the source", started.missing), ("not used", started.unexpected)):
+    lines.append(f"of them {made:,.1f} M are new")
+    for label, names in (
+        ("missing in the source, and new", started.missing),
+        ("in the source, and not used", started.unexpected),
+        ("new", started.new),
+    ):
         lines.append(f"{label}: {len(names)}")
         lines += [f"  {name}" for name in names]
     return lines

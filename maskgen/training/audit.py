@@ -77,7 +77,7 @@ def audit(
 
     `read`: how many samples to decode, 0 for all. MaskgenError if a set is unfinished or a tar is damaged.
     """
-    dataset = ShardDataset(places, template, frame)
+    dataset = ShardDataset(places, template, frame, threshold=recipe.data.threshold)
     steps, bare = _steps(dataset, recipe)
     keys, counts = np.unique(dataset.keys.astype(str), return_counts=True)
     found = _Reading()

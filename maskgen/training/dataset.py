@@ -54,12 +54,14 @@ class ShardDataset:
         frame: Frame,
         guided: bool = True,
         limits: Limits | None = None,
+        threshold: float = 0.5,
     ):
-        """`guided`: whether masks are wanted."""
+        """`guided`: whether masks are wanted. `threshold`: see `geometry.binarise`."""
         self._places = list(places)
         self._template = template
         self._frame = frame
         self._guided = guided
+        self._threshold = threshold
         self._limits = limits or Limits()
         tables = [_index(place) for place in self._places]
         self.keys: np.ndarray = np.concatenate([table["key"] for table in tables])
@@ -85,7 +87,7 @@ class ShardDataset:
         cells = self._frame.image_cells(pixels.shape[1], pixels.shape[0])
         mask = None
         if self._guided and self.has_mask[number]:
-            mask = binarise(self._frame.grid(sample.mask_pixels())).ravel()
+            mask = binarise(self._frame.grid(sample.mask_pixels()), self._threshold).ravel()
         return Example(
             sample.key,
             self._frame.image(pixels),

@@ -51,7 +51,7 @@ def look_at(model: Path, recipe: Recipe, place: str) -> Looking:
     bare = models.load(model, recipe, stage).eval()
     template = ChatTemplate(models.tokenizer(model), recipe.data.max_tokens)
     frame = Frame(recipe.data.fit, stage.size, bare.config.cells)
-    samples = ShardDataset([place], template, frame, guided=True)
+    samples = ShardDataset([place], template, frame, threshold=recipe.data.threshold)
     normalise = models.normaliser(model)
     masses, areas, maps, lm, tokens = [], [], {}, 0.0, 0
     for first in range(0, len(samples), _ROWS):

@@ -62,6 +62,9 @@ class Data(Section):
         "stratified", description="stratified: every step gets its share of the samples with a mask"
     )
     fit: Literal["squash", "pad", "crop"] = Field("squash", description="how an image fills the square")
+    threshold: Annotated[Number, Field(gt=0, le=1)] = Field(
+        0.5, description="share of a cell under the mask from which M' has it; the best cell is always on"
+    )
     max_tokens: int = Field(2048, ge=16, description="longer texts are cut at the end, and counted")
     expected_tokens: int = Field(256, ge=1, description="text tokens a sample, for maskgen explain alone")
     expected: dict[SetName, int] = Field(

@@ -250,7 +250,9 @@ def _samples(
     template = ChatTemplate(models.tokenizer(source), recipe.data.max_tokens)
     config = models.read_config(source, recipe)
     frame = Frame(recipe.data.fit, stage.size, cells(stage, config))
-    return ShardDataset(request.data[name], template, frame, "guidance" in stage.losses), template
+    guided = "guidance" in stage.losses
+    places, threshold = request.data[name], recipe.data.threshold
+    return ShardDataset(places, template, frame, guided, threshold=threshold), template
 
 
 def _steps_before(out: Path, number: int) -> int:

@@ -130,7 +130,8 @@ def parts(tmp_path_factory):
 def test_a_started_model_loads_and_is_the_llama_without_an_image(parts, tmp_path, architecture):
     options: dict[str, Any] = {"slots": [1, 4]} if architecture == "age_vlm" else {}
     lines = write(start(parts[0], parts[1], architecture, image_size=64, **options), str(tmp_path / "model"))
-    assert "missing in the source: 0" in lines and "not used: 0" in lines
+    assert "missing in the source, and new: 0" in lines and "in the source, and not used: 0" in lines
+    assert "  model.adapter.linear_1.weight" in lines
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "model").eval()
     processor = AutoProcessor.from_pretrained(tmp_path / "model")
     assert (processor.image_processor.size, processor.image_processor.cells) == (64, 2)

@@ -88,6 +88,8 @@ def test_grounded_samples_are_what_the_shard_holds(tmp_path, template):
                 token for token, query in zip(example.input_ids, example.query_mask, strict=True) if query
             ]
             assert template.tokenizer.decode(spoken).strip() == sample.query.text
+    low = ShardDataset([place], template, FRAME, threshold=0.01)[0].mask
+    assert low is not None and np.array_equal(low, stored[0].grid.ravel() >= 3)
     finer = ShardDataset([place], template, Frame("pad", 64, 8))[0]
     expected = binarise(Frame("pad", 64, 8).grid(stored[0].mask_pixels()))
     assert finer.mask is not None and finer.pixels is not None

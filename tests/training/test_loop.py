@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from small_runs import model_folder, shards, small
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from maskgen.age_vlm.guidance import guidance
 from maskgen.errors import MaskgenError
@@ -18,6 +20,7 @@ from maskgen.training.feed import Feed
 from maskgen.training.losses import language_sum
 from maskgen.training.metrics import read_lines
 from maskgen.training.optimiser import factor
+from maskgen.training.recipe import SetName
 from maskgen.training.run import Request, prepare, train
 from maskgen.training.world import World
 
@@ -172,6 +175,22 @@ def test_decay_and_rates_by_parameter(world, tmp_path):
     starts = ("model.vision.encoder.stages.3.", "model.adapter.", "model.cross.")
     assert trained == {name for name in names.values() if name.startswith(starts)}
     assert isinstance(leg.optimiser, torch.optim.AdamW) and leg.optimiser.defaults["betas"] == (0.9, 0.95)
+
+
+@pytest.mark.parametrize("name", ["age-vlm", "age-vlm-lm", "ca-baseline", "concat"])
+def test_every_shipped_recipe_trains_and_its_model_answers(world, tmp_path, name):
+    chosen = small(name=name)
+    start = model_folder(tmp_path / "start", chosen.architecture)
+    data: dict[SetName, list[str]] = {"pretrain": [world[1]], "finetune": [world[1]]}
+    done = train(Request(chosen, str(start), data, str(tmp_path / "run")), ALONE, lambda _: None)
+    lines = read_lines(tmp_path / "run" / "metrics.jsonl")
+    guided = {line["stage"] for line in lines if line["guidance"] is not None}
+    assert guided == {"age-vlm": {3}, "age-vlm-lm": {3, 4}, "ca-baseline": set(), "concat": set()}[name]
+    model = AutoModelForImageTextToText.from_pretrained(done)
+    processor = AutoProcessor.from_pretrained(done)
+    picture = Image.new("RGB", (40, 30), "red")
+    inputs = processor(images=picture, text="<s>User: where is thing 3\nAssistant:")
+    assert model.generate(**inputs, max_new_tokens=3).shape[1] > inputs["input_ids"].shape[1]
 
 
 def test_a_run_trains_what_its_stages_say_and_nothing_else(world, tmp_path):
