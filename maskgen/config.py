@@ -67,8 +67,17 @@ class Florence2(Section):
     revision: str = Field("main", description="branch, tag or commit on the hub")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="of the weights")
     batch: int = Field(16, ge=1, description="images a forward pass; halved when memory runs out")
+    engine: Literal["fast", "reference"] = Field(
+        "fast", description="fast: answers are written side by side; reference: transformers' own generate"
+    )
+    slots: int = Field(32, ge=1, description="fast: answers written at a time")
     num_beams: int | None = Field(None, ge=1, description="null: the checkpoint's own setting")
     max_new_tokens: int | None = Field(None, ge=1, description="null: the checkpoint's own setting")
+
+    @property
+    def together(self) -> int:
+        """Samples that the proposer is given at once: enough to keep every slot busy most of the time."""
+        return max(self.batch, 3 * self.slots) if self.engine == "fast" else self.batch
 
 
 class Recorded(Section):

@@ -12,6 +12,8 @@ from transformers.utils import logging
 from maskgen.config import Florence2
 from maskgen.errors import MaskgenError
 from maskgen.grounding import weights
+from maskgen.grounding.engine.rules import Rules
+from maskgen.grounding.engine.writer import Writer
 from maskgen.sample import Picture, Proposal, Sample
 
 TASK = "<REFERRING_EXPRESSION_SEGMENTATION>"
@@ -50,6 +52,7 @@ class Florence2Proposer:
         generation.max_new_tokens = min(config.max_new_tokens or _own_length(generation), self._positions)
         generation.max_length = None
         self._generation = generation
+        self._writer = self._fast() if config.engine == "fast" else None
 
     def propose(self, pictures: list[Picture], samples: list[Sample]) -> list[Proposal]:
         """One Proposal a sample, with all polygons of its answer. See `Proposer.propose`.
@@ -79,6 +82,7 @@ class Florence2Proposer:
             "model": self._config.model,
             "commit": getattr(self._model.config, "_commit_hash", None) or "",
             "task": TASK,
+            "engine": self._config.engine,
             "dtype": self._config.dtype,
             "num_beams": generation.num_beams,
             "max_new_tokens": generation.max_new_tokens,
@@ -109,16 +113,44 @@ class Florence2Proposer:
         tokenizer = self._processor.tokenizer
         return tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
 
-    @torch.inference_mode()
+    def _fast(self) -> Writer:
+        try:
+            rules = Rules.of(self._generation)
+        except ValueError as error:
+            raise MaskgenError(
+                f"proposer.model: {self._config.model} generates with {error}, which the fast engine does "
+                "not know. Use --set proposer.engine=reference."
+            ) from error
+        return Writer(self._model, rules, self._config.slots, self._config.batch)
+
     def _generate(self, pictures: list[Picture], prompts: list[list[int]]) -> list[Answer]:
-        texts = self._processor.tokenizer.pad(
-            {"input_ids": prompts}, padding_side="right", return_tensors="pt"
-        )
-        pixels = self._processor.image_processor(
+        if self._writer is None:
+            return self._generate_by_reference(pictures, prompts)
+        # A row's picture is often another row's too: it is looked at once.
+        numbers = {_identity(picture): place for place, picture in reversed(list(enumerate(pictures)))}
+        first = sorted(numbers.values())
+        pixels = self._pixels([pictures[place] for place in first])
+        order = {place: number for number, place in enumerate(first)}
+        images = [order[numbers[_identity(picture)]] for picture in pictures]
+        rows = self._writer.write(list(pixels), list(zip(images, prompts, strict=True)))
+        return [self._answer(row) for row in rows]
+
+    def _pixels(self, pictures: list[Picture]) -> torch.Tensor:
+        """The processor's pixel values, made where the model is."""
+        pixels: torch.Tensor = self._processor.image_processor(
             [picture.pixels for picture in pictures],
             input_data_format="channels_last",  # or a picture three pixels high would be taken for planes
             return_tensors="pt",
+            device=self._device,
         )["pixel_values"]
+        return pixels
+
+    @torch.inference_mode()
+    def _generate_by_reference(self, pictures: list[Picture], prompts: list[list[int]]) -> list[Answer]:
+        texts = self._processor.tokenizer.pad(
+            {"input_ids": prompts}, padding_side="right", return_tensors="pt"
+        )
+        pixels = self._pixels(pictures)
         rows = self._model.generate(
             input_ids=texts["input_ids"].to(self._device),
             attention_mask=texts["attention_mask"].to(self._device),
@@ -150,6 +182,11 @@ class Florence2Proposer:
             for places in instance
             if places
         ]
+
+
+def _identity(picture: Picture) -> object:
+    """Equal for pictures of the same bytes."""
+    return picture.data or id(picture)
 
 
 def _load(config: Florence2) -> tuple[Any, Any]:

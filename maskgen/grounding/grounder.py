@@ -45,7 +45,7 @@ class Grounder:
             return
         self._proposer = _proposer(config, data, device)
         self._refiner = _refiner(config, device)
-        proposals = config.proposer.batch if isinstance(config.proposer, Florence2) else RECORDED_BATCH
+        proposals = config.proposer.together if isinstance(config.proposer, Florence2) else RECORDED_BATCH
         refinements = config.refiner.batch if isinstance(config.refiner, Sam) else RECORDED_BATCH
         self._propose = Batches(self._proposer.propose, proposals)
         self._refine = Batches(self._refiner.refine, refinements)

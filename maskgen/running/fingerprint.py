@@ -14,7 +14,7 @@ _PACKAGES = ("maskgen", "torch", "transformers", "segment-anything", "numpy", "p
 # These may differ between a run and its resume: speed, and where the weights lie. What they are is compared.
 _FREE = {
     "resources": True,
-    "proposer": {"batch", "model", "revision"},
+    "proposer": {"batch", "slots", "model", "revision"},
     "refiner": {"batch", "checkpoint"},
 }
 

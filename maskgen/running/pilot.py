@@ -39,7 +39,7 @@ def fly(config: Config, data: str, rows: int, say: Callable[[str], None]) -> Pil
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    warm_up = max(getattr(config.proposer, "batch", 1), getattr(config.refiner, "batch", 1))
+    warm_up = max(getattr(config.proposer, "together", 1), getattr(config.refiner, "batch", 1))
     # Shard 0 warms up (kernels, caches, disks); the rest is measured.
     small = config.model_copy(
         update={

@@ -146,7 +146,7 @@ class ShardWorker:
         config = self._job.config
         if isinstance(config.proposer, NoProposer):
             return PACKED
-        return max(getattr(config.proposer, "batch", 1), getattr(config.refiner, "batch", 1))
+        return max(getattr(config.proposer, "together", 1), getattr(config.refiner, "batch", 1))
 
     def _fetch(self, sample: Sample, task: Task) -> Picture | Record:
         """The sample's picture, or the record that says why there is none."""

@@ -142,6 +142,7 @@ def test_checkpoint_settings_and_overrides(tmp_path):
         "model": "",
         "commit": "",
         "task": TASK,
+        "engine": "fast",
         "dtype": "float32",
         "num_beams": 2,
         "max_new_tokens": 11,

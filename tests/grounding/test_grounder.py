@@ -243,21 +243,22 @@ def test_a_lost_device_ends_the_process(make):
         ground(make(), [Proposal([SQUARE]), RuntimeError("CUDA error: device-side assert triggered")])
 
 
-def test_memory_that_runs_out_halves_the_models_batch(make, monkeypatch):
+@pytest.mark.parametrize("engine", ["fast", "reference"])
+def test_memory_that_runs_out_halves_the_models_batch(make, monkeypatch, engine):
     whole = make()
     images, rows = pictures(6), samples(6)
     expected = whole.ground(images, rows)
-    halved = make(proposer={"batch": 8}, batch=4)
-    model, encoder = halved._proposer._model, halved._refiner._sam.image_encoder
+    halved = make(proposer={"batch": 8, "slots": 2, "engine": engine}, batch=4)
+    proposer, encoder = halved._proposer, halved._refiner._sam.image_encoder
     sizes = []
 
-    def generate(generate=model.generate, **inputs):
-        sizes.append(len(inputs["input_ids"]))
+    def write(pictures, prompts, write=proposer._generate):
+        sizes.append(len(prompts))
         if sizes[-1] > 2:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-        return generate(**inputs)
+        return write(pictures, prompts)
 
-    monkeypatch.setattr(model, "generate", generate)
+    monkeypatch.setattr(proposer, "_generate", write)
     results = halved.ground(images, rows)
     assert sizes == [6, 3, 2, 1, 2, 1] and halved._propose.size == 2
     for mine, theirs in zip(results, expected, strict=True):
