@@ -109,6 +109,10 @@ class Sam(Section):
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the image encoder")
     batch: int = Field(4, ge=1, description="images an encoder pass; halved when memory runs out")
+    engine: Literal["fast", "reference"] = Field(
+        "fast",
+        description="fast: fused attention, prompts of many images at once; reference: the package's own",
+    )
     prompt: Literal["box", "box+points", "box+points+prior"] = Field(
         "box", description="what of the polygon SAM is shown"
     )

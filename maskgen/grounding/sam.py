@@ -15,6 +15,7 @@ from maskgen import config
 from maskgen.demo import sam as small
 from maskgen.errors import MaskgenError, SampleError
 from maskgen.grounding import polygon, weights
+from maskgen.grounding.engine import sam as engine
 from maskgen.grounding.interface import Refinement
 from maskgen.outcome import Outcome
 from maskgen.sample import Picture
@@ -42,6 +43,9 @@ class SamRefiner:
         self._dtype = getattr(torch, config.dtype)
         self._sam = _load(config).to(device)
         self._sam.image_encoder.to(self._dtype)
+        # Folded positions make the fused attention of a GPU possible; on a CPU they only make heads wider.
+        folds = config.engine == "fast" and torch.device(device).type != "cpu"
+        self._encoder = engine.ImageEncoder(self._sam.image_encoder) if folds else self._sam.image_encoder
         self._resize = ResizeLongestSide(self._sam.image_encoder.img_size)
 
     @torch.inference_mode()
@@ -51,9 +55,12 @@ class SamRefiner:
             return []
         resized = [self._resized(picture) for picture in pictures]
         embeddings = self._encode(resized)
+        parts = [_parts(region) for region in regions]
+        found = self._together if self._config.engine == "fast" else self._reference
+        decoded = found(embeddings, resized, pictures, parts)
         return [
-            self._decode(embedding[None], image.shape[:2], picture, region)
-            for embedding, image, picture, region in zip(embeddings, resized, pictures, regions, strict=True)
+            self._refinement(*each, image.shape[:2], picture, region)
+            for each, image, picture, region in zip(decoded, resized, pictures, regions, strict=True)
         ]
 
     def describe(self) -> dict[str, object]:
@@ -61,6 +68,7 @@ class SamRefiner:
         return {
             "kind": self._config.kind,
             "model": self._config.model,
+            "engine": self._config.engine,
             "dtype": self._config.dtype,
             "prompt": self._config.prompt,
             "points": self._config.points if self._config.prompt != "box" else 0,
@@ -81,28 +89,75 @@ class SamRefiner:
         """Resized images to float32 (B, channels, cells, cells)."""
         planes = [torch.from_numpy(image).to(self._sam.device).permute(2, 0, 1) for image in resized]
         batch = torch.stack([self._sam.preprocess(image) for image in planes])
-        return self._sam.image_encoder(batch.to(self._dtype)).float()
+        encoded: torch.Tensor = self._encoder(batch.to(self._dtype)).float()
+        return encoded
 
-    def _decode(
-        self, embedding: torch.Tensor, resized: tuple[int, ...], picture: Picture, region: MultiPolygon
-    ) -> Refinement:
-        """Each part of the region is a prompt of its own, and the mask is what they find together: one box
-        around two apples would ask for what lies between them."""
-        parts = _parts(region)
+    def _reference(
+        self,
+        embeddings: torch.Tensor,
+        resized: list[np.ndarray],
+        pictures: list[Picture],
+        parts: list[list[Polygon]],
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Masks and IoUs of each image's parts by the package's decoder, image by image.
+
+        Each part of a region is a prompt of its own, and the mask is what they find together: one box around
+        two apples would ask for what lies between them.
+        """
+        decoded = []
+        for embedding, image, picture, own in zip(embeddings, resized, pictures, parts, strict=True):
+            sparse, dense = self._prompts(image, picture, own)
+            decoded.append(
+                self._sam.mask_decoder(
+                    image_embeddings=embedding[None],
+                    image_pe=self._sam.prompt_encoder.get_dense_pe(),
+                    sparse_prompt_embeddings=sparse,
+                    dense_prompt_embeddings=dense,
+                    multimask_output=True,
+                )
+            )
+        return decoded
+
+    def _together(
+        self,
+        embeddings: torch.Tensor,
+        resized: list[np.ndarray],
+        pictures: list[Picture],
+        parts: list[list[Polygon]],
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """As `_reference`, with the prompts of all images in one pass."""
+        prompts = [self._prompts(*each) for each in zip(resized, pictures, parts, strict=True)]
+        counts = [len(own) for own in parts]
+        owners = torch.arange(len(parts), device=embeddings.device).repeat_interleave(
+            torch.tensor(counts, device=embeddings.device)
+        )
+        sparse, dense = (torch.cat(each) for each in zip(*prompts, strict=True))
+        places = self._sam.prompt_encoder.get_dense_pe()
+        masks, ious = engine.decode(self._sam.mask_decoder, embeddings, owners, places, sparse, dense)
+        return list(zip(masks.split(counts), ious.split(counts), strict=True))
+
+    def _prompts(
+        self, resized: np.ndarray, picture: Picture, parts: list[Polygon]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The prompt encoder's sparse and dense embeddings, a row a part."""
         sparse, dense = self._sam.prompt_encoder(
             points=self._points(picture, parts),
             boxes=self._boxes(picture, parts),
-            masks=self._prior(resized, picture, parts),
+            masks=self._prior(resized.shape[:2], picture, parts),
         )
-        masks, ious = self._sam.mask_decoder(
-            image_embeddings=embedding,
-            image_pe=self._sam.prompt_encoder.get_dense_pe(),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=True,
-        )
+        return sparse, dense
+
+    def _refinement(
+        self,
+        masks: torch.Tensor,
+        ious: torch.Tensor,
+        resized: tuple[int, ...],
+        picture: Picture,
+        region: MultiPolygon,
+    ) -> Refinement:
+        """The likeliest mask of each part, at the picture's size, united."""
         best = ious.argmax(dim=1)
-        chosen = torch.arange(len(parts), device=best.device)
+        chosen = torch.arange(len(best), device=best.device)
         logits = self._sam.postprocess_masks(
             masks[chosen, best][:, None], resized, (picture.height, picture.width)
         )[:, 0]

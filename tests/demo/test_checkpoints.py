@@ -65,6 +65,24 @@ def test_text_to_mask(world):
     assert np.mean(refused) > 0.85
 
 
+def test_the_engines_ground_every_scene_alike(world):
+    scenes, asked, pictures = world
+    samples = [
+        Sample(str(scene.seed), str(scene.seed), "", (), Query(query.text, ()))
+        for scene, query in zip(scenes, asked, strict=True)
+    ]
+    fast, plain = (
+        Grounder(
+            config.load("demo", overrides=[f"proposer.engine={name}", f"refiner.engine={name}"]), "", "cpu"
+        )
+        for name in ("fast", "reference")
+    )
+    for ours, theirs in zip(fast.ground(pictures, samples), plain.ground(pictures, samples), strict=True):
+        assert ours.outcome is theirs.outcome and ours.tokens == theirs.tokens
+        assert all(map(np.array_equal, ours.polygons, theirs.polygons))
+        assert np.array_equal(ours.mask, theirs.mask) and np.array_equal(ours.grid, theirs.grid)
+
+
 def test_the_convnext_and_the_llama_know_their_world():
     figures = evidence.measure(checkpoint("convnext"), checkpoint("llama"), scenes=200)
     assert figures["retrieval"]["text_to_image_r5"] > 0.7  # chance is 0.05

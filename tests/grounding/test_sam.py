@@ -165,6 +165,7 @@ def test_describe_names_the_policy(refiner):
     assert refiner(prompt="box+points", points=5).describe() == {
         "kind": "sam",
         "model": "demo",
+        "engine": "fast",
         "dtype": "float32",
         "prompt": "box+points",
         "points": 5,
