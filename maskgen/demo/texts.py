@@ -89,7 +89,7 @@ def vocabulary() -> Iterator[str]:
 def _refer(scene: Scene, rng: np.random.Generator) -> Query:
     """ "Where is the small red star?": the shortest phrases and longer ones, of one thing."""
     target = int(rng.integers(len(scene.things)))
-    phrase = _pick(rng, _names(scene, target))
+    phrase = _pick(rng, names(scene, target))
     if phrase is None:
         phrase, target = _any_name(scene, rng)
     if phrase is None:
@@ -101,34 +101,33 @@ def _relation(scene: Scene, rng: np.random.Generator) -> Query | None:
     """ "the star left of the blue square", where neither half alone need be enough for the whole."""
     found = []
     for anchor, other in enumerate(scene.things):
-        names = _names(scene, anchor)
-        if not names:
+        anchors = names(scene, anchor)
+        if not anchors:
             continue
         for relation in RELATIONS:
             for phrase in {p for thing in scene.things for p in _phrases(thing)}:
-                fitting = [i for i, t in enumerate(scene.things) if i != anchor and phrase.fits(t)]
-                there = [i for i in fitting if related(scene, scene.things[i], relation, other)]
+                alike = [i for i, t in enumerate(scene.things) if i != anchor and phrase.fits(t)]
+                there = [i for i in alike if related(scene, scene.things[i], relation, other)]
                 opposite = RELATIONS[RELATIONS.index(relation) ^ 1]
                 apart = all(
-                    related(scene, scene.things[i], opposite, other) for i in fitting if i not in there
+                    related(scene, scene.things[i], opposite, other) for i in alike if i not in there
                 )
                 if len(there) == 1 and apart:
-                    found.append((phrase, relation, names, there[0], len(fitting) > 1))
+                    found.append((phrase, relation, anchors, there[0], len(alike) > 1))
     needed = [entry for entry in found if entry[4]]
     pool = needed if needed and rng.random() < 0.8 else found
     if not pool:
         return None
-    phrase, relation, names, target, _ = sorted(pool, key=str)[rng.integers(len(pool))]
-    anchor_name = _pick(rng, names)
+    phrase, relation, anchors, target, _ = sorted(pool, key=str)[rng.integers(len(pool))]
+    anchor_name = _pick(rng, anchors)
     return _reference(scene, rng, "relation", f"{phrase} {relation} the {anchor_name}", target)
 
 
-def _attribute(scene: Scene, rng: np.random.Generator) -> Query | None:
+def attribute(scene: Scene, rng: np.random.Generator) -> Query | None:
     """ "What colour is the large star?": a question about the one thing it describes."""
     asked = str(rng.choice(["colour", "shape", "size"]))
     target = int(rng.integers(len(scene.things)))
-    names = [p for p in _names(scene, target) if not getattr(p, asked)]
-    phrase = _pick(rng, names)
+    phrase = _pick(rng, [p for p in names(scene, target) if not getattr(p, asked)])
     if phrase is None:
         return None
     text = {
@@ -139,10 +138,10 @@ def _attribute(scene: Scene, rng: np.random.Generator) -> Query | None:
     return Query("attribute", text, getattr(scene.things[target], asked).capitalize(), (target,))
 
 
-def _count(scene: Scene, rng: np.random.Generator) -> Query | None:
+def count(scene: Scene, rng: np.random.Generator) -> Query | None:
     """ "How many red stars are there?": one to three things."""
     phrases = {p for thing in scene.things for p in _phrases(thing) if not p.size}
-    sets = [(p, _fitting(scene, p)) for p in sorted(phrases, key=str)]
+    sets = [(p, fitting(scene, p)) for p in sorted(phrases, key=str)]
     several = [(p, fit) for p, fit in sets if 2 <= len(fit) <= 3]
     pool = several if several and rng.random() < 0.75 else [(p, fit) for p, fit in sets if len(fit) <= 3]
     if not pool:
@@ -170,7 +169,7 @@ def _nothing(scene: Scene, rng: np.random.Generator) -> Query:
         if rng.random() < 0.5:
             words["size"] = ""
         phrase = Phrase(**words)
-        if not _fitting(scene, phrase):
+        if not fitting(scene, phrase):
             break
     if rng.random() < 0.5:
         return Query("nothing", f"Is there a {phrase}?", "No", ())
@@ -181,8 +180,8 @@ def _nothing(scene: Scene, rng: np.random.Generator) -> Query:
 _ASK = {
     "refer": _refer,
     "relation": _relation,
-    "attribute": _attribute,
-    "count": _count,
+    "attribute": attribute,
+    "count": count,
     "presence": _presence,
     "nothing": _nothing,
 }
@@ -210,15 +209,16 @@ def _full(thing: Thing) -> Phrase:
     return Phrase(thing.size, thing.colour, thing.shape)
 
 
-def _fitting(scene: Scene, phrase: Phrase) -> tuple[int, ...]:
+def fitting(scene: Scene, phrase: Phrase) -> tuple[int, ...]:
+    """The indices of everything that the phrase describes."""
     return tuple(index for index, thing in enumerate(scene.things) if phrase.fits(thing))
 
 
 def _only(scene: Scene, phrase: Phrase, target: int) -> bool:
-    return _fitting(scene, phrase) == (target,)
+    return fitting(scene, phrase) == (target,)
 
 
-def _names(scene: Scene, target: int) -> list[Phrase]:
+def names(scene: Scene, target: int) -> list[Phrase]:
     """The phrases that name this thing and no other."""
     return [phrase for phrase in _phrases(scene.things[target]) if _only(scene, phrase, target)]
 
@@ -226,7 +226,7 @@ def _names(scene: Scene, target: int) -> list[Phrase]:
 def _any_name(scene: Scene, rng: np.random.Generator) -> tuple[Phrase | None, int]:
     """A name of some thing, and its index; no name if every thing has a twin."""
     for target in rng.permutation(len(scene.things)):
-        phrase = _pick(rng, _names(scene, int(target)))
+        phrase = _pick(rng, names(scene, int(target)))
         if phrase is not None:
             return phrase, int(target)
     return None, 0
