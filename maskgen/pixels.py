@@ -95,7 +95,7 @@ def decode(data: bytes, limits: Limits) -> Picture:
         image = reader(BytesIO(data))
         _check_size(image, limits)
         image.load()
-        pixels = _rgb(_upright(image))
+        pixels = upright_rgb(image)
     except SampleError:
         raise
     except Image.DecompressionBombError as error:
@@ -105,6 +105,14 @@ def decode(data: bytes, limits: Limits) -> Picture:
     except Exception as error:  # Pillow's plugins raise anything at all on damaged bytes
         raise SampleError(Outcome.IMAGE_CORRUPT, f"the {extension} data is truncated or damaged") from error
     return Picture(data, extension, pixels)
+
+
+def upright_rgb(image: Image.Image) -> np.ndarray:
+    """uint8 (height, width, 3) of an open image, turned, laid over white and converted as `decode` says.
+
+    SampleError `image_unsupported` for a colour space of another kind.
+    """
+    return _rgb(_upright(image))
 
 
 def _recognise(data: bytes) -> tuple[str, Callable[[BytesIO], Image.Image]]:

@@ -10,6 +10,7 @@ from transformers.image_processing_base import BatchFeature, ImageProcessingMixi
 from transformers.image_processing_utils import BaseImageProcessor
 
 from maskgen.geometry import HALF, Frame
+from maskgen.pixels import upright_rgb
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """CLIP's."""
@@ -43,7 +44,7 @@ class AgeVlmImageProcessor(BaseImageProcessor):
 
     def __call__(self, images: Any, return_tensors: str | None = "pt", **_: Any) -> BatchFeature:
         """One image or a list, PIL or uint8 (height, width, 3), to `pixel_values`, float32 (N, 3, size,
-        size).
+        size). PIL images become pixels by the rules of `maskgen.pixels`, as in training.
 
         With `fit` "pad" also `image_cells`, bool (N, cells^2): the cells at least half of which is image.
         """
@@ -67,7 +68,7 @@ def normalise(pixels: torch.Tensor, mean: Sequence[float] = MEAN, std: Sequence[
 
 def _rgb(image: Any) -> np.ndarray:
     if isinstance(image, Image.Image):
-        return np.array(image.convert("RGB"))
+        return upright_rgb(image)
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ValueError(f"an image is {pixels.dtype} {pixels.shape}: give a PIL image or uint8 (h, w, 3)")

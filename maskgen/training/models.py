@@ -12,8 +12,8 @@ from transformers.utils.logging import disable_progress_bar
 from maskgen.age_vlm.concat import ConcatVlmForConditionalGeneration
 from maskgen.age_vlm.configuration import AgeVlmConfig, ConcatVlmConfig
 from maskgen.age_vlm.image_processing import normalise
+from maskgen.age_vlm.loading import processor
 from maskgen.age_vlm.modeling import AgeVlmForConditionalGeneration
-from maskgen.age_vlm.processing import AgeVlmProcessor
 from maskgen.errors import MaskgenError
 from maskgen.training.recipe import Recipe, Stage
 
@@ -76,32 +76,21 @@ def load(folder: str | Path, recipe: Recipe, stage: Stage) -> Any:
 
 def tokenizer(folder: str | Path) -> Any:
     """The folder's tokenizer."""
-    return _processor(folder).tokenizer
+    return processor(folder).tokenizer
 
 
 def normaliser(folder: str | Path) -> Callable[[torch.Tensor], torch.Tensor]:
     """From uint8 (N, S, S, 3) to what the model takes, float (N, 3, S, S), with the folder's mean and
     deviation.
     """
-    images = _processor(folder).image_processor
+    images = processor(folder).image_processor
     return partial(normalise, mean=images.image_mean, std=images.image_std)
 
 
 def save(model: Any, weights: dict[str, torch.Tensor], source: str | Path, target: Path) -> None:
     """Write the model with `weights`, and the processor of `source`, set to the model's resolution."""
-    processor = _processor(source)
-    images = processor.image_processor
+    made = processor(source)
+    images = made.image_processor
     images.size, images.cells, images.fit = model.config.image_size, model.config.cells, model.config.fit
-    processor.save_pretrained(target)
+    made.save_pretrained(target)
     model.save_pretrained(target, state_dict=weights)
-
-
-def _processor(folder: str | Path) -> Any:
-    """The folder's processor. MaskgenError if it has none."""
-    try:
-        return AgeVlmProcessor.from_pretrained(folder)
-    except (OSError, ValueError, TypeError) as error:
-        raise MaskgenError(
-            f"--model {folder} has no processor that can be read ({type(error).__name__}). Make the folder "
-            "with maskgen init-model."
-        ) from error

@@ -84,3 +84,10 @@ def test_prompts_without_an_image(tokenizer):
     assert found["attention_mask"][0, 0] == 0 and found["attention_mask"][:, -1].all()
     with pytest.raises(ValueError, match="1 images for 2 prompts"):
         processor(images=[picture(9, 9)], text=["<s>a", "<s>b"])
+
+
+def test_transparency_is_laid_over_white_as_in_training():
+    clear = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    white = Image.new("RGB", (64, 64), "white")
+    images = AgeVlmImageProcessor(64, 4)([clear, white])["pixel_values"]
+    assert torch.equal(images[0], images[1])

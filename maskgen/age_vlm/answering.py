@@ -1,0 +1,119 @@
+"""Questions to answers, a batch at a time, with a trained model of either architecture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import StoppingCriteria
+
+from maskgen.age_vlm.chat import ChatTemplate
+from maskgen.age_vlm.processing import AgeVlmProcessor
+from maskgen.sample import Turn
+
+
+@dataclass(frozen=True)
+class Question:
+    """A conversation that the assistant is to go on with, and its image: PIL, uint8 (h, w, 3), or None."""
+
+    turns: Sequence[Turn]
+    image: Any = None
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How answers are written. `until`: strings before which an answer ends. `options`: those of transformers'
+    `generate` for sampling and beams; none is greedy.
+    """
+
+    max_new_tokens: int = 1024
+    until: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`text`: without white space at its ends. `prompt_tokens`, `tokens`: their number, the end token not
+    counted. `cut`: the question was too long and lost its beginning.
+    """
+
+    text: str
+    prompt_tokens: int
+    tokens: int
+    cut: bool
+
+
+class Answerer:
+    """A model with its processor, as `loading.load` gives them."""
+
+    def __init__(self, model: Any, processor: AgeVlmProcessor):
+        self._model, self._tokenizer = model, processor.tokenizer
+        self._images = processor.image_processor
+        self._positions = int(model.config.text_config.max_position_embeddings)
+
+    def length(self, question: Question) -> int:
+        """The prompt's tokens."""
+        return len(ChatTemplate(self._tokenizer, self._positions).prompt(question.turns).input_ids)
+
+    @torch.inference_mode()
+    def answer(self, questions: Sequence[Question], decoding: Decoding) -> list[Answer]:
+        """One answer a question, in their order, all in one batch.
+
+        Prompt and answer share the LLaMA's positions: an answer gets half of them at most, and a prompt that
+        does not fit beside it loses its beginning.
+        """
+        longest = min(decoding.max_new_tokens, self._positions // 2)
+        template = ChatTemplate(self._tokenizer, self._positions - longest)
+        prompts = [template.prompt(question.turns) for question in questions]
+        inputs = self._inputs([prompt.input_ids for prompt in prompts], template.pad_id)
+        start = inputs["input_ids"].shape[1]
+        stop = [_Until(self._tokenizer, decoding.until, start)] if decoding.until else None
+        written = self._model.generate(
+            **inputs,
+            **self._pixels([question.image for question in questions]),
+            **{"do_sample": False, "num_beams": 1, **decoding.options},
+            max_new_tokens=longest,
+            eos_token_id=self._tokenizer.eos_token_id,
+            pad_token_id=template.pad_id,
+            stopping_criteria=stop,
+        )
+        ends = {self._tokenizer.eos_token_id, template.pad_id}
+        answers = []
+        for prompt, row in zip(prompts, written[:, start:].tolist(), strict=True):
+            tokens = next((place for place, token in enumerate(row) if token in ends), len(row))
+            text = self._tokenizer.decode(row[:tokens], skip_special_tokens=True)
+            for word in decoding.until:
+                text = text.split(word)[0]
+            answers.append(Answer(text.strip(), len(prompt.input_ids), tokens, prompt.cut))
+        return answers
+
+    def _inputs(self, prompts: list[list[int]], pad: int) -> dict[str, torch.Tensor]:
+        """Token ids and attention mask, (B, T) int64, filled up on the left."""
+        width = max(map(len, prompts))
+        ids = torch.tensor([[pad] * (width - len(row)) + row for row in prompts])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts])
+        return {"input_ids": ids.to(self._model.device), "attention_mask": mask.to(self._model.device)}
+
+    def _pixels(self, images: list[Any]) -> dict[str, torch.Tensor]:
+        """What `forward` takes of the images: `pixel_values` in the model's type, `has_image`, `image_cells`."""
+        shown = [image for image in images if image is not None]
+        if not shown:
+            return {}
+        found = dict(self._images(shown))
+        found["pixel_values"] = found["pixel_values"].to(self._model.dtype)
+        found["has_image"] = torch.tensor([image is not None for image in images])
+        return {name: value.to(self._model.device) for name, value in found.items()}
+
+
+class _Until(StoppingCriteria):
+    """Ends each row once one of `words` stands in what it has written since `start`."""
+
+    def __init__(self, tokenizer: Any, words: Sequence[str], start: int):
+        self._tokenizer, self._words, self._start = tokenizer, words, start
+        self._reach = max(len(word.encode()) for word in words) + 1  # no token is shorter than a byte
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        first = max(self._start, input_ids.shape[1] - self._reach)
+        texts = self._tokenizer.batch_decode(input_ids[:, first:], skip_special_tokens=True)
+        found = [any(word in text for word in self._words) for text in texts]
+        return torch.tensor(found, device=input_ids.device)
