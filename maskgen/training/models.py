@@ -21,6 +21,8 @@ _MODELS: dict[str, Any] = {
     "age_vlm": AgeVlmForConditionalGeneration,
     "concat_vlm": ConcatVlmForConditionalGeneration,
 }
+KINDS = tuple(_MODELS)
+"""The architectures' model_type."""
 
 
 def model_class(kind: str) -> Any:
@@ -76,27 +78,27 @@ def load(folder: str | Path, recipe: Recipe, stage: Stage) -> Any:
 
 def tokenizer(folder: str | Path) -> Any:
     """The folder's tokenizer."""
-    return _processor(folder).tokenizer
+    return processor(folder).tokenizer
 
 
 def normaliser(folder: str | Path) -> Callable[[torch.Tensor], torch.Tensor]:
     """From uint8 (N, S, S, 3) to what the model takes, float (N, 3, S, S), with the folder's mean and
     deviation.
     """
-    images = _processor(folder).image_processor
+    images = processor(folder).image_processor
     return partial(normalise, mean=images.image_mean, std=images.image_std)
 
 
 def save(model: Any, weights: dict[str, torch.Tensor], source: str | Path, target: Path) -> None:
     """Write the model with `weights`, and the processor of `source`, set to the model's resolution."""
-    processor = _processor(source)
-    images = processor.image_processor
+    source_processor = processor(source)
+    images = source_processor.image_processor
     images.size, images.cells, images.fit = model.config.image_size, model.config.cells, model.config.fit
-    processor.save_pretrained(target)
+    source_processor.save_pretrained(target)
     model.save_pretrained(target, state_dict=weights)
 
 
-def _processor(folder: str | Path) -> Any:
+def processor(folder: str | Path) -> Any:
     """The folder's processor. MaskgenError if it has none."""
     try:
         return AgeVlmProcessor.from_pretrained(folder)
