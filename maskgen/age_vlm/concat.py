@@ -47,6 +47,7 @@ class ConcatVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
         labels: torch.Tensor | None = None,
         query_mask: torch.Tensor | None = None,
         guided: torch.Tensor | None = None,
+        asking: Asking | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
@@ -90,9 +91,11 @@ class ConcatVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
         )
         text = out.last_hidden_state[:, -length:]
         logits = self.lm_head(text[:, -logits_to_keep:] if logits_to_keep else text)
+        if asking is None and query_mask is not None and guided is not None:
+            asking = Asking(query_mask, guided)
         maps = None
-        if query_mask is not None and guided is not None and tokens and not past:
-            maps = self._first_attention(hidden, mask, positions, Asking(query_mask, guided), tokens)[None]
+        if asking is not None and tokens and not past:
+            maps = self._first_attention(hidden, mask, positions, asking, tokens)[None]
         return VlmOutput(
             loss=None if labels is None else language_loss(logits, labels),
             logits=logits,

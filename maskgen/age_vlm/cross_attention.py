@@ -27,6 +27,15 @@ class Asking:
         self.tokens = order[:, :longest]
         self.there = mask.gather(1, self.tokens)
 
+    @classmethod
+    def each(cls, query_mask: torch.Tensor) -> "Asking":
+        """Every token of `query_mask`, bool (B, T), for itself: a map a token, row after row."""
+        asking = cls(query_mask[:0], query_mask.new_zeros(0, dtype=torch.bool))
+        asking.rows, tokens = query_mask.nonzero(as_tuple=True)
+        asking.tokens = tokens[:, None]
+        asking.there = torch.ones_like(asking.tokens, dtype=torch.bool)
+        return asking
+
 
 def mean_attention(
     query: torch.Tensor, key: torch.Tensor, there: torch.Tensor, allowed: torch.Tensor | None

@@ -96,6 +96,7 @@ class AgeVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
         labels: torch.Tensor | None = None,
         query_mask: torch.Tensor | None = None,
         guided: torch.Tensor | None = None,
+        asking: Asking | None = None,
         position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
@@ -108,11 +109,12 @@ class AgeVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
         float (N, 3, S, S), the images in the order of the rows that have one. `has_image`: bool (B,); left
         out, every row has one, or none if there are no pixels. `image_cells`: bool (N, cells^2), the cells
         that hold image, of use with `fit` "pad". `guided`: bool (B,), rows whose attention from the tokens in
-        `query_mask` is wanted.
+        `query_mask` is wanted; `asking` says the same with more freedom.
         """
         cache = self._cache(past_key_values, use_cache)
         eyes = self._eyes(input_ids, cache, pixel_values, has_image, image_cells)
-        asking = None if query_mask is None or guided is None else Asking(query_mask, guided)
+        if asking is None and query_mask is not None and guided is not None:
+            asking = Asking(query_mask, guided)
         hidden, maps = self._run(input_ids, attention_mask, position_ids, cache, eyes, asking)
         logits = self.lm_head(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
         return VlmOutput(

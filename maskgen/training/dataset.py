@@ -44,25 +44,11 @@ class Example:
     cut: bool
 
 
-class ShardDataset:
+class ShardSamples:
     """All samples of several finished sets, in the order of sets, shards and places in the tar."""
 
-    def __init__(
-        self,
-        places: Sequence[str],
-        template: ChatTemplate,
-        frame: Frame,
-        guided: bool = True,
-        limits: Limits | None = None,
-        threshold: float = 0.5,
-    ):
-        """`guided`: whether masks are wanted. `threshold`: see `geometry.binarise`."""
+    def __init__(self, places: Sequence[str]):
         self._places = list(places)
-        self._template = template
-        self._frame = frame
-        self._guided = guided
-        self._threshold = threshold
-        self._limits = limits or Limits()
         tables = [_index(place) for place in self._places]
         self.keys: np.ndarray = np.concatenate([table["key"] for table in tables])
         self.has_mask: np.ndarray = np.concatenate([table["has_mask"] for table in tables])
@@ -77,28 +63,6 @@ class ShardDataset:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __getitem__(self, number: int) -> Example:
-        sample = self._read(number)
-        encoded = self._template.encode(sample.turns, sample.query.spans)
-        if sample.fields.outcome == Outcome.TEXT_ONLY:
-            texts = encoded.input_ids, encoded.labels, encoded.query_mask
-            return Example(sample.key, None, None, *texts, None, encoded.cut)
-        pixels = sample.picture(self._limits).pixels
-        cells = self._frame.image_cells(pixels.shape[1], pixels.shape[0])
-        mask = None
-        if self._guided and self.has_mask[number]:
-            mask = binarise(self._frame.grid(sample.mask_pixels()), self._threshold).ravel()
-        return Example(
-            sample.key,
-            self._frame.image(pixels),
-            None if cells.all() and cells.min() >= HALF else (cells >= HALF).ravel(),
-            encoded.input_ids,
-            encoded.labels,
-            encoded.query_mask,
-            mask,
-            encoded.cut,
-        )
-
     def fingerprint(self) -> str:
         """A digest of what the sets hold, and in which order."""
         digest = hashlib.sha256()
@@ -106,7 +70,8 @@ class ShardDataset:
             digest.update(np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()
 
-    def _read(self, number: int) -> ShardSample:
+    def sample(self, number: int) -> ShardSample:
+        """One as it stands in its tar. MaskgenError if it is damaged."""
         store = Store(self._places[self._sets[number]])
         tar = f"{shard_name(int(self._shards[number]))}.tar"
         with store.open(tar) as stream:
@@ -119,6 +84,54 @@ class ShardDataset:
                 f"{store.where(tar)} is damaged at {self.keys[number]}. maskgen verify shows it."
             ) from error
         return sample
+
+
+class ShardDataset(ShardSamples):
+    """The samples of finished sets as a model takes them."""
+
+    def __init__(
+        self,
+        places: Sequence[str],
+        template: ChatTemplate,
+        frame: Frame,
+        guided: bool = True,
+        limits: Limits | None = None,
+        threshold: float = 0.5,
+    ):
+        """`guided`: whether masks are wanted. `threshold`: see `geometry.binarise`."""
+        super().__init__(places)
+        self._template = template
+        self._frame = frame
+        self._guided = guided
+        self._threshold = threshold
+        self._limits = limits or Limits()
+
+    def __getitem__(self, number: int) -> Example:
+        sample = self.sample(number)
+        encoded = self._template.encode(sample.turns, sample.query.spans)
+        if sample.fields.outcome == Outcome.TEXT_ONLY:
+            texts = encoded.input_ids, encoded.labels, encoded.query_mask
+            return Example(sample.key, None, None, *texts, None, encoded.cut)
+        pixels, cells = framed(self._frame, sample.picture(self._limits).pixels)
+        mask = None
+        if self._guided and self.has_mask[number]:
+            mask = binarise(self._frame.grid(sample.mask_pixels()), self._threshold).ravel()
+        return Example(
+            sample.key,
+            pixels,
+            cells,
+            encoded.input_ids,
+            encoded.labels,
+            encoded.query_mask,
+            mask,
+            encoded.cut,
+        )
+
+
+def framed(frame: Frame, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """uint8 (height, width, 3) as `Example.pixels` and `Example.image_cells`."""
+    cells = frame.image_cells(pixels.shape[1], pixels.shape[0]) >= HALF
+    return frame.image(pixels), None if cells.all() else cells.ravel()
 
 
 def _index(place: str) -> dict[str, Any]:

@@ -21,6 +21,8 @@ _MODELS: dict[str, Any] = {
     "age_vlm": AgeVlmForConditionalGeneration,
     "concat_vlm": ConcatVlmForConditionalGeneration,
 }
+KINDS = tuple(_MODELS)
+"""The architectures' model_type."""
 
 
 def model_class(kind: str) -> Any:

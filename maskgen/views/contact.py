@@ -1,6 +1,5 @@
 """The report's contact sheets: a few samples of every outcome."""
 
-import base64
 import io
 from typing import Any
 
@@ -19,7 +18,6 @@ from maskgen.views import drawing, page, text
 from maskgen.views.figures import Figures, Pick
 
 _ROOM = (360, 270)
-_QUALITY = 82
 
 
 def sheets(store: Store, found: Figures, limits: dict[str, Any]) -> str:
@@ -67,7 +65,7 @@ def _sheet(store: Store, picks: list[Pick], limits: Limits) -> str:
 def _card(store: Store, pick: Pick, limits: Limits) -> str:
     try:
         sample = _read(store, pick)
-        drawn = _inlined(thumbnail(sample, sample.picture(limits)))
+        drawn = page.inlined(thumbnail(sample, sample.picture(limits)))
     except (MaskgenError, SampleError) as error:
         return _framed("", f"cannot be shown: {page.said(error)}", pick, "")
     fields = sample.fields
@@ -99,12 +97,6 @@ def _read(store: Store, pick: Pick) -> ShardSample:
     if stored is None:
         raise FormatError(f"{pick.key} is not where its parquet says.")
     return format.decode(dict(stored.members))
-
-
-def _inlined(image: Image.Image) -> str:
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=_QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def _table(picks: list[Pick]) -> str:

@@ -1,8 +1,12 @@
 """The report's HTML: escaping, tables and the one page they go on."""
 
+import base64
+import io
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
+
+from PIL import Image
 
 from maskgen.views import text
 
@@ -34,6 +38,13 @@ def section(title: str, *parts: str) -> str:
 def folded(title: str, words: str) -> str:
     """Preformatted text that opens on a click."""
     return f"<details><summary>{escape(title)}</summary><pre>{escape(words)}</pre></details>"
+
+
+def inlined(image: Image.Image, quality: int = 82) -> str:
+    """A picture as an address that holds it: JPEG, 0-100."""
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=quality, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def page(title: str, *parts: str) -> str:

@@ -1,0 +1,106 @@
+"""Pictures and what is said of them: what the analyses measure on, from shards or from memory."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from maskgen.config import Limits
+from maskgen.errors import MaskgenError, SampleError
+from maskgen.geometry import Frame, binarise
+from maskgen.outcome import Outcome
+from maskgen.pixels import decode
+from maskgen.sample import Turn
+from maskgen.training.dataset import ShardSamples
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture and a text t_q about it.
+
+    `pixels`: uint8 (height, width, 3). `turns`: the conversation; `spans`: where in it t_q stands, as in
+    `sample.Query`. `mask`: M', bool (cells, cells) in the frame of the model that is measured, or None.
+    """
+
+    pixels: np.ndarray
+    turns: tuple[Turn, ...]
+    spans: tuple[tuple[int, int, int], ...]
+    mask: np.ndarray | None = None
+
+    @property
+    def text(self) -> str:
+        """The text t_q."""
+        return " ".join(self.turns[turn].value[start:end] for turn, start, end in self.spans)
+
+    def picture_id(self) -> str:
+        """The same for the same pixels, and for no others."""
+        return f"{self.pixels.shape}{blake2b(np.ascontiguousarray(self.pixels), digest_size=16).hexdigest()}"
+
+    def shown(self, other: "Item") -> "Item":
+        """This text with the picture of another."""
+        return replace(self, pixels=other.pixels, mask=None)
+
+
+def asked(pixels: np.ndarray, text: str, mask: np.ndarray | None = None) -> Item:
+    """A question in memory. `pixels`: uint8 (height, width, 3); `mask`: bool (cells, cells) or None."""
+    return Item(pixels, (Turn("human", text),), ((0, 0, len(text)),), mask)
+
+
+def open_image(path: str | Path) -> np.ndarray:
+    """The picture in a file, uint8 (height, width, 3). MaskgenError if there is none that can be read."""
+    try:
+        return decode(Path(path).read_bytes(), Limits()).pixels
+    except OSError as error:
+        raise MaskgenError(f"cannot read the image {path}: {error.strerror or error}.") from error
+    except SampleError as error:
+        raise MaskgenError(f"cannot read the image {path}: {error.reason}.") from error
+
+
+class ShardItems(Sequence[Item]):
+    """The samples of finished sets, read one at a time: with `frame` those that have a mask, M' with them."""
+
+    def __init__(
+        self,
+        places: Sequence[str],
+        frame: Frame | None = None,
+        threshold: float = 0.5,
+        limit: int = 0,
+        seed: int = 0,
+    ):
+        """`threshold`: see `geometry.binarise`. `limit`: so many, drawn with `seed`; 0: all.
+
+        MaskgenError if there is no such sample.
+        """
+        self._samples = ShardSamples(places)
+        self._frame, self._threshold = frame, threshold
+        pictured = self._samples.outcomes != Outcome.TEXT_ONLY.value
+        numbers = np.flatnonzero(pictured if frame is None else self._samples.has_mask)
+        if not len(numbers):
+            wanted = "a picture" if frame is None else "a mask"
+            raise MaskgenError(
+                f"no sample in {', '.join(places)} has {wanted}. Give a set that maskgen run made."
+            )
+        if limit and limit < len(numbers):
+            numbers = np.sort(np.random.default_rng(seed).choice(numbers, limit, replace=False))
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, place: int) -> Item:  # type: ignore[override]
+        sample = self._samples.sample(int(self._numbers[place]))
+        mask = None
+        if self._frame is not None:
+            mask = binarise(self._frame.grid(sample.mask_pixels()), self._threshold)
+        try:
+            pixels = sample.picture(Limits()).pixels
+        except SampleError as error:
+            raise MaskgenError(
+                f"the picture of {sample.key} cannot be read: {error}. maskgen verify."
+            ) from error
+        return Item(pixels, sample.turns, sample.query.spans, mask)
+
+    def __iter__(self) -> Iterator[Item]:
+        return (self[place] for place in range(len(self)))

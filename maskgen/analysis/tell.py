@@ -1,0 +1,94 @@
+"""What `maskgen ground` and `maskgen similarity` print."""
+
+from collections.abc import Sequence
+
+from maskgen.analysis.attend import Map
+from maskgen.analysis.bootstrap import Figure
+from maskgen.analysis.gaze import Gaze
+from maskgen.analysis.ground import EVEN, LARGE, MEASURES, SMALL, Measured
+from maskgen.views import text
+
+_SIZES = {
+    "all": "all masks",
+    "small": f"small masks, under {SMALL:.0%} of the grid",
+    "medium": "medium masks",
+    "large": f"large masks, {LARGE:.0%} of the grid and more",
+}
+
+
+def ground(found: Sequence[Measured]) -> str:
+    """A table for each size of mask, in which the models stand below one another."""
+    first = found[0]
+    rows: list[tuple[str, ...]] = [("", "mass inside, %", "pointing, %", "attention IoU, %")]
+    for size, figures in first.rows.items():
+        rows += [("",) * 4, (f"{_SIZES[size]} ({first.counts[size]:,})", "", "", "")]
+        for model in found:
+            rows += [
+                (f"  {_named(model, layer, len(found))}", *(_ranged(cells[name]) for name in MEASURES))
+                for layer, cells in model.rows[size].items()
+                if layer != EVEN
+            ]
+        rows.append((f"  {EVEN}", *(f"{100 * figures[EVEN][name].value:5.1f}" for name in MEASURES)))
+    lines = [
+        f"attention of the text's tokens against {text.plural(first.counts['all'], 'mask')} on a grid of "
+        f"{first.cells} x {first.cells}, with 95 % bootstrap intervals over pictures",
+        *text.table(rows),
+    ]
+    for model in found:
+        if min(model.image_share) < 0.999:
+            shares = ", ".join(f"{100 * share:.1f} %" for share in model.image_share)
+            lines += [
+                "",
+                f"{model.name}: {shares} of the attention goes to the image; the rest stays in the text.",
+            ]
+        if model.skipped:
+            lines += [
+                "",
+                f"{model.name}: {text.plural(model.skipped, 'sample')} without mask or text left out",
+            ]
+    return "\n".join(lines)
+
+
+def attention(gazes: Sequence[Gaze], found: Sequence[Sequence[Map]]) -> str:
+    """A line a model and layer: how pointed the attention is, and how much of it lies on padding."""
+    padded = any(one.on_padding is not None for maps in found for one in maps)
+    rows: list[tuple[str, ...]] = [
+        (
+            "model",
+            "layer",
+            "peak / even",
+            "half of it on",
+            "to the image",
+            *(("on padding",) if padded else ()),
+        )
+    ]
+    for gaze, maps in zip(gazes, found, strict=True):
+        for one in maps:
+            half = f"{one.half} of {one.attention.size} cells"
+            share = f"{100 * one.on_image_tokens:.1f} %"
+            rows.append(
+                (
+                    gaze.name,
+                    one.name,
+                    f"{one.ratios.max():.1f}",
+                    half,
+                    share,
+                    *((_padding(gaze, one),) if padded else ()),
+                )
+            )
+    return "\n".join(text.table(rows, right=frozenset({2, 3, 4})))
+
+
+def _padding(gaze: Gaze, one: Map) -> str:
+    if one.on_padding is None:
+        return "no padding"
+    cells = f"{100 * float((~one.image).mean()):.1f} % of the cells"
+    return f"{100 * one.on_padding:.1f} % ({cells}" + (", closed)" if gaze.masks_padding else ")")
+
+
+def _named(model: Measured, layer: str, models: int) -> str:
+    return f"{model.name}, {layer}" if models > 1 else layer
+
+
+def _ranged(figure: Figure) -> str:
+    return f"{100 * figure.value:5.1f} ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
