@@ -44,6 +44,7 @@ def create(sizes: ConvNextSizes) -> ConvNextModel:
             hidden_sizes=list(sizes.channels),
             depths=list(sizes.depths),
             drop_path_rate=0.0,
+            layer_scale_init_value=1.0,  # 1e-6, the default, keeps a net of five blocks from mixing cells
         )
     )
 

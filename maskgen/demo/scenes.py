@@ -1,6 +1,7 @@
 """Drawn scenes as a data set in Cambrian's row layout, with the truth beside it."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from pycocotools import mask as coco
 
 from maskgen.demo.drawing import Scene, draw
 from maskgen.demo.shapes import SHAPES
-from maskgen.demo.texts import Query, caption, query
+from maskgen.demo.texts import DESCRIBE, Query, caption, query
 from maskgen.errors import MaskgenError
+from maskgen.sample import Turn
 
 VERSION = 1
 """Raised whenever the same seed would give another picture, text or truth."""
@@ -19,8 +21,14 @@ VERSION = 1
 ROWS, TRUTH, MANIFEST = "scenes.jsonl", "truth.json", "manifest.json"
 
 
-def write_scenes(folder: str | Path, count: int, seed: int) -> None:
+Talk = tuple[str, Callable[[Scene], list[Turn]]]
+"""A name, and what it makes of a scene: a conversation whose first question is the scene's query."""
+
+
+def write_scenes(folder: str | Path, count: int, seed: int, talk: Talk | None = None) -> None:
     """Write the scenes of seeds `seed` to `seed + count - 1`; a folder that has them is left as it is.
+
+    `talk`: other conversations than the scene's query and its description.
 
     `images/*` are JPEG and PNG files; `scenes.jsonl` holds a row a scene (id, image, conversations),
     the first question being the one with a truth; `truth.json` is a COCO file in which an annotation's
@@ -28,7 +36,7 @@ def write_scenes(folder: str | Path, count: int, seed: int) -> None:
     `manifest.json` is written last: a folder without one is written again.
     """
     folder = Path(folder)
-    manifest = {"version": VERSION, "count": count, "seed": seed}
+    manifest = {"version": VERSION, "count": count, "seed": seed} | ({"talk": talk[0]} if talk else {})
     try:
         if json.loads((folder / MANIFEST).read_text()) == manifest:
             return
@@ -37,7 +45,7 @@ def write_scenes(folder: str | Path, count: int, seed: int) -> None:
     try:
         (folder / "images").mkdir(parents=True, exist_ok=True)
         (folder / MANIFEST).unlink(missing_ok=True)
-        _write(folder, range(seed, seed + count))
+        _write(folder, range(seed, seed + count), talk[1] if talk else _talk)
         (folder / MANIFEST).write_text(json.dumps(manifest) + "\n")
     except OSError as error:
         raise MaskgenError(
@@ -65,7 +73,7 @@ def encode_image(scene: Scene) -> tuple[str, bytes]:
     return extension, data.tobytes()
 
 
-def _write(folder: Path, seeds: range) -> None:
+def _write(folder: Path, seeds: range, talk: Callable[[Scene], list[Turn]]) -> None:
     images, annotations = [], []
     with (folder / ROWS).open("w") as rows:
         for number, seed in enumerate(seeds, start=1):
@@ -74,7 +82,7 @@ def _write(folder: Path, seeds: range) -> None:
             extension, data = encode_image(scene)
             name = f"images/{seed:07d}.{extension}"
             (folder / name).write_bytes(data)
-            row = _row(scene, asked, name)
+            row = _row(scene, talk(scene), name)
             rows.write(json.dumps(row) + "\n")
             height, width = scene.pixels.shape[:2]
             images.append({"id": number, "file_name": name, "height": height, "width": width})
@@ -84,18 +92,18 @@ def _write(folder: Path, seeds: range) -> None:
     (folder / TRUTH).write_text(json.dumps(truth) + "\n")
 
 
-def _row(scene: Scene, asked: Query, image: str) -> dict[str, Any]:
-    described = caption(scene, np.random.default_rng((scene.seed, 2)))
-    turns = [
-        ("human", f"<image>\n{asked.text}"),
-        ("gpt", asked.answer),
-        ("human", "What is in the picture?"),
-        ("gpt", described),
-    ]
+def _talk(scene: Scene) -> list[Turn]:
+    asked, described = scene_query(scene), caption(scene, np.random.default_rng((scene.seed, 2)))
+    turns = [("human", asked.text), ("gpt", asked.answer), ("human", DESCRIBE), ("gpt", described)]
+    return [Turn(*turn) for turn in turns]
+
+
+def _row(scene: Scene, turns: Sequence[Turn], image: str) -> dict[str, Any]:
+    shown = [Turn(turns[0].speaker, f"<image>\n{turns[0].value}"), *turns[1:]]
     return {
         "id": f"scene-{scene.seed}",
         "image": image,
-        "conversations": [{"from": speaker, "value": value} for speaker, value in turns],
+        "conversations": [{"from": turn.speaker, "value": turn.value} for turn in shown],
     }
 
 

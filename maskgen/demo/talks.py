@@ -5,10 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from maskgen.demo.drawing import Scene, draw
-from maskgen.demo.texts import KINDS, caption, query
+from maskgen.demo.texts import DESCRIBE, KINDS, caption, query
 from maskgen.sample import Turn
-
-DESCRIBE = "What is in the picture?"
 
 # Every kind as often as it takes to learn it; presence is asked of what is there and of what is not.
 _SHARES = KINDS | {"count": 0.12, "presence": 0.15, "nothing": 0.15}

@@ -12,6 +12,9 @@ from maskgen.demo.shapes import COLOURS, SHAPES, SIZES
 KINDS = {"refer": 0.36, "relation": 0.18, "attribute": 0.2, "count": 0.06, "presence": 0.1, "nothing": 0.1}
 """How often each kind of query is asked."""
 
+DESCRIBE = "What is in the picture?"
+"""What a `caption` answers."""
+
 RELATIONS = ("left of", "right of", "above", "below")
 
 _CLEARLY = 0.1  # of the image's side: two centres closer than this are beside each other in no direction
@@ -109,9 +112,7 @@ def _relation(scene: Scene, rng: np.random.Generator) -> Query | None:
                 alike = [i for i, t in enumerate(scene.things) if i != anchor and phrase.fits(t)]
                 there = [i for i in alike if related(scene, scene.things[i], relation, other)]
                 opposite = RELATIONS[RELATIONS.index(relation) ^ 1]
-                apart = all(
-                    related(scene, scene.things[i], opposite, other) for i in alike if i not in there
-                )
+                apart = all(related(scene, scene.things[i], opposite, other) for i in alike if i not in there)
                 if len(there) == 1 and apart:
                     found.append((phrase, relation, anchors, there[0], len(alike) > 1))
     needed = [entry for entry in found if entry[4]]

@@ -20,9 +20,12 @@ from maskgen.demo.shapes import COLOURS, SHAPES
 from maskgen.demo.texts import caption
 from maskgen.demo.training import Batch, Losses, train
 
-SCENES = 64  # a step: each caption against those of all other scenes
+SCENES = 16  # a step: each caption against those of all other scenes
 WORDS_FROM = range(2000)  # scenes whose texts the tokenizer learns from, the same as the LLaMA's
 KINDS = (len(SHAPES) + 1, len(COLOURS) + 1)
+BACKGROUND = 0.1  # the weight of a cell that holds nothing: most do
+WARMUP = 50
+CONTRAST = 0.2  # the weight of the contrastive loss beside what stands in each cell
 
 
 def tokenizer() -> Any:
@@ -88,13 +91,22 @@ class Learner(nn.Module):
             self.contrast.image(seen), self.contrast.text(batch["caption"], self.pad)
         )
         own = torch.arange(len(scores))
-        cells = F.layer_norm(seen.permute(0, 2, 3, 1), seen.shape[1:2])
-        guesses = self.kinds(cells).permute(0, 3, 1, 2).split(KINDS, dim=1)
-        named = [F.cross_entropy(guess, batch["kinds"][:, i]) for i, guess in enumerate(guesses)]
+        guesses = self.guesses(seen)
+        named = [
+            F.cross_entropy(
+                guess, batch["kinds"][:, i], torch.tensor([BACKGROUND, *[1.0] * (guess.shape[1] - 1)])
+            )
+            for i, guess in enumerate(guesses)
+        ]
         return {
-            "contrast": (F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)) / 2,
+            "contrast": CONTRAST * (F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)) / 2,
             "kinds": torch.stack(named).sum(),
         }
+
+    def guesses(self, seen: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Logits of shape and of colour, (scenes, kinds, cells, cells) each, from the trunk's last map."""
+        cells = F.layer_norm(seen.permute(0, 2, 3, 1), seen.shape[1:2])
+        return self.kinds(cells).permute(0, 3, 1, 2).split(KINDS, dim=1)
 
 
 @torch.no_grad()
@@ -116,13 +128,25 @@ def retrieval(contrast: Contrast, pairs: Pairs) -> dict[str, float]:
     }
 
 
+@torch.no_grad()
+def named(learner: Learner, pairs: Pairs) -> dict[str, float]:
+    """How often the head names the shape and the colour of a cell that holds a thing."""
+    hits: dict[str, list[torch.Tensor]] = {"shape": [], "colour": []}
+    for step in range(len(pairs)):
+        batch = pairs[step]
+        guesses = learner.guesses(learner.contrast.look(batch["pixels"]))
+        for found, guess, true in zip(hits.values(), guesses, batch["kinds"].unbind(1), strict=True):
+            found.append((guess.argmax(dim=1) == true)[true > 0])
+    return {name: torch.cat(found).float().mean().item() for name, found in hits.items()}
+
+
 def main() -> None:
     """Train, going on from what lies in --out, and write `--out/model`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for state, curve and model")
-    parser.add_argument("--steps", type=int, default=1000, help=f"of {SCENES} scenes")
+    parser.add_argument("--steps", type=int, default=2000, help=f"of {SCENES} scenes")
     parser.add_argument("--seed", type=int, default=0, help="of the first weights")
-    parser.add_argument("--rate", type=float, default=2e-3, help="learning rate")
+    parser.add_argument("--rate", type=float, default=4e-3, help="learning rate")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     tokens = tokenizer()
@@ -136,7 +160,7 @@ def main() -> None:
 
     def measure(module: nn.Module) -> dict[str, float]:
         assert isinstance(module, Learner)
-        return retrieval(module.contrast, held_out)
+        return retrieval(module.contrast, held_out) | named(module, held_out)
 
     average = train(
         options.out,
@@ -146,6 +170,7 @@ def main() -> None:
         measure,
         options.steps,
         options.rate,
+        warmup=WARMUP,
     )
     assert isinstance(average, Learner)
     convnext.save(options.out / "model", average.contrast.trunk.half(), DEMO)

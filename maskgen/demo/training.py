@@ -23,11 +23,12 @@ def train(
     steps: int,
     rate: float,
     measure_every: int = 250,
+    warmup: int = 400,
 ) -> nn.Module:
     """Train `learner` for `steps` steps in all and return a copy of it with averaged weights.
 
     `batches(first)` yields the batches from step `first` on; the sum of `losses(learner, batch)` is
-    minimised. The rate warms up over 400 steps, stays, and falls to zero over the last quarter. State
+    minimised. The rate warms up over `warmup` steps, stays, and falls to zero over the last quarter. State
     goes to `out/state.pt` at every measurement, so the same call after an interruption goes on from
     there; `out/curve.jsonl` gets a line of losses and of `measure(average)` at each.
     """
@@ -40,7 +41,7 @@ def train(
     started = time.monotonic()
     for step, batch in enumerate(batches(first), start=first):
         for group in optimizer.param_groups:
-            group["lr"] = rate * _schedule(step, steps)
+            group["lr"] = rate * _schedule(step, steps, warmup)
         parts = losses(learner, batch)
         torch.stack(list(parts.values())).sum().backward()
         nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
@@ -78,8 +79,8 @@ def _groups(learner: nn.Module) -> list[dict[str, Any]]:
     ]
 
 
-def _schedule(step: int, steps: int) -> float:
-    return min(1.0, (step + 1) / 400, max(0.01, (steps - step) / (0.25 * steps)))
+def _schedule(step: int, steps: int, warmup: int) -> float:
+    return min(1.0, (step + 1) / warmup, max(0.01, (steps - step) / (0.25 * steps)))
 
 
 @torch.no_grad()

@@ -7,9 +7,10 @@ from itertools import product
 import numpy as np
 
 from maskgen.demo.drawing import Scene
+from maskgen.demo.scenes import scene_query
 from maskgen.demo.shapes import COLOURS, SHAPES
 from maskgen.demo.texts import (
-    KINDS,
+    DESCRIBE,
     RELATIONS,
     Phrase,
     Query,
@@ -26,14 +27,14 @@ from maskgen.sample import Turn
 SPLITS = ("random", "popular", "adversarial")
 """POPE's three ways to choose what is not in the picture."""
 
-DESCRIBE = "What is in the picture?"
-
 Ask = Callable[[Scene, np.random.Generator], Query | None]
 
 _TRIES = 40
 
 
-def presence(scene: Scene, split: str, there: bool, rng: np.random.Generator, popular: Sequence[Phrase] = ()) -> Query | None:
+def presence(
+    scene: Scene, split: str, there: bool, rng: np.random.Generator, popular: Sequence[Phrase] = ()
+) -> Query | None:
     """ "Is there a red star?" of a colour and a shape, as POPE asks for an object.
 
     What is not there is chosen as POPE chooses it: `random`, any; `popular`, the first of `popular` that the
@@ -65,7 +66,9 @@ def relation(scene: Scene, rng: np.random.Generator) -> Query | None:
             continue
         asked = RELATIONS[rng.integers(len(RELATIONS))]
         opposite = RELATIONS[RELATIONS.index(asked) ^ 1]
-        true, false = (related(scene, scene.things[one], each, scene.things[other]) for each in (asked, opposite))
+        true, false = (
+            related(scene, scene.things[one], each, scene.things[other]) for each in (asked, opposite)
+        )
         if true == false:
             continue
         text = f"Is the {_any(first, rng)} {asked} the {_any(second, rng)}?"
@@ -75,9 +78,8 @@ def relation(scene: Scene, rng: np.random.Generator) -> Query | None:
 
 def talk(scene: Scene, rng: np.random.Generator, questions: int) -> list[Turn]:
     """`questions` different questions of all families with their answers; the first can be grounded."""
-    asked: dict[str, Query] = {}
-    first = query(scene, rng, KINDS)
-    asked[first.text] = first
+    first = scene_query(scene)
+    asked = {first.text: first}
     for _ in range(_TRIES * questions):
         if len(asked) == questions:
             break

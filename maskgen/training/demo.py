@@ -7,24 +7,17 @@ from pathlib import Path
 
 import torch
 
-from maskgen import config as pipelines
 from maskgen.age_vlm.start import start, write
 from maskgen.demo import checkpoint
-from maskgen.running.lease import Lease
-from maskgen.running.run import Request as GroundingRequest
-from maskgen.running.run import prepare as plan
-from maskgen.running.source import ensure
-from maskgen.running.worker import ShardWorker, Task
-from maskgen.sharding.commit import read_commit
-from maskgen.sharding.index import finish
-from maskgen.store import Store
+from maskgen.demo.drawing import FIRST_HELD_OUT_SEED
+from maskgen.demo.grounded import ground
 from maskgen.training.looking import Looking, look_at, picture, render
 from maskgen.training.recipe import Recipe
 from maskgen.training.run import Request, train
 from maskgen.training.world import World
 
 HELD_OUT = 200
-_SEEDS = {"scenes": 600_000, "held-out": 1_000_000}
+_FIRST = 600_000  # the first training scene's seed
 SLOTS = (1, 4, 7)
 
 
@@ -33,8 +26,11 @@ def demo(recipe: Recipe, out: str, say: Callable[[str], None]) -> str:
     scenes.
     """
     folder = Path(out)
-    shards = _ground(folder / "shards", folder / "scenes", "scenes", recipe, say)
-    held_out = _ground(folder / "held-out", folder / "held-out-scenes", "held-out", recipe, say)
+    count = recipe.data.expected["pretrain"]
+    shards = ground(folder / "shards", folder / "scenes", count, _FIRST, say)
+    held_out = ground(
+        folder / "held-out", folder / "held-out-scenes", HELD_OUT, FIRST_HELD_OUT_SEED, say, known=True
+    )
     first = first_model(folder / "start", recipe)
     found: dict[str, Looking] = {}
     for name, chosen in (("ca-baseline", unguided(recipe)), ("age-vlm", recipe)):
@@ -59,29 +55,6 @@ def unguided(recipe: Recipe) -> Recipe:
         for name, stage in recipe.stages.items()
     }
     return recipe.model_copy(update={"stages": stages})
-
-
-def _ground(out: Path, scenes: Path, which: str, recipe: Recipe, say: Callable[[str], None]) -> str:
-    """A finished set of drawn scenes: for training grounded by the small models, held out with the known
-    masks.
-    """
-    count = recipe.data.expected["pretrain"] if which == "scenes" else HELD_OUT
-    overrides = [f"source.scenes={{count: {count}, seed: {_SEEDS[which]}}}", "shards.size=100"]
-    if which == "held-out":
-        overrides += ["proposer={kind: recorded, file: truth.json}", "refiner={kind: none}"]
-    config = pipelines.load("demo", overrides=overrides)
-    ensure(config, str(scenes), lambda _: None)
-    store = Store(str(out))
-    with Lease(str(out)):
-        job, rows = plan(GroundingRequest(config, str(scenes), str(out)), store, lambda _: None)
-        missing = [shard for shard in range(len(rows)) if read_commit(store, shard) is None]
-        if missing:
-            say(f"grounding {sum(rows[shard] for shard in missing)} scenes into {out}")
-            worker = ShardWorker(job, "demo", "cpu")
-            for shard in missing:
-                worker.make(Task(shard, {}, rows[shard]))
-            finish(store, job.fingerprint)
-    return str(out)
 
 
 def first_model(folder: Path, recipe: Recipe) -> Path:

@@ -1,0 +1,199 @@
+"""From measurements to findings: figures for each model, differences between them, and which claims hold."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from maskgen.analysis.separation import auroc, overlap
+from maskgen.reproduce.measure import right
+from maskgen.reproduce.plan import MODELS
+from maskgen.reproduce.statistics import Estimate, estimate
+
+Found = Mapping[str, Sequence[Mapping[str, Any]]]
+"""What was measured: for each model, one measurement a seed."""
+
+Values = tuple[np.ndarray, np.ndarray]
+"""Of one model and seed: a number for each question, scene or pair, and the scene of each."""
+
+FAMILIES = {
+    "presence/random": "presence, random",
+    "presence/popular": "presence, popular",
+    "presence/adversarial": "presence, adversarial",
+    "count": "counting",
+    "relation": "spatial relations",
+    "attribute": "attributes",
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of the report. `unit`: how it is written: "percent", "points" of it, or "number"."""
+
+    name: str
+    values: Callable[[Mapping[str, Any]], Values]
+    unit: str = "percent"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper at this scale: `better` should be above `worse` in `figure`.
+
+    `verdict`: "holds" if the interval of the difference lies above zero, "the opposite holds" if below it,
+    "not shown" if zero is inside.
+    """
+
+    text: str
+    figure: Figure
+    better: str
+    worse: str
+    sign: int = 1
+
+
+def answered(prefix: str = "", seen: str = "image") -> Callable[[Mapping[str, Any]], Values]:
+    """Whether each question of the families that begin with `prefix` was answered rightly."""
+
+    def values(found: Mapping[str, Any]) -> Values:
+        rows = [row for row in found["answers"] if row["family"].startswith(prefix)]
+        hits = [right(row["expected"], row[seen]) for row in rows]
+        return np.array(hits, float), np.array([row["scene"] for row in rows])
+
+    return values
+
+
+def gained(prefix: str, without: str) -> Callable[[Mapping[str, Any]], Values]:
+    """What the picture is worth: right answers with it less right answers `without` it."""
+
+    def values(found: Mapping[str, Any]) -> Values:
+        (shown, scenes), (hidden, _) = answered(prefix)(found), answered(prefix, without)(found)
+        return shown - hidden, scenes
+
+    return values
+
+
+def said_yes(found: Mapping[str, Any]) -> Values:
+    """The share of yes among the presence questions, half of which are to be answered with yes."""
+    rows = [row for row in found["answers"] if row["family"].startswith("presence")]
+    return np.array([right("Yes", row["image"]) for row in rows], float), np.array(
+        [row["scene"] for row in rows]
+    )
+
+
+def looked(name: str) -> Callable[[Mapping[str, Any]], Values]:
+    """A figure of attention against the known masks, a number a scene."""
+
+    def values(found: Mapping[str, Any]) -> Values:
+        numbers = np.array(found["looking"][name], float)
+        return numbers, np.arange(len(numbers))
+
+    return values
+
+
+def apart(found: Mapping[str, Any]) -> Values:
+    """For each matching pair, the share of other pairs with a lower cosine: its mean is the AUROC."""
+    matching, other = (np.array(found["similarity"][name]) for name in ("matching", "other"))
+    ranks = np.array([(other < one).mean() + (other == one).mean() / 2 for one in matching])
+    return ranks, np.arange(len(ranks))
+
+
+def probed(found: Mapping[str, Any]) -> Values:
+    """The linear probe's AUROC, fold by fold."""
+    folds = np.array(found["similarity"]["probe"], float)
+    return folds, np.arange(len(folds))
+
+
+def surprise(found: Mapping[str, Any]) -> Values:
+    """Loss of a token in conversations without a picture, by conversation."""
+    loss, tokens = (np.array(found["language"][name]) for name in ("loss", "tokens"))
+    return loss / tokens, np.arange(len(loss))
+
+
+PRESENCE = Figure("presence, all", answered("presence"))
+ALL = Figure("all questions", answered())
+MASS = Figure("attention inside the mask", looked("mass"))
+POINTING = Figure("strongest cell inside the mask", looked("pointing"))
+IOU = Figure("attention IoU", looked("iou"))
+BLIND = Figure("right answers gained by the picture", gained("", "blind"), "points")
+SHUFFLED = Figure("right answers lost with another picture", gained("", "shuffled"), "points")
+AUROC = Figure("AUROC of cosines", apart, "number")
+PROBE = Figure("AUROC of a linear probe", probed, "number")
+LANGUAGE = Figure("loss a token, no picture", surprise, "number")
+
+ANSWERS = [*(Figure(name, answered(family)) for family, name in FAMILIES.items()), PRESENCE, ALL]
+TABLES: dict[str, list[Figure]] = {
+    "Answers": [*ANSWERS, Figure("share of yes (half is right)", said_yes)],
+    "Grounding": [MASS, POINTING, IOU],
+    "How much the picture matters": [
+        Figure("right without a picture", answered("", "blind")),
+        Figure("right with another picture", answered("", "shuffled")),
+        BLIND,
+        SHUFFLED,
+    ],
+    "Similarity of picture and text": [AUROC, PROBE],
+    "Language": [LANGUAGE],
+}
+
+CLAIMS = [
+    Claim("Guidance puts more attention on what the text names.", MASS, "age-vlm", "ca-baseline"),
+    Claim("Guidance puts the strongest cell on what the text names.", POINTING, "age-vlm", "ca-baseline"),
+    Claim("Guidance makes answers about presence better.", PRESENCE, "age-vlm", "ca-baseline"),
+    Claim(
+        "Guidance helps most against hallucination: adversarial presence.",
+        ANSWERS[2],
+        "age-vlm",
+        "ca-baseline",
+    ),
+    Claim("Guidance makes answers of all kinds better.", ALL, "age-vlm", "ca-baseline"),
+    Claim("Cross-attention with guidance answers better than concatenation.", ALL, "age-vlm", "concat"),
+    Claim("Cross-attention alone answers better than concatenation.", ALL, "ca-baseline", "concat"),
+    Claim("With guidance, answers depend more on the picture.", BLIND, "age-vlm", "ca-baseline"),
+    Claim("AGE-VLM tells matching from other pairs better than concatenation.", AUROC, "age-vlm", "concat"),
+    Claim("Guidance in stage 3 alone answers better than in stages 3 and 4.", ALL, "age-vlm", "age-vlm-lm"),
+    Claim("Guidance in stage 4 costs language.", LANGUAGE, "age-vlm-lm", "age-vlm"),
+]
+"""What the paper says or implies, written down before anything was measured."""
+
+
+def of_model(found: Found, model: str, figure: Figure) -> Estimate:
+    """A model's figure over its seeds."""
+    values = [figure.values(one) for one in found[model]]
+    return estimate([each for each, _ in values], [scenes for _, scenes in values])
+
+
+def difference(found: Found, claim: Claim) -> Estimate:
+    """`better` less `worse`, question by question and seed by seed."""
+    pairs = [
+        (claim.figure.values(one), claim.figure.values(other))
+        for one, other in zip(found[claim.better], found[claim.worse], strict=True)
+    ]
+    return estimate([one - other for (one, _), (other, _) in pairs], [scenes for (_, scenes), _ in pairs])
+
+
+def verdict(one: Estimate) -> str:
+    """What a difference's interval says."""
+    return {1: "holds", 0: "not shown", -1: "the opposite holds"}[one.sure]
+
+
+def cosines(found: Found, model: str) -> dict[str, float]:
+    """Mean cosines and the overlap of their distributions, over all seeds."""
+    matching, other = (
+        np.concatenate([one["similarity"][name] for one in found[model]]) for name in ("matching", "other")
+    )
+    return {
+        "matching": float(matching.mean()),
+        "other": float(other.mean()),
+        "overlap": float(
+            np.mean(
+                [
+                    overlap(np.array(o["similarity"]["matching"]), np.array(o["similarity"]["other"]))
+                    for o in found[model]
+                ]
+            )
+        ),
+    }
+
+
+def complete(found: Found) -> bool:
+    """Whether every model was measured as often as the others."""
+    return len({len(found[model]) for model in MODELS}) == 1

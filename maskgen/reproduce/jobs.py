@@ -1,0 +1,97 @@
+"""Trainings and measurements side by side, a process each with one thread of arithmetic."""
+
+import json
+import multiprocessing
+import sys
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from maskgen.reproduce.measure import Exam, measure
+from maskgen.reproduce.plan import Place
+from maskgen.reproduce.training import train_concat, train_family
+from maskgen.training.recipe import Recipe
+from maskgen.training.run import METRICS
+
+Family = Callable[[Place, Recipe, int], None]
+
+FAMILIES: dict[Family, tuple[str, ...]] = {
+    train_family: ("ca-baseline", "age-vlm", "age-vlm-lm"),
+    train_concat: ("concat",),
+}
+"""What trains one after the other, and the models that come of it."""
+
+_FIRST_STAGE = {"age-vlm": 3, "age-vlm-lm": 4}
+
+
+def work(place: Place, shared: Recipe, seeds: int, exam: int, jobs: int) -> None:
+    """Train and measure every model of every seed that is not done, `jobs` of them at a time.
+
+    The first failure is raised; what the others have done by then is kept.
+    """
+    orders = [(family, seed) for seed in range(seeds) for family in FAMILIES]
+    orders = [(family, seed) for family, seed in orders if not _done(place, family, seed)]
+    if not orders:
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, len(orders)), spawn, _settle) as pool:
+        coming = [pool.submit(_work, family, place, shared, seed, exam) for family, seed in orders]
+        try:
+            _watch(coming, place, shared, seeds)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()  # a training writes a checkpoint, and goes on from it
+            raise
+
+
+def _work(family: Family, place: Place, shared: Recipe, seed: int, exam: int) -> None:
+    with open(place.out / f"seed-{seed}-{FAMILIES[family][0]}.log", "a", buffering=1) as log:
+        sys.stdout = sys.stderr = log
+        family(place, shared, seed)
+        last = str(len(shared.stages))
+        asked = Exam(exam)
+        for model in FAMILIES[family]:
+            to = place.found(seed, model)
+            if not to.is_file():
+                found = measure(place.run(seed, model) / "model", asked, shared.data.threshold)
+                found |= {"model": model, "seed": seed, "last_stage": last}
+                partial = to.with_name(f".partial-{to.name}")
+                partial.write_text(json.dumps(found))
+                partial.replace(to)
+
+
+def _watch(coming: list[Future[None]], place: Place, shared: Recipe, seeds: int) -> None:
+    """A bar over all steps of all trainings, until the last measurement is written."""
+    runs = [(seed, model) for seed in range(seeds) for models in FAMILIES.values() for model in models]
+    steps = {model: _steps(shared, model) for _, model in runs}
+    with tqdm(total=sum(steps[model] for _, model in runs), unit=" steps", desc="training") as bar:
+        rest = set(coming)
+        while rest:
+            over, rest = wait(rest, timeout=5, return_when=FIRST_EXCEPTION)
+            for each in over:
+                each.result()
+            taken = sum(min(steps[model], _lines(place.run(seed, model) / METRICS)) for seed, model in runs)
+            bar.update(max(0, taken - bar.n))
+
+
+def _steps(shared: Recipe, model: str) -> int:
+    first = _FIRST_STAGE.get(model, 1)
+    stages = [stage for number, stage in shared.stages.items() if int(number) >= first]
+    return sum(stage.epochs * -(-shared.data.expected[stage.data] // shared.batch) for stage in stages)
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def _done(place: Place, family: Family, seed: int) -> bool:
+    return all(place.found(seed, model).is_file() for model in FAMILIES[family])
+
+
+def _settle() -> None:
+    """One thread each: two trainings on two cores are faster than each of them on both."""
+    torch.set_num_threads(1)

@@ -1,0 +1,159 @@
+"""What a trained model knows of scenes that nobody trained on: answers, where it looks, similarity, language."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from maskgen.age_vlm.answering import Answerer, Decoding, Question
+from maskgen.age_vlm.loading import load
+from maskgen.analysis.gaze import Gaze
+from maskgen.analysis.inside import evenly, inside
+from maskgen.analysis.items import Item, asked
+from maskgen.analysis.similarity import similarity
+from maskgen.demo.drawing import FIRST_HELD_OUT_SEED, Scene, draw
+from maskgen.demo.scenes import scene_query, target_mask
+from maskgen.demo.talks import talk
+from maskgen.demo.texts import Query, caption
+from maskgen.evaluation.reading import words
+from maskgen.geometry import Frame, binarise
+from maskgen.reproduce.questions import by_frequency, exam
+from maskgen.sample import Turn
+
+FIRST_SCENE = FIRST_HELD_OUT_SEED + 500_000
+SEEN = ("image", "blind", "shuffled")
+"""How a question is put: with its picture, without any, and with another scene's."""
+
+_TOGETHER = 50
+_TALKS = 200
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Held-out scenes from `FIRST_SCENE` on, and what is asked about them."""
+
+    count: int
+
+    @cached_property
+    def scenes(self) -> list[Scene]:
+        """The scenes, in order."""
+        return [draw(seed) for seed in range(FIRST_SCENE, FIRST_SCENE + self.count)]
+
+    @cached_property
+    def questions(self) -> list[tuple[int, Query]]:
+        """Every question with the number of its scene."""
+        popular = by_frequency(self.scenes)
+        return [
+            (number, each)
+            for number, scene in enumerate(self.scenes)
+            for each in exam(scene, np.random.default_rng((scene.seed, 21)), popular)
+        ]
+
+    def grounded(self, frame: Frame, threshold: float) -> list[Item]:
+        """Each scene's query that names something, with its known mask on the model's grid."""
+        found = []
+        for scene in self.scenes:
+            query = scene_query(scene)
+            if query.targets:
+                grid = frame.grid(target_mask(scene, query))
+                found.append(asked(scene.pixels, query.text, binarise(grid, threshold)))
+        return found
+
+    def described(self) -> list[Item]:
+        """Each scene with a description of it, as a text of its own."""
+        return [asked(one.pixels, caption(one, np.random.default_rng((one.seed, 22)))) for one in self.scenes]
+
+
+def measure(folder: Path, of: Exam, threshold: float) -> dict[str, Any]:
+    """Everything about the model in `folder`, as JSON values: a number for each question, scene and pair, so
+    that intervals can be drawn from them later.
+    """
+    model, processor = load(folder, "cuda" if torch.cuda.is_available() else "cpu", "float32")
+    gaze = Gaze(model, processor, folder.parent.name)
+    return {
+        "answers": answers(Answerer(model, processor), of),
+        "looking": looking(gaze, of.grounded(gaze.frame, threshold)),
+        "similarity": similar(gaze, of.described()),
+        "language": perplexity(gaze),
+    }
+
+
+def answers(answerer: Answerer, of: Exam) -> list[dict[str, Any]]:
+    """A row a question: scene, family, question, expected answer, and what was said each way of `SEEN`."""
+    turned = np.roll(np.arange(of.count), 1)
+    rows = [
+        {"scene": number, "family": query.kind, "question": query.text, "expected": query.answer}
+        for number, query in of.questions
+    ]
+    for seen in SEEN:
+        for first in range(0, len(rows), _TOGETHER):
+            some = rows[first : first + _TOGETHER]
+            asking = []
+            for row in some:
+                number = int(row["scene"]) if seen == "image" else int(turned[int(row["scene"])])
+                picture = None if seen == "blind" else of.scenes[number].pixels
+                asking.append(Question([Turn("human", str(row["question"]))], picture))
+            said = answerer.answer(asking, Decoding(max_new_tokens=8))
+            for row, answer in zip(some, said, strict=True):
+                row[seen] = answer.text
+    return rows
+
+
+def right(expected: str, said: str) -> bool:
+    """Whether an answer is the expected one, whatever its case and punctuation: all answers here are short."""
+    return words(said) == words(expected)
+
+
+def looking(gaze: Gaze, items: Sequence[Item]) -> dict[str, list[float]]:
+    """A number an item: the mean over layers of attention inside the mask, of hits, and even attention's."""
+    found = list(gaze.looks(items))
+    masks = np.stack([item.mask.ravel() for item, _ in found if item.mask is not None])
+    opened = np.stack([look.open.ravel() for _, look in found])
+    maps = np.stack([look.mean().ravel() for _, look in found])
+    seen, even = inside(maps, masks), evenly(masks, opened)
+    return {
+        "mass": seen.mass.tolist(),
+        "pointing": seen.pointing.tolist(),
+        "iou": seen.iou.tolist(),
+        "even": even.mass.tolist(),
+        "size": masks.mean(axis=1).tolist(),
+    }
+
+
+def similar(gaze: Gaze, items: Sequence[Item]) -> dict[str, Any]:
+    """Cosines of matching and other pairs, and the linear probe's AUROC by fold (Fig. 2)."""
+    found = similarity(gaze, items)
+    return {"matching": found.matching.tolist(), "other": found.other.tolist(), "probe": found.probe}
+
+
+@torch.inference_mode()
+def perplexity(gaze: Gaze) -> dict[str, list[float]]:
+    """What is left of the LLaMA: loss and number of learnt tokens in conversations without a picture, as the
+    LLaMA read them before it had eyes.
+    """
+    losses, tokens = [], []
+    for seed in range(FIRST_SCENE + 100_000, FIRST_SCENE + 100_000 + _TALKS):
+        encoded = gaze.template.encode(talk(draw(seed)))
+        ids, labels = (torch.tensor([each]) for each in (encoded.input_ids, encoded.labels))
+        logits = gaze.model(input_ids=ids.to(gaze.model.device)).logits[0, :-1].float().cpu()
+        wanted = labels[0, 1:]
+        losses.append(float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum")))
+        tokens.append(float((wanted != -100).sum()))
+    return {"loss": losses, "tokens": tokens}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What `measure` found, from its file."""
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def exponential(losses: Sequence[float], tokens: Sequence[float]) -> float:
+    """Perplexity of a token."""
+    return math.exp(sum(losses) / sum(tokens))
