@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from maskgen.age_vlm.chat import ANSWERS
 from maskgen.config import Limits
 from maskgen.errors import MaskgenError, SampleError
 from maskgen.geometry import Frame, binarise
@@ -68,13 +69,15 @@ class ShardItems(Sequence[Item]):
         threshold: float = 0.5,
         limit: int = 0,
         seed: int = 0,
+        answers: bool = False,
     ):
-        """`threshold`: see `geometry.binarise`. `limit`: so many, drawn with `seed`; 0: all.
+        """`threshold`: see `geometry.binarise`. `limit`: so many, drawn with `seed`; 0: all. `answers`: the
+        text is all that the assistant says, not t_q.
 
         MaskgenError if there is no such sample.
         """
         self._samples = ShardSamples(places)
-        self._frame, self._threshold = frame, threshold
+        self._frame, self._threshold, self._answers = frame, threshold, answers
         pictured = self._samples.outcomes != Outcome.TEXT_ONLY.value
         numbers = np.flatnonzero(pictured if frame is None else self._samples.has_mask)
         if not len(numbers):
@@ -100,7 +103,13 @@ class ShardItems(Sequence[Item]):
             raise MaskgenError(
                 f"the picture of {sample.key} cannot be read: {error}. maskgen verify."
             ) from error
-        return Item(pixels, sample.turns, sample.query.spans, mask)
+        spans = _answers(sample.turns) if self._answers else sample.query.spans
+        return Item(pixels, sample.turns, spans, mask)
 
     def __iter__(self) -> Iterator[Item]:
         return (self[place] for place in range(len(self)))
+
+
+def _answers(turns: tuple[Turn, ...]) -> tuple[tuple[int, int, int], ...]:
+    """Where the assistant's words stand."""
+    return tuple((place, 0, len(turn.value)) for place, turn in enumerate(turns) if turn.speaker in ANSWERS)

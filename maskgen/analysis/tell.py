@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from maskgen.analysis.attend import Map
 from maskgen.analysis.bootstrap import Figure
 from maskgen.analysis.gaze import Gaze
 from maskgen.analysis.ground import EVEN, LARGE, MEASURES, SMALL, Measured
+from maskgen.analysis.similarity import Similarity
 from maskgen.views import text
 
 _SIZES = {
@@ -84,6 +87,26 @@ def _padding(gaze: Gaze, one: Map) -> str:
         return "no padding"
     cells = f"{100 * float((~one.image).mean()):.1f} % of the cells"
     return f"{100 * one.on_padding:.1f} % ({cells}" + (", closed)" if gaze.masks_padding else ")")
+
+
+def similarity(found: Sequence[Similarity]) -> str:
+    """A line a model."""
+    rows = [("", "matching", "non-matching", "overlap", "AUROC", "linear probe's AUROC")]
+    for one in found:
+        ranged = f"{one.auroc.value:.3f} ({one.auroc.low:.3f} to {one.auroc.high:.3f})"
+        folds = f"{np.mean(one.probe):.3f} ({min(one.probe):.3f} to {max(one.probe):.3f} by fold)"
+        means = f"{one.matching.mean():.3f}", f"{one.other.mean():.3f}"
+        rows.append((f"  {one.name}", *means, f"{one.overlap:.2f}", ranged, folds))
+    lines = [
+        f"cosine similarity of image and text states, {text.plural(len(found[0].matching), 'text')} with "
+        "their own picture and with another; AUROC with a 95 % bootstrap interval over texts",
+        *text.table(rows),
+    ]
+    return "\n".join(lines + [_left_out(one.name, one.skipped) for one in found if one.skipped])
+
+
+def _left_out(name: str, count: int) -> str:
+    return f"{name}: {text.plural(count, 'sample')} without text or another picture left out"
 
 
 def _named(model: Measured, layer: str, models: int) -> str:

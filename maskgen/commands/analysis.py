@@ -98,10 +98,61 @@ def attend(
     typer.echo(to)
 
 
+def similarity(
+    model: Annotated[
+        list[str],
+        typer.Option(
+            "--model",
+            help="A run, a model folder, or the folder of a LLaVA-style model of transformers. Repeatable.",
+        ),
+    ],
+    data: Data,
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="The folder for similarity.json, .png and .svg.")
+    ] = "similarity",
+    text: Annotated[
+        str,
+        typer.Option(
+            help="Which words: query, those that were grounded, or answers, all of the assistant's."
+        ),
+    ] = "query",
+    pool: Annotated[
+        str, typer.Option(help="mean: cosine of the mean states; pairs: mean cosine over pairs of tokens.")
+    ] = "mean",
+    limit: Limit = 0,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Compare image and text states of matching and non-matching pairs: histograms, AUROC, linear probe."""
+    from maskgen.analysis import histograms, tell
+    from maskgen.analysis.items import ShardItems
+    from maskgen.analysis.readers import load
+    from maskgen.analysis.similarity import similarity
+
+    _one_of("--text", text, ("query", "answers"))
+    _one_of("--pool", pool, ("mean", "pairs"))
+    items = ShardItems(data, limit=limit, seed=seed, answers=text == "answers")
+    found = [
+        similarity(load(place), items, "mean" if pool == "mean" else "pairs", seed=seed) for place in model
+    ]
+    told = {"text": text, "seed": seed, "models": [one.to_dict() for one in found]}
+    written = json.dumps(told, indent=2)
+    sketch = histograms.draw(found)
+    _write(Path(out) / "similarity.json", written + "\n")
+    _write(Path(out) / "similarity.svg", sketch.svg())
+    _draw(sketch.image(), str(Path(out) / "similarity.png"))
+    typer.echo(written if as_json else f"{tell.similarity(found)}\n{out}/similarity.png, .svg and .json")
+
+
 def register(app: typer.Typer) -> None:
     """Hang the commands into the command line."""
-    for command in (ground, attend):
+    for command in (ground, attend, similarity):
         app.command()(command)
+
+
+def _one_of(option: str, given: str, allowed: tuple[str, ...]) -> None:
+    if given not in allowed:
+        raise MaskgenError(f"{option} {given}: give {' or '.join(allowed)}.")
 
 
 def _write(path: Path, words: str) -> None:

@@ -1,0 +1,91 @@
+"""Any LLaVA-style model of transformers: image tokens among the text's, all in one sequence."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.utils.logging import disable_progress_bar
+
+from maskgen.analysis.gaze import model_folder, short_name
+from maskgen.analysis.items import Item
+from maskgen.errors import MaskgenError
+
+_PLAIN = "USER: {image}\n{text}\nASSISTANT:"
+
+
+class Llava:
+    """A model that transformers' AutoModelForImageTextToText loads, from a local folder, without its code."""
+
+    def __init__(self, model: Any, processor: Any, name: str):
+        self.model, self.processor, self.name = model.eval(), processor, name
+        self.kind = str(model.config.model_type)
+        self._image_token = _image_token(model.config)
+
+    @classmethod
+    def load(cls, place: str | Path, device: str = "") -> "Llava":
+        """MaskgenError if the folder holds no such model, or one without tokens for the image."""
+        folder = model_folder(place)
+        disable_progress_bar()
+        try:
+            processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            model = AutoModelForImageTextToText.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, dtype="auto"
+            )
+        except (OSError, ValueError, ImportError, TypeError) as error:
+            raise MaskgenError(
+                f"--model {place} cannot be loaded as an image-text-to-text model of transformers "
+                f"({type(error).__name__}: {str(error).splitlines()[0]})."
+            ) from error
+        if not getattr(getattr(processor, "tokenizer", None), "is_fast", False):
+            raise MaskgenError(
+                f"--model {place} has no fast tokenizer, which tells where a text's tokens are."
+            )
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(model.to(device), processor, short_name(folder))
+
+    def states(self, items: Iterable[Item]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """See `similarity.Reader`: the states after the last layer and its norm, image tokens and t_q."""
+        for item in items:
+            prompt, start = self._prompt(item.text)
+            inputs = self.processor(images=item.pixels, text=prompt, return_tensors="pt")
+            asks = self._asks(prompt, start, start + len(item.text), inputs["input_ids"].shape[1])
+            inputs = inputs.to(self.model.device, self.model.dtype)
+            with torch.inference_mode():
+                hidden = self.model(**inputs, output_hidden_states=True).hidden_states[-1][0]
+            image = (inputs["input_ids"][0] == self._image_token).cpu().numpy()
+            states = hidden.float().cpu().numpy()
+            yield states[image], states[asks]
+
+    def _prompt(self, text: str) -> tuple[str, int]:
+        """The model's own way to ask about a picture, and where in it the text stands."""
+        marker = "\x00"
+        if getattr(self.processor, "chat_template", None):
+            content = [{"type": "image"}, {"type": "text", "text": marker}]
+            prompt = self.processor.apply_chat_template(
+                [{"role": "user", "content": content}], add_generation_prompt=True
+            )
+        else:
+            image = self.processor.tokenizer.convert_ids_to_tokens(self._image_token)
+            prompt = _PLAIN.format(image=image, text=marker)
+        start = prompt.index(marker)
+        return prompt.replace(marker, text), start
+
+    def _asks(self, prompt: str, start: int, end: int, length: int) -> np.ndarray:
+        """Which of `length` tokens have a character of the text, bool (length,).
+
+        The processor writes the image's token several times, all before the text: counted from the end, the
+        text's tokens stand where they stand in the prompt as it was written.
+        """
+        offsets = self.processor.tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
+        asks = [first < end and last > start and last > first for first, last in offsets]
+        return np.array([False] * (length - len(asks)) + asks)
+
+
+def _image_token(config: Any) -> int:
+    for name in ("image_token_id", "image_token_index"):
+        if isinstance(found := getattr(config, name, None), int):
+            return found
+    raise MaskgenError(f"a {config.model_type} has no tokens for the image: its states cannot be compared.")
