@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from maskgen import __version__, config
-from maskgen.commands import analysis, training
+from maskgen.commands import analysis, reproduction, training
 from maskgen.errors import MaskgenError
 from maskgen.training import recipe as recipes
 
@@ -204,6 +204,7 @@ def doctor(
 
 
 training.register(app)
+reproduction.register(app)
 analysis.register(app)
 
 

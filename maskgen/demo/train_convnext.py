@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for state, curve and model")
     parser.add_argument("--steps", type=int, default=2000, help=f"of {SCENES} scenes")
     parser.add_argument("--seed", type=int, default=0, help="of the first weights")
-    parser.add_argument("--rate", type=float, default=4e-3, help="learning rate")
+    parser.add_argument("--rate", type=float, default=1.5e-3, help="learning rate")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     tokens = tokenizer()

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from maskgen.analysis.separation import auroc, overlap
+from maskgen.analysis.separation import overlap
 from maskgen.reproduce.measure import right
-from maskgen.reproduce.plan import MODELS
 from maskgen.reproduce.statistics import Estimate, estimate
 
 Found = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -38,17 +37,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper at this scale: `better` should be above `worse` in `figure`.
-
-    `verdict`: "holds" if the interval of the difference lies above zero, "the opposite holds" if below it,
-    "not shown" if zero is inside.
-    """
+    """A claim of the paper, as a difference: `figure` is greater for the model `more` than for `less`."""
 
     text: str
     figure: Figure
-    better: str
-    worse: str
-    sign: int = 1
+    more: str
+    less: str
 
 
 def answered(prefix: str = "", seen: str = "image") -> Callable[[Mapping[str, Any]], Values]:
@@ -162,38 +156,28 @@ def of_model(found: Found, model: str, figure: Figure) -> Estimate:
 
 
 def difference(found: Found, claim: Claim) -> Estimate:
-    """`better` less `worse`, question by question and seed by seed."""
+    """`more` minus `less`, question by question and seed by seed."""
     pairs = [
         (claim.figure.values(one), claim.figure.values(other))
-        for one, other in zip(found[claim.better], found[claim.worse], strict=True)
+        for one, other in zip(found[claim.more], found[claim.less], strict=True)
     ]
     return estimate([one - other for (one, _), (other, _) in pairs], [scenes for (_, scenes), _ in pairs])
 
 
 def verdict(one: Estimate) -> str:
-    """What a difference's interval says."""
+    """What a difference's interval says: it lies above zero, holds it, or lies below."""
     return {1: "holds", 0: "not shown", -1: "the opposite holds"}[one.sure]
 
 
 def cosines(found: Found, model: str) -> dict[str, float]:
     """Mean cosines and the overlap of their distributions, over all seeds."""
-    matching, other = (
-        np.concatenate([one["similarity"][name] for one in found[model]]) for name in ("matching", "other")
-    )
+    pairs = [
+        tuple(np.array(one["similarity"][name], float) for name in ("matching", "other"))
+        for one in found[model]
+    ]
+    matching, other = (np.concatenate(each) for each in zip(*pairs, strict=True))
     return {
         "matching": float(matching.mean()),
         "other": float(other.mean()),
-        "overlap": float(
-            np.mean(
-                [
-                    overlap(np.array(o["similarity"]["matching"]), np.array(o["similarity"]["other"]))
-                    for o in found[model]
-                ]
-            )
-        ),
+        "overlap": float(np.mean([overlap(one, two) for one, two in pairs])),
     }
-
-
-def complete(found: Found) -> bool:
-    """Whether every model was measured as often as the others."""
-    return len({len(found[model]) for model in MODELS}) == 1

@@ -49,7 +49,7 @@ def work(place: Place, shared: Recipe, seeds: int, exam: int, jobs: int) -> None
 
 
 def _work(family: Family, place: Place, shared: Recipe, seed: int, exam: int) -> None:
-    with open(place.out / f"seed-{seed}-{FAMILIES[family][0]}.log", "a", buffering=1) as log:
+    with (place.out / f"seed-{seed}-{FAMILIES[family][0]}.log").open("a", buffering=1) as log:
         sys.stdout = sys.stderr = log
         family(place, shared, seed)
         last = str(len(shared.stages))

@@ -1,4 +1,4 @@
-"""What a trained model knows of scenes that nobody trained on: answers, where it looks, similarity, language."""
+"""What a trained model knows of scenes that nobody trained on: answers, looks, similarity, language."""
 
 import json
 import math
@@ -87,7 +87,7 @@ def measure(folder: Path, of: Exam, threshold: float) -> dict[str, Any]:
 def answers(answerer: Answerer, of: Exam) -> list[dict[str, Any]]:
     """A row a question: scene, family, question, expected answer, and what was said each way of `SEEN`."""
     turned = np.roll(np.arange(of.count), 1)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"scene": number, "family": query.kind, "question": query.text, "expected": query.answer}
         for number, query in of.questions
     ]
@@ -96,9 +96,9 @@ def answers(answerer: Answerer, of: Exam) -> list[dict[str, Any]]:
             some = rows[first : first + _TOGETHER]
             asking = []
             for row in some:
-                number = int(row["scene"]) if seen == "image" else int(turned[int(row["scene"])])
+                number = row["scene"] if seen == "image" else int(turned[row["scene"]])
                 picture = None if seen == "blind" else of.scenes[number].pixels
-                asking.append(Question([Turn("human", str(row["question"]))], picture))
+                asking.append(Question([Turn("human", row["question"])], picture))
             said = answerer.answer(asking, Decoding(max_new_tokens=8))
             for row, answer in zip(some, said, strict=True):
                 row[seen] = answer.text
@@ -106,7 +106,7 @@ def answers(answerer: Answerer, of: Exam) -> list[dict[str, Any]]:
 
 
 def right(expected: str, said: str) -> bool:
-    """Whether an answer is the expected one, whatever its case and punctuation: all answers here are short."""
+    """Whether an answer is the expected one, whatever its case and punctuation: all of them are short."""
     return words(said) == words(expected)
 
 

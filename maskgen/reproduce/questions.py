@@ -83,7 +83,7 @@ def talk(scene: Scene, rng: np.random.Generator, questions: int) -> list[Turn]:
     for _ in range(_TRIES * questions):
         if len(asked) == questions:
             break
-        chosen = _LEARNT[rng.choice(len(_LEARNT), p=_SHARES)](scene, rng)
+        chosen = _LEARNT[int(rng.choice(len(_LEARNT), p=_SHARES))](scene, rng)
         if chosen is not None:
             asked.setdefault(chosen.text, chosen)
     return [turn for each in asked.values() for turn in (Turn("human", each.text), Turn("gpt", each.answer))]
@@ -128,7 +128,7 @@ def _loosely(scene: Scene, rng: np.random.Generator) -> Query | None:
 
 
 def _any(phrases: Sequence[Phrase], rng: np.random.Generator) -> Phrase:
-    return phrases[rng.integers(len(phrases))]
+    return phrases[int(rng.integers(len(phrases)))]
 
 
 def _shuffled(phrases: Sequence[Phrase], rng: np.random.Generator) -> list[Phrase]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,15 +14,15 @@ from maskgen.demo.grounded import ground
 from maskgen.reproduce.plan import Place, recipe_of
 from maskgen.reproduce.questions import described, talk
 from maskgen.sample import Turn
-from maskgen.training.recipe import Recipe
+from maskgen.training.recipe import Recipe, SetName
 from maskgen.training.run import Request, train
 from maskgen.training.world import World
 
 SLOTS = (1, 4, 7)
 """Where the cross-attention layers stand in the small LLaMA: spread as the paper's four are over sixteen."""
 
-FIRST_SEEDS = {"pretrain": 600_000, "finetune": 700_000}
-QUESTIONS = {"pretrain": 4, "finetune": 6}
+FIRST_SEEDS: dict[SetName, int] = {"pretrain": 600_000, "finetune": 700_000}
+QUESTIONS: dict[SetName, int] = {"pretrain": 4, "finetune": 6}
 
 Say = Callable[[str], None]
 
@@ -30,7 +31,8 @@ def ground_sets(place: Place, recipe: Recipe, say: Say) -> None:
     """Draw the scenes of both sets, with descriptions for stages 1 to 3 and questions alone for stage 4, and
     ground each one's first question with the small Florence-2 and SAM.
     """
-    for name, turns in (("pretrain", _described), ("finetune", _asked)):
+    talks: dict[SetName, Callable[[Scene], list[Turn]]] = {"pretrain": _described, "finetune": _asked}
+    for name, turns in talks.items():
         count = recipe.data.expected[name]
         scenes = place.shards(name).with_name(f"{name}-scenes")
         ground(place.shards(name), scenes, count, FIRST_SEEDS[name], say=say, talk=(name, turns))
@@ -56,9 +58,9 @@ def train_concat(place: Place, shared: Recipe, seed: int) -> None:
 def _train(place: Place, shared: Recipe, seed: int, model: str, first: Path, stage: int) -> Path:
     run = place.run(seed, model)
     if not (run / "model").is_dir():
-        sets = {name: [str(place.shards(name))] for name in FIRST_SEEDS}
+        sets: dict[SetName, list[str]] = {name: [str(place.shards(name))] for name in FIRST_SEEDS}
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        request = Request(recipe_of(model, shared, seed), str(first), sets, str(run), stage)  # type: ignore[arg-type]
+        request = Request(recipe_of(model, shared, seed), str(first), sets, str(run), stage)
         train(request, World(0, 1, device), lambda _: None)
     return run
 
@@ -68,7 +70,7 @@ def _start(place: Place, shared: Recipe, seed: int, architecture: str) -> Path:
     folder = place.start(seed, architecture)
     if not folder.is_dir():
         parts = str(checkpoint("llama")), str(checkpoint("convnext"))
-        options = {"slots": SLOTS} if architecture == "age_vlm" else {}
+        options: dict[str, Any] = {"slots": SLOTS} if architecture == "age_vlm" else {}
         size = shared.stages[str(len(shared.stages))].size
         made = start(*parts, architecture, seed, image_size=size, fit=shared.data.fit, **options)
         write(made, str(folder))

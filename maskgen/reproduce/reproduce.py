@@ -1,0 +1,66 @@
+"""`maskgen reproduce`: data, trainings, measurements, report. Rerunning makes what is missing."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from maskgen.analysis.gaze import Gaze
+from maskgen.analysis.table import Pair, as_image, look
+from maskgen.demo import checkpoint
+from maskgen.errors import MaskgenError
+from maskgen.grounding.weights import probe
+from maskgen.reproduce import report
+from maskgen.reproduce.jobs import work
+from maskgen.reproduce.measure import Exam
+from maskgen.reproduce.plan import MODELS, Place, Scale, base
+from maskgen.reproduce.training import ground_sets
+from maskgen.running.fingerprint import differences
+from maskgen.running.lease import Lease
+from maskgen.training.recipe import Recipe
+
+RECORD = "run.json"
+_SHOWN = 5
+
+
+def reproduce(out: str, size: Scale, seeds: int, jobs: int, command: str, say: Callable[[str], None]) -> Path:
+    """Train and examine the four models with seeds 0 to `seeds` - 1; returns the report's place.
+
+    `jobs`: processes at a time. `command`: what the report says wrote it. MaskgenError if the folder was
+    begun at another scale.
+    """
+    place, shared = Place(Path(out)), base(size)
+    with Lease(out):
+        _begin(place, shared, size)
+        ground_sets(place, shared, say)
+        say(f"training and examining {len(MODELS)} models with {seeds} seeds, {jobs} at a time")
+        work(place, shared, seeds, size.exam, jobs)
+        _maps(place, shared, size)
+        return report.write(place, shared, seeds, size.exam, command)
+
+
+def _begin(place: Place, shared: Recipe, size: Scale) -> None:
+    """What the folder's figures follow from; more seeds may be added later."""
+    parts = {name: checkpoint(name) for name in ("florence2", "sam", "llama", "convnext")}
+    identity: dict[str, Any] = {
+        "recipe": shared.model_dump(mode="json", exclude={"resources"}),
+        "exam": size.exam,
+        "models": {name: probe(str(folder / "model.safetensors")) for name, folder in parts.items()},
+    }
+    identity = json.loads(json.dumps(identity))
+    path = place.out / RECORD
+    if not path.is_file():
+        path.write_text(json.dumps(identity, indent=2) + "\n")
+        return
+    lines = differences(json.loads(path.read_text()), identity)
+    if lines:
+        listed = "\n  ".join(lines)
+        raise MaskgenError(f"{place.out} was begun with other settings:\n  {listed}\nGive another --out.")
+
+
+def _maps(place: Place, shared: Recipe, size: Scale) -> None:
+    """Where the first seed's models look on the first scenes of the exam, as in Table 4."""
+    gazes = [Gaze.load(place.run(0, model)) for model in MODELS]
+    items = Exam(size.exam).grounded(gazes[0].frame, shared.data.threshold)[:_SHOWN]
+    lines = look(gazes, [Pair("", item) for item in items], "mean")
+    as_image(gazes, lines).save(place.out / report.MAPS)
