@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from maskgen import __version__, config
-from maskgen.commands import training
+from maskgen.commands import evaluation, training
 from maskgen.errors import MaskgenError
 from maskgen.training import recipe as recipes
 
@@ -204,6 +204,7 @@ def doctor(
 
 
 training.register(app)
+evaluation.register(app)
 
 
 @app.callback(invoke_without_command=True)
