@@ -121,9 +121,7 @@ def results(
     for place in places:
         there = [name for name in BENCHMARKS if (Path(place) / name / "plain").is_dir()]
         if not there:
-            raise MaskgenError(
-                f"{place} holds no answers. Give a folder that maskgen eval --out wrote, with BENCHMARK/plain in it."
-            )
+            raise MaskgenError(f"{place} holds no answers. Give a folder that maskgen eval --out wrote.")
         for name in there:
             if not wanted or name in wanted:
                 found.append(_result(Path(place), BENCHMARKS[name], protocols, judge, compare))

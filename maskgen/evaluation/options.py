@@ -3,14 +3,13 @@
 import re
 
 from maskgen.evaluation.question import Question, Reading
-from maskgen.evaluation.reading import words
+from maskgen.evaluation.reading import told, words
 
 _BARE = re.compile(r"\W*([A-Za-z])\W*")
 _BRACKETED = re.compile(r"\(([A-Z])\)")
 _TOLD = re.compile(r"\b(?:answer|option|choice)(?:\s+is)?:?\s*(?:option\s+)?\(?([A-Z])\b(?![\w'])")
 _LEADING = re.compile(r"\s*([A-Z])\s*[.):]")
 _CAPITAL = re.compile(r"(?<![\w'])([A-Z])(?![\w'])")
-_TELLING = re.compile(r"answer is:?|answer:")
 _SIGNS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 
 
@@ -54,11 +53,10 @@ def leading_letter(answer: str, question: Question) -> Reading:
 
 
 def letter_after_answer_is(answer: str, question: Question) -> Reading:
-    """The first sign after the last "answer is" or "answer:", or of all; it may be the option's text, if that
-    is a single sign (Cambrian-1).
+    """The first sign after "answer is" or "answer:", or of all; it may be the option's text, if that is a
+    single sign (Cambrian-1). After "answer is: B" that is the colon.
     """
-    said = _TELLING.split(answer.lower().strip())[-1]
-    said = said.strip().rstrip(".:,").lstrip("(").rstrip(")")[:1]
+    said = told(answer).strip().rstrip(".:,").lstrip("(").rstrip(")")[:1]
     if said.upper() in question.letters and said:
         return _reading(said.upper(), question)
     texts = [text.lower() for text in question.choices]

@@ -26,7 +26,6 @@ _NUMBERS = [
     "eleven",
     "twelve",
 ]
-_TELLING = re.compile(r"answer is:?|answer:")
 _ARTICLES = {"a", "an", "the"}
 
 
@@ -81,8 +80,8 @@ def equals(answer: str, question: Question) -> Reading:
 
 
 def after_answer_is(answer: str, question: Question) -> Reading:
-    """The first word after the last "answer is" or "answer:", without a final full stop (Cambrian-1)."""
-    spoken = _TELLING.split(answer.lower())[-1].strip().rstrip(".").split()
+    """The first word after "answer is" or "answer:", or of all, without a final full stop (Cambrian-1)."""
+    spoken = told(answer).strip().rstrip(".").split()
     said = spoken[0] if spoken else ""
     return Reading(said, said in {right.lower() for right in question.answers})
 
@@ -102,6 +101,11 @@ def phrase(answer: str, question: Question) -> Reading:
         elif right and any(said[at : at + len(right)] == right for at in range(len(said))):
             return Reading(" ".join(right), True)
     return Reading(" ".join(said), False)
+
+
+def told(answer: str) -> str:
+    """What follows the last "answer is", and in it the last "answer:", in lower case; all if neither is there."""
+    return answer.lower().strip().split("answer is")[-1].split("answer:")[-1]
 
 
 def words(text: str) -> list[str]:

@@ -6,9 +6,10 @@ from dataclasses import asdict
 from typing import Any
 
 from maskgen.evaluation import table
+from maskgen.evaluation.benchmarks import BENCHMARKS
 from maskgen.evaluation.evaluate import Scored
 from maskgen.evaluation.interval import Figure
-from maskgen.evaluation.scoring import Score
+from maskgen.evaluation.scoring import Disagreement, Score
 from maskgen.views import text
 
 _SHOWN = 20
@@ -18,7 +19,7 @@ def in_text(found: Sequence[Scored]) -> str:
     """A block a score, then Table 2."""
     blocks = ["\n".join([_title(each), *_aligned(_figures(each.score)), *_differing(each)]) for each in found]
     rows = table.cells(found)
-    lines = ["Table 2, ours above the paper's own figures:", *_aligned(rows)]
+    lines = [f"Table 2, ours above the paper's own figures{_partly(found)}:", *_aligned(rows)]
     return "\n\n".join([*blocks, "\n".join(lines)])
 
 
@@ -33,7 +34,8 @@ def in_markdown(found: Sequence[Scored]) -> str:
     for title, heading in zip(above, below, strict=True):
         head = title or head
         full.append(f"{head} {heading}".strip())
-    lines = ["Table 2, ours above the paper's own figures", "", *_markdown([full, *rows])]
+    title = _escaped(f"Table 2, ours above the paper's own figures{_partly(found)}")
+    lines = [title, "", *_markdown([full, *rows])]
     return "\n\n".join([*blocks, "\n".join(lines)])
 
 
@@ -76,13 +78,27 @@ def baselines(name: str, questions: int, found: dict[str, dict[str, float]]) -> 
     )
 
 
+def _partly(found: Sequence[Scored]) -> str:
+    """A warning, if some figure is not over all questions."""
+    scores = [each.score for each in found]
+    part = {score.benchmark for score in scores if score.questions != BENCHMARKS[score.benchmark].size}
+    return f" (not all questions were asked of {', '.join(sorted(part))})" if part else ""
+
+
 def _title(each: Scored) -> str:
     score = each.score
-    said = [text.plural(score.questions, "question"), f"protocol {score.protocol}"]
+    said = [_asked(score), f"protocol {score.protocol}"]
     said.append(f"{text.plural(score.unread, 'answer')} could not be read")
     if score.judged:
         said.append(f"{text.plural(score.judged, 'answer')} judged")
     return f"{score.benchmark} of {each.run}: {', '.join(said)}"
+
+
+def _asked(score: Score) -> str:
+    """How many questions, and of how many if these are not all."""
+    size = BENCHMARKS[score.benchmark].size
+    of_all = f" of {size:,}" if score.questions != size else ""
+    return f"{text.plural(score.questions, 'question')}{of_all}"
 
 
 def _figures(score: Score) -> list[list[str]]:
@@ -104,18 +120,21 @@ def _differing(each: Scored) -> list[str]:
         return []
     lines = [f"  {text.plural(len(each.disagreements), 'answer')} on which the protocols disagree:"]
     for one in each.disagreements[:_SHOWN]:
-        sides = {True: list[str](), False: list[str]()}
-        for name, reading in one.readings.items():
-            sides[reading.right].append(
-                f"{name} ({text.shortened(text.plain(reading.read), 20) or 'unread'})"
-            )
-        answer = text.shortened(text.plain(one.answer), 70)
-        lines.append(
-            f'  {one.question.id}: "{answer}" is right by {", ".join(sides[True])}; wrong by {", ".join(sides[False])}'
-        )
+        lines.append(f'  {one.question.id}: "{text.shortened(text.plain(one.answer), 80)}"')
+        for right, verdict in ((True, "right"), (False, "wrong")):
+            lines.append(f"    {verdict} by {_sides(one, right)}")
     if len(each.disagreements) > _SHOWN:
         lines.append(f"  and {len(each.disagreements) - _SHOWN:,} more; --json has all of them")
     return lines
+
+
+def _sides(one: Disagreement, right: bool) -> str:
+    """The protocols that say so, and what they read."""
+    return ", ".join(
+        f"{name} ({text.shortened(text.plain(reading.read), 20) or 'unread'})"
+        for name, reading in one.readings.items()
+        if reading.right == right
+    )
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -76,8 +76,8 @@ def _check(benchmark: Benchmark, questions: Sequence[Question]) -> None:
     for question in questions:
         if question.id in seen:
             raise MaskgenError(
-                f"{benchmark.name}: the question {question.id} is there twice. Name each file of the benchmark "
-                "once: --annotations FILE."
+                f"{benchmark.name}: the question {question.id} is there twice. Name each file of the "
+                "benchmark once: --annotations FILE."
             )
         seen.add(question.id)
     if not questions:

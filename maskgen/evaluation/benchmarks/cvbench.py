@@ -78,4 +78,5 @@ BENCHMARK = Benchmark(
     columns={"2D": "2D", "3D": "3D"},
     files=("test_2d.jsonl,test_3d.jsonl", "test_2d*.parquet,test_3d*.parquet", "*.jsonl", "*.parquet"),
     folders=(".", "images"),
+    size=2_638,
 )

@@ -84,4 +84,5 @@ BENCHMARK = Benchmark(
     columns={"aAcc": "aAcc", "fAcc": "fAcc", "qAcc": "qAcc"},
     files=("HallusionBench.json", "*allusion*.json*", "image-*.parquet", "*.parquet", "*.json"),
     folders=(".", "hallusion_bench", "images"),
+    size=951,
 )

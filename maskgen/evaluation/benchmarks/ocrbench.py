@@ -92,4 +92,5 @@ BENCHMARK = Benchmark(
     },
     files=("OCRBench.json", "*.json", "*.parquet"),
     folders=(".", "OCRBench_Images", "images"),
+    size=1_000,
 )

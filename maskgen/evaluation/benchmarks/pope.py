@@ -86,4 +86,5 @@ BENCHMARK = Benchmark(
     columns={"POPE": "F1"},
     files=("*pope*random*.json*,*pope*popular*.json*,*pope*adversarial*.json*", "*.json*", "*.parquet"),
     folders=(".", "val2014", "images"),
+    size=9_000,
 )

@@ -70,4 +70,5 @@ BENCHMARK = Benchmark(
     columns={"RWQA": "accuracy"},
     files=("*.parquet", "*.jsonl", "*.json"),
     folders=(".", "images"),
+    size=765,
 )
