@@ -24,6 +24,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
+_INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
+
 Split = Annotated[str, typer.Option(help=f"A shipped pipeline: {', '.join(config.shipped())}.")]
 File = Annotated[str, typer.Option("--config", help="A pipeline file of your own, instead of --split.")]
 Overrides = Annotated[
@@ -236,7 +238,10 @@ def main() -> None:
     """The console script: every problem is a sentence and an exit code."""
     signal.signal(signal.SIGTERM, _interrupt)  # wherever the command is; as process 1 it would be ignored
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        code = app(standalone_mode=False) or 0
+        if code == _INTERRUPTED:
+            raise KeyboardInterrupt
+        sys.exit(code)
     except MaskgenError as error:
         _fail(str(error), error.exit_code)
     except TyperException as error:

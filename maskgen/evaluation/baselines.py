@@ -42,12 +42,10 @@ def _pool(kind: Kind, questions: Sequence[Question]) -> Counter[str]:
 def _random(
     questions: Sequence[Question], pools: dict[Kind, Counter[str]], random: np.random.Generator
 ) -> list[str]:
-    texts = list(pools.get("text", ()))
+    words = {"yes_no": ("yes", "no"), "text": tuple(pools.get("text", ()))}
     guesses = []
     for question, share in zip(questions, random.random(len(questions)), strict=True):
-        possible: Sequence[str] = {"yes_no": ("yes", "no"), "choice": question.letters, "text": texts}[
-            question.kind
-        ]
+        possible = words.get(question.kind) or question.letters
         guesses.append(possible[int(share * len(possible))])
     return guesses
 

@@ -104,7 +104,7 @@ def phrase(answer: str, question: Question) -> Reading:
 
 
 def told(answer: str) -> str:
-    """What follows the last "answer is", and in it the last "answer:", in lower case; all if neither is there."""
+    """What follows the last "answer is", and in it the last "answer:", in lower case; or else all."""
     return answer.lower().strip().split("answer is")[-1].split("answer:")[-1]
 
 

@@ -29,27 +29,28 @@ class Source:
 def find(
     benchmark: Benchmark, data: str = "", annotations: Sequence[str] = (), images: str = "", limit: int = 0
 ) -> Source:
-    """Read a benchmark from DATA/NAME, or from DATA itself, or from files and a folder that are named.
+    """Read a benchmark from DATA/NAME, or from DATA itself, or from files and a folder that are named; of data
+    and annotations, one at least must be.
 
     `limit`: so many questions, spread evenly over all; 0 for all. MaskgenError if something is missing.
     """
-    root = _root(benchmark, data)
-    files = [Path(file) for file in annotations] or _files(benchmark, root)
+    root = [_root(benchmark, data)] if data else []
+    files = [Path(file) for file in annotations] or [
+        file for place in root for file in _files(benchmark, place)
+    ]
     questions = benchmark.read(rows.read(files))
     _check(benchmark, questions)
     if 0 < limit < len(questions):
         questions = [questions[at * len(questions) // limit] for at in range(limit)]
     if images and not Path(images).is_dir():
         raise MaskgenError(f"no image folder {images}. Check --images.")
-    places = [Path(images)] if images else [root, *(file.parent for file in files)]
-    folders = [place / folder for place in dict.fromkeys(places) if place for folder in benchmark.folders]
+    places = [Path(images)] if images else [*root, *(file.parent for file in files)]
+    folders = [place / folder for place in dict.fromkeys(places) for folder in benchmark.folders]
     tables = [file for file in files if _is_parquet(file)]
     return Source(questions, [folder for folder in dict.fromkeys(folders) if folder.is_dir()], tables)
 
 
 def _root(benchmark: Benchmark, data: str) -> Path:
-    if not data:
-        return Path()
     own = Path(data) / benchmark.name
     if own.is_dir():
         return own

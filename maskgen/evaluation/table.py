@@ -1,5 +1,6 @@
 """Table 2 with our runs in it, and the paper's own figures, marked as the paper's."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,11 +60,11 @@ def cells(found: Sequence[Scored]) -> list[list[str]]:
     below = ["", *("" if heading == _TITLES[name] else heading for name, heading in columns())]
     rows = [
         [f"paper: {line.name}" if line.is_papers else line.name]
-        + [_cell(line.values.get(column), column[0]) for column in columns()]
+        + [_cell(line.values.get(column)) for column in columns()]
         for line in lines(found)
     ]
     return [above, below, *rows]
 
 
-def _cell(value: float | None, benchmark: str) -> str:
-    return "-" if value is None or value != value else f"{value:.{BENCHMARKS[benchmark].digits}f}"
+def _cell(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.2f}"

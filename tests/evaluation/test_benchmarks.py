@@ -146,9 +146,7 @@ def test_files_that_are_no_benchmark(tmp_path):
 def test_pictures_that_are_not_there(tmp_path):
     made = miniatures.pope(tmp_path / "pope")
     (made / "val2014" / "COCO_val2014_000000000001.jpg").unlink()
-    with pytest.raises(
-        MaskgenError, match="1 picture not found, COCO_val2014_000000000001.jpg the first; looked in"
-    ):
+    with pytest.raises(MaskgenError, match="1 picture not found, COCO_val2014_000000000001"):
         find(BENCHMARKS["pope"], str(tmp_path)).pictures()
     with pytest.raises(MaskgenError, match="no image folder"):
         find(BENCHMARKS["pope"], str(tmp_path), images=str(tmp_path / "nowhere"))

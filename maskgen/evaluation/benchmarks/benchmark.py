@@ -15,7 +15,7 @@ PAPER = "paper"
 
 @dataclass(frozen=True)
 class Benchmark:
-    """`columns`: headings of Table 2 and the figures under them; `digits`: after the point, there.
+    """`columns`: headings of Table 2 and the figures under them.
 
     `files`: glob patterns of the annotation files, alternatives of which the first that matches counts.
     `folders`: where the pictures lie below the data folder, alternatives too. `protocols`: how answers are
@@ -27,7 +27,6 @@ class Benchmark:
     protocols: Mapping[str, Reader]
     figures: Figures
     columns: Mapping[str, str] = field(default_factory=dict)
-    digits: int = 2
     files: tuple[str, ...] = ()
     folders: tuple[str, ...] = (".",)
     size: int = 0
