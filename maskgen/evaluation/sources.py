@@ -29,8 +29,9 @@ class Source:
 def find(
     benchmark: Benchmark, data: str = "", annotations: Sequence[str] = (), images: str = "", limit: int = 0
 ) -> Source:
-    """Read a benchmark from DATA/NAME, or from DATA itself, or from files and a folder that are named; of data
-    and annotations, one at least must be.
+    """Read a benchmark from DATA/NAME, or from DATA itself, or from files and a folder that are named.
+
+    Data or annotations must be given.
 
     `limit`: so many questions, spread evenly over all; 0 for all. MaskgenError if something is missing.
     """
