@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from maskgen import __version__, config
-from maskgen.commands import analysis, reproduction, training
+from maskgen.commands import analysis, evaluation, reproduction, training
 from maskgen.errors import MaskgenError
 from maskgen.training import recipe as recipes
 
@@ -23,6 +23,8 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
+
+_INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
 
 Split = Annotated[str, typer.Option(help=f"A shipped pipeline: {', '.join(config.shipped())}.")]
 File = Annotated[str, typer.Option("--config", help="A pipeline file of your own, instead of --split.")]
@@ -206,6 +208,7 @@ def doctor(
 training.register(app)
 reproduction.register(app)
 analysis.register(app)
+evaluation.register(app)
 
 
 @app.callback(invoke_without_command=True)
@@ -237,7 +240,10 @@ def main() -> None:
     """The console script: every problem is a sentence and an exit code."""
     signal.signal(signal.SIGTERM, _interrupt)  # wherever the command is; as process 1 it would be ignored
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        code = app(standalone_mode=False) or 0
+        if code == _INTERRUPTED:
+            raise KeyboardInterrupt
+        sys.exit(code)
     except MaskgenError as error:
         _fail(str(error), error.exit_code)
     except TyperException as error:

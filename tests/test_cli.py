@@ -6,7 +6,7 @@ import pytest
 
 from maskgen import cli
 
-COMMANDS = ["run", "plan", "config", "status", "verify", "show", "report", "doctor"]
+COMMANDS = ["run", "plan", "config", "status", "verify", "show", "report", "doctor", "eval", "score"]
 
 
 @pytest.fixture
@@ -75,6 +75,15 @@ def test_config_prints_what_it_reads_back(call, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(out)
     assert call("config", "--config", str(path)) == (0, out, "")
+
+
+def test_an_interruption_says_how_to_go_on(call, monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.config, "load", interrupted)
+    code, _, err = call("config", "--split", "demo")
+    assert code == 3 and "run the same line again" in err
 
 
 def test_a_bug_is_confessed_without_a_traceback(call, monkeypatch):

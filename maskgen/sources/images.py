@@ -48,6 +48,20 @@ class ImageRoot:
             return self._read(sample.image, 0, None)
         return self._read_member(sample.member)
 
+    def read_file(self, name: str) -> bytes:
+        """The same for a file by its name alone."""
+        check_reference(name)
+        return self._read(name, 0, None)
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file that may be read."""
+        try:
+            check_reference(name)
+            self._open(name)[0].close()
+        except SampleError:
+            return False
+        return True
+
     def size(self, sample: Sample) -> int | None:
         """Bytes of the image's file (compressed, for an archive member), or None if it cannot be opened."""
         if sample.member is not None:

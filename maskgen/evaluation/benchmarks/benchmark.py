@@ -1,0 +1,41 @@
+"""What a benchmark is: files to questions, answers to readings, readings to figures."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from maskgen.errors import MaskgenError
+from maskgen.evaluation.figures import Figures
+from maskgen.evaluation.question import Question
+from maskgen.evaluation.reading import Reader
+from maskgen.evaluation.rows import Row
+
+PAPER = "paper"
+"""The protocol that is compatible with Table 2, and the default."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """`columns`: headings of Table 2 and the figures under them.
+
+    `files`: glob patterns of the annotation files, alternatives of which the first that matches counts.
+    `folders`: where the pictures lie below the data folder, alternatives too. `protocols`: how answers are
+    read, by name. `size`: how many questions the published benchmark has, 0 if nobody published it.
+    """
+
+    name: str
+    read: Callable[[Iterable[Row]], list[Question]]
+    protocols: Mapping[str, Reader]
+    figures: Figures
+    columns: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    folders: tuple[str, ...] = (".",)
+    size: int = 0
+
+    def reader(self, protocol: str) -> Reader:
+        """The protocol's rule. MaskgenError if the benchmark has none of that name."""
+        if protocol not in self.protocols:
+            raise MaskgenError(
+                f"{self.name} has no protocol {protocol}; it has: {', '.join(self.protocols)}. "
+                f"Name another, or for this benchmark alone: --protocol {self.name}=NAME."
+            )
+        return self.protocols[protocol]

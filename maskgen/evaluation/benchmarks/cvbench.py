@@ -1,0 +1,82 @@
+"""CV-Bench: counting, relations, depth and distance, as multiple choice.
+
+test_2d.jsonl and test_3d.jsonl with idx, type, task, question, choices, answer, prompt, filename and source,
+or the Parquet files of the same names, which hold the images.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from maskgen.evaluation import figures as count
+from maskgen.evaluation import options
+from maskgen.evaluation.benchmarks.benchmark import Benchmark
+from maskgen.evaluation.question import Question, Reading
+from maskgen.evaluation.rows import Row
+
+ASK = "Answer with the option's letter from the given choices directly."  # Cambrian-1's own
+SOURCES = ("ADE20K", "COCO", "Omni3D")
+
+
+def read(rows: Iterable[Row]) -> list[Question]:
+    """Rows of both files."""
+    return [_question(row) for row in rows]
+
+
+def _question(row: Row) -> Question:
+    choices = row.texts("choices")
+    answer = re.fullmatch(r"\(?([A-Z])\)?", row.text("answer"))
+    source = row.text("source")
+    if source not in SOURCES:
+        raise row.wrong(f'"source" is {source!r}, none of {", ".join(SOURCES)}')
+    image = row.picture("filename")
+    question = Question(
+        id=f"{row.text('type')}/{row.text('idx')}",
+        text=f"{row.text('prompt')}\n{ASK}",
+        kind="choice",
+        answers=(answer[1] if answer else "",),
+        image=image,
+        choices=choices,
+        groups={"source": source, "task": row.text("task")},
+        cluster=row.maybe("filename") or image,
+    )
+    if question.answers[0] not in question.letters or not answer:
+        raise row.wrong(f'"answer" is {row.text("answer")!r}, the letter of none of {len(choices)} choices')
+    return question
+
+
+def figures(questions: Sequence[Question], readings: Sequence[Reading]) -> count.Measure:
+    """0-1. 2D is the mean of the accuracies on ADE20K and COCO, 3D the accuracy on Omni3D."""
+    right = count.rights(readings)
+    source, task = count.column(questions, "source"), count.column(questions, "task")
+    masks = {name: source == name for name in SOURCES}
+    masks |= {name: task == name for name in sorted(set(task))}
+    masks = {name: mask for name, mask in masks.items() if mask.any()}
+
+    def measure(weights: np.ndarray) -> dict[str, float]:
+        found = {name: count.mean(right, weights, mask) for name, mask in masks.items()}
+        flat = [found[name] for name in SOURCES[:2] if name in found]
+        two, three = (sum(flat) / len(flat) if flat else math.nan), found.get("Omni3D", math.nan)
+        return {"2D": two, "3D": three, "2D and 3D": (two + three) / 2} | found
+
+    return measure
+
+
+BENCHMARK = Benchmark(
+    name="cvbench",
+    read=read,
+    protocols={
+        "paper": options.matched,
+        "official": options.letter_after_answer_is,
+        "vlmevalkit": options.letter_near_the_end,
+        "lmms-eval": options.leading_letter,
+        "strict": options.letter_alone,
+    },
+    figures=figures,
+    columns={"2D": "2D", "3D": "3D"},
+    files=("test_2d.jsonl,test_3d.jsonl", "test_2d*.parquet,test_3d*.parquet", "*.jsonl", "*.parquet"),
+    folders=(".", "images"),
+    size=2_638,
+)

@@ -1,0 +1,74 @@
+"""RealWorldQA: photographs from cars and streets, with answers that are a letter, a word or a number.
+
+Parquet files with image, question and answer. Options, where there are some, stand in the question, a line
+each.
+"""
+
+import re
+from collections.abc import Iterable
+
+from maskgen.evaluation import options, reading
+from maskgen.evaluation.benchmarks.benchmark import Benchmark
+from maskgen.evaluation.figures import accuracy
+from maskgen.evaluation.question import Kind, Question
+from maskgen.evaluation.reading import Reader
+from maskgen.evaluation.rows import Row
+
+_OPTION = re.compile(r"^\s*([A-Z])[.)]\s+(.+?)\s*$", re.MULTILINE)
+
+
+def read(rows: Iterable[Row]) -> list[Question]:
+    """In the files' order, by which they are named: RealWorldQA numbers nothing."""
+    return [_question(row, number) for number, row in enumerate(rows)]
+
+
+def _question(row: Row, number: int) -> Question:
+    text, answer = row.text("question"), row.text("answer")
+    choices = _choices(text)
+    kind: Kind = "text"
+    if choices and len(answer) == 1 and answer.isalpha():
+        kind, answer = "choice", answer.upper()
+        if ord(answer) - ord("A") >= len(choices):
+            raise row.wrong(f'"answer" is {answer}, but the question has {len(choices)} options')
+    elif answer.lower() in ("yes", "no"):
+        kind, answer = "yes_no", answer.lower()
+    image = row.picture("image_path", "image")
+    return Question(
+        id=str(number),
+        text=text,
+        kind=kind,
+        answers=(answer,),
+        image=image,
+        choices=choices if kind == "choice" else (),
+        groups={"kind": {"choice": "letter", "yes_no": "yes or no", "text": "word or number"}[kind]},
+        cluster=row.maybe("image_path") or image,
+    )
+
+
+def _choices(text: str) -> tuple[str, ...]:
+    """The options' texts, if their letters run from A on."""
+    found = _OPTION.findall(text)
+    in_order = [letter for letter, _ in found] == [chr(ord("A") + place) for place in range(len(found))]
+    return tuple(text for _, text in found) if in_order else ()
+
+
+def _kinds(choice: Reader, yes_no: Reader, text: Reader) -> Reader:
+    return reading.by_kind({"choice": choice, "yes_no": yes_no, "text": text})
+
+
+BENCHMARK = Benchmark(
+    name="realworldqa",
+    read=read,
+    protocols={
+        "paper": _kinds(options.matched, reading.one_of_two, reading.phrase),
+        "vlmevalkit": _kinds(options.letter_near_the_end, reading.one_of_two, reading.phrase),
+        "lmms-eval": reading.equals,
+        "cambrian": reading.after_answer_is,
+        "strict": _kinds(options.letter_alone, reading.nothing_else, reading.equals),
+    },
+    figures=accuracy("kind"),
+    columns={"RWQA": "accuracy"},
+    files=("*.parquet", "*.jsonl", "*.json"),
+    folders=(".", "images"),
+    size=765,
+)
