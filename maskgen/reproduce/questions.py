@@ -99,7 +99,10 @@ def exam(scene: Scene, rng: np.random.Generator, popular: Sequence[Phrase]) -> l
     """What the scene is examined on: for each of POPE's splits an object that is there and one that is not,
     a count, a relation, two attributes; fewer where the scene has nothing to ask.
     """
-    asked = [presence(scene, split, there, rng, popular) for split in SPLITS for there in (True, False)]
+    asked: list[Query | None] = []
+    for split in SPLITS:
+        both = [presence(scene, split, there, rng, popular) for there in (True, False)]
+        asked += both if all(both) else []
     asked += [count(scene, rng), relation(scene, rng), attribute(scene, rng), attribute(scene, rng)]
     return [each for each in asked if each is not None]
 
