@@ -39,7 +39,7 @@ class _Request:
         return f"question {self.number} of the task {self.task} ({self.split})"
 
 
-class Maskgen(lmms):  # type: ignore[misc]
+class Maskgen(lmms):
     """A chat model of lmms-eval around an AGE-VLM or concat model.
 
     `pretrained`: a run of maskgen train, or a model folder. `dtype`: float32, bfloat16 or float16; left out,
@@ -120,7 +120,7 @@ class Maskgen(lmms):  # type: ignore[misc]
         return Question(turns, _image(shown[0]["url"], request.name) if shown else None)
 
     def _batches(self, asked: list[_Request], lengths: list[int]) -> Iterator[list[int]]:
-        """Rows answered alike, at most `batch_size`, the longest first: what does not fit is known at once."""
+        """Rows answered alike, `batch_size` at most, the longest first: what does not fit is known soon."""
 
         def alike(row: int) -> str:
             return repr(sorted(asked[row].kwargs.items()))
