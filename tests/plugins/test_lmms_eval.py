@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,13 +34,8 @@ TEXTS = ["Where is the star?", "How many circles are there?", "What is in the pi
 
 def model(folder, architecture):
     """The demo's LLaMA and ConvNeXt as a run's model, its new layers awake so that images count."""
-    made = start(
-        str(checkpoint("llama")),
-        str(checkpoint("convnext")),
-        architecture,
-        image_size=96,
-        **({"slots": [1, 4]} if architecture == "age_vlm" else {}),
-    )
+    slots: dict[str, Any] = {"slots": [1, 4]} if architecture == "age_vlm" else {}
+    made = start(str(checkpoint("llama")), str(checkpoint("convnext")), architecture, image_size=96, **slots)
     torch.manual_seed(0)
     with torch.no_grad():
         for name, weight in made.model.named_parameters():
@@ -137,18 +133,18 @@ def asked(tmp_path_factory):
     run = model(tmp_path_factory.mktemp("run"), "age_vlm")
     chat = Maskgen(pretrained=str(run), device="cpu", batch_size="3")
 
-    def ask(*rows, **kwargs):
+    def ask(*rows, kind="generate_until", **kwargs):
         chat.task_dict = {"pairs": {"test": list(rows)}}
         requests = [
             Instance(
-                "generate_until",
+                kind,
                 ("", lambda row: row, kwargs, number, "pairs", "test"),
                 0,
                 {"task": "pairs", "doc_id": number, "repeats": 1},
             )
             for number in range(len(rows))
         ]
-        return chat.generate_until(requests)
+        return getattr(chat, kind)(requests)
 
     return ask
 
@@ -196,6 +192,9 @@ def test_what_it_cannot_be_asked_is_said_with_the_tasks_name(asked):
         asked(video)
     with pytest.raises(MaskgenError, match="temperature is 'hot', which is no number"):
         asked(messages("?"), temperature="hot")
+    for kind, why in (("loglikelihood", "likelihoods"), ("generate_until_multi_round", "several rounds")):
+        with pytest.raises(MaskgenError, match=f"the task pairs .*{why}.*Leave it out of --tasks"):
+            asked(messages("?"), kind=kind)
 
 
 def test_arguments_that_cannot_be_used_are_sentences(tmp_path):
