@@ -42,10 +42,17 @@ def load(
     """Model and processor of a run or a model folder, of either architecture.
 
     The model is in evaluation mode on `device`. `dtype`: a key of `DTYPES`; left out, float32 on a CPU and
-    bfloat16 elsewhere. MaskgenError for a folder of another kind of model, or one that cannot be read whole.
+    bfloat16 elsewhere. MaskgenError for a folder of another kind of model or one that cannot be read whole,
+    and for a device that is not there.
     """
     folder = model_folder(place)
-    wanted = dtype or ("float32" if torch.device(device).type == "cpu" else "bfloat16")
+    try:
+        where = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch without CUDA
+        raise MaskgenError(
+            f"the device {device} is not to be had here. Leave it out, or give cpu."
+        ) from error
+    wanted = dtype or ("float32" if where.type == "cpu" else "bfloat16")
     if wanted not in DTYPES:
         raise MaskgenError(f"{dtype} is no dtype. Give one of {', '.join(DTYPES)}.")
     disable_progress_bar()
@@ -54,7 +61,7 @@ def load(
         if kind not in ARCHITECTURES:
             raise MaskgenError(f"{folder} holds a {kind}, not one of {', '.join(ARCHITECTURES)}.")
         model, told = ARCHITECTURES[kind][1].from_pretrained(
-            folder, dtype=DTYPES[wanted], output_loading_info=True
+            folder, dtype=DTYPES[wanted], output_loading_info=True, use_safetensors=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().partition("\n")[0]
@@ -62,7 +69,7 @@ def load(
     if told["missing_keys"]:  # transformers would draw them at random
         missing = ", ".join(sorted(told["missing_keys"])[:3])
         raise MaskgenError(f"the model in {folder} lacks weights ({missing}). Copy it again, whole.")
-    return model.to(device).eval(), processor(folder)
+    return model.to(where).eval(), processor(folder)
 
 
 def processor(folder: str | Path) -> AgeVlmProcessor:

@@ -61,9 +61,9 @@ class Maskgen(lmms):
         self.batch_size = int(batch_size)
         self.accelerator = Accelerator(cpu=device == "cpu")
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
-        alone = device and self._world_size == 1
-        self.device = torch.device(device) if alone else self.accelerator.device
-        self._answerer = Answerer(*load(pretrained, self.device, dtype))
+        where = device if device and self._world_size == 1 else self.accelerator.device
+        self._answerer = Answerer(*load(pretrained, where, dtype))
+        self.device = torch.device(where)
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
         """One answer a request, in their order.

@@ -135,6 +135,8 @@ def test_what_is_no_model_is_a_sentence(tmp_path):
         load(checkpoint("llama"))
     with pytest.raises(MaskgenError, match="int3 is no dtype"):
         load(checkpoint("llama"), dtype="int3")
+    with pytest.raises(MaskgenError, match="device cuda:77 is not to be had"):
+        load(checkpoint("llama"), "cuda:77")
 
 
 def test_a_damaged_model_is_a_sentence(tmp_path):
