@@ -22,8 +22,8 @@ class Question:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How answers are written. `until`: strings before which an answer ends. `options`: those of transformers'
-    `generate` for sampling and beams; none is greedy.
+    """How answers are written. `until`: strings before which an answer ends. `options`: transformers' for
+    sampling and beams, as `generate` takes them; none is greedy.
     """
 
     max_new_tokens: int = 1024
@@ -95,7 +95,7 @@ class Answerer:
         return {"input_ids": ids.to(self._model.device), "attention_mask": mask.to(self._model.device)}
 
     def _pixels(self, images: list[Any]) -> dict[str, torch.Tensor]:
-        """What `forward` takes of the images: `pixel_values` in the model's type, `has_image`, `image_cells`."""
+        """What `forward` takes of the images: `pixel_values`, `has_image`, and `image_cells` with "pad"."""
         shown = [image for image in images if image is not None]
         if not shown:
             return {}

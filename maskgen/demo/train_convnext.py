@@ -144,7 +144,7 @@ def main() -> None:
     """Train, going on from what lies in --out, and write `--out/model`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for state, curve and model")
-    parser.add_argument("--steps", type=int, default=2000, help=f"of {SCENES} scenes")
+    parser.add_argument("--steps", type=int, default=1333, help=f"of {SCENES} scenes")
     parser.add_argument("--seed", type=int, default=0, help="of the first weights")
     parser.add_argument("--rate", type=float, default=1.5e-3, help="learning rate")
     options = parser.parse_args()

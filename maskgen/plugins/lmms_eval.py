@@ -39,7 +39,7 @@ class _Request:
         return f"question {self.number} of the task {self.task} ({self.split})"
 
 
-class Maskgen(lmms):  # type: ignore[misc]
+class Maskgen(lmms):
     """A chat model of lmms-eval around an AGE-VLM or concat model.
 
     `pretrained`: a run of maskgen train, or a model folder. `dtype`: float32, bfloat16 or float16; left out,
@@ -61,9 +61,9 @@ class Maskgen(lmms):  # type: ignore[misc]
         self.batch_size = int(batch_size)
         self.accelerator = Accelerator(cpu=device == "cpu")
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
-        alone = device and self._world_size == 1
-        self.device = torch.device(device) if alone else self.accelerator.device
-        self._answerer = Answerer(*load(pretrained, self.device, dtype))
+        where = device if device and self._world_size == 1 else self.accelerator.device
+        self._answerer = Answerer(*load(pretrained, where, dtype))
+        self.device = torch.device(where)
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
         """One answer a request, in their order.
@@ -120,7 +120,7 @@ class Maskgen(lmms):  # type: ignore[misc]
         return Question(turns, _image(shown[0]["url"], request.name) if shown else None)
 
     def _batches(self, asked: list[_Request], lengths: list[int]) -> Iterator[list[int]]:
-        """Rows answered alike, at most `batch_size`, the longest first: what does not fit is known at once."""
+        """Rows answered alike, `batch_size` at most, the longest first: what does not fit is known soon."""
 
         def alike(row: int) -> str:
             return repr(sorted(asked[row].kwargs.items()))

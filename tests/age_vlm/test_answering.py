@@ -5,6 +5,7 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from maskgen.age_vlm import AgeVlmImageProcessor, AgeVlmProcessor
@@ -128,16 +129,28 @@ def test_what_is_no_model_is_a_sentence(tmp_path):
     for stage in (2, 10):
         (tmp_path / f"stage-{stage}" / "model").mkdir(parents=True)
         (tmp_path / f"stage-{stage}" / "model" / "config.json").write_text("{}")
-    with pytest.raises(MaskgenError, match="stages to go.*stage-10/model"):
+    with pytest.raises(MaskgenError, match=r"stages to go.*stage-10/model"):
         model_folder(tmp_path)
     with pytest.raises(MaskgenError, match="holds a llama, not one of age_vlm, concat_vlm"):
         load(checkpoint("llama"))
     with pytest.raises(MaskgenError, match="int3 is no dtype"):
         load(checkpoint("llama"), dtype="int3")
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{")
+    with pytest.raises(MaskgenError, match="device cuda:77 is not to be had"):
+        load(checkpoint("llama"), "cuda:77")
+
+
+def test_a_damaged_model_is_a_sentence(tmp_path):
+    model, processor = made("concat")
+    for part in (model, processor):
+        part.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: tensors[name] for name in sorted(tensors)[1:]}, weights, {"format": "pt"})
+    with pytest.raises(MaskgenError, match=r"lacks weights \(.*\). Copy it again"):
+        load(tmp_path)
+    weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(MaskgenError, match="cannot be read"):
         load(tmp_path)
-    (tmp_path / "model" / "config.json").write_text('{"model_type": "age_vlm"}')
+    (tmp_path / "config.json").write_text("{")
     with pytest.raises(MaskgenError, match="cannot be read"):
         load(tmp_path)
