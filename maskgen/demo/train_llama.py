@@ -17,12 +17,15 @@ from maskgen.demo.drawing import FIRST_HELD_OUT_SEED, draw
 from maskgen.demo.train_convnext import WORDS_FROM
 from maskgen.demo.training import Batch, Losses, train
 
-TALKS = 64  # a step
+TALKS = 32  # a step
+COMMON = 1.0  # the weight of what all embeddings have in common: left alone, it drowns what they say
 
 
 @dataclass
 class Talks(Dataset[Batch]):
     """Item `i` is the batch of step `i`: a conversation about each of `talks` new scenes.
+
+    `described`: the share of them that begin with a description from which the questions can be answered.
 
     `tokens`: int64 (talks, tokens), padded. `answers`: bool likewise, the assistant's words and ends.
     """
@@ -31,14 +34,19 @@ class Talks(Dataset[Batch]):
     steps: int
     talks: int = TALKS
     first_seed: int = 0
+    described: float = 0.5
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, step: int) -> Batch:
         first = self.first_seed + step * self.talks
-        said = [self.template.encode(talks.talk(draw(seed))) for seed in range(first, first + self.talks)]
-        return batch_of(said, self.template.pad_id)
+        scenes = [draw(seed) for seed in range(first, first + self.talks)]
+        told = round(self.described * self.talks)
+        said = [talks.reading(scene) for scene in scenes[:told]] + [
+            talks.talk(scene) for scene in scenes[told:]
+        ]
+        return batch_of([self.template.encode(turns) for turns in said], self.template.pad_id)
 
 
 def batch_of(said: list[Encoded], pad: int) -> Batch:
@@ -60,7 +68,9 @@ class Learner(nn.Module):
         self.pad = pad
 
     def forward(self, batch: Batch) -> Losses:
-        return {"text": surprise(self.model, batch["tokens"], self.pad).mean()}
+        words = self.model.get_input_embeddings().weight
+        common = words.mean(dim=0).square().sum() / words.square().sum(dim=1).mean()
+        return {"text": surprise(self.model, batch["tokens"], self.pad).mean(), "common": COMMON * common}
 
 
 def surprise(model: LlamaForCausalLM, tokens: torch.Tensor, pad: int) -> torch.Tensor:
@@ -68,6 +78,17 @@ def surprise(model: LlamaForCausalLM, tokens: torch.Tensor, pad: int) -> torch.T
     there = tokens != pad
     logits = model(input_ids=tokens, attention_mask=there.long()).logits[:, :-1]
     return F.cross_entropy(logits[there[:, 1:]].float(), tokens[:, 1:][there[:, 1:]], reduction="none")
+
+
+def understood(model: LlamaForCausalLM, batch: Batch) -> float:
+    """The share of answers of which every token is the likeliest, given the true ones before it."""
+    tokens, answers = batch["tokens"], batch["answers"]
+    likeliest = model(input_ids=tokens).logits[:, :-1].argmax(dim=-1)
+    wrong = (likeliest != tokens[:, 1:]) & answers[:, 1:]
+    begins = answers[:, 1:] & ~answers[:, :-1]
+    number = begins.cumsum(dim=1) * answers[:, 1:]
+    rows = torch.arange(len(tokens))[:, None] * (int(number.max()) + 1)
+    return 1 - len(torch.unique((number + rows)[wrong])) / int(begins.sum())
 
 
 def main() -> None:
@@ -84,7 +105,8 @@ def main() -> None:
     template = ChatTemplate(tokens, llama.DEMO.positions)
     learner = Learner(LlamaForCausalLM.from_pretrained(untrained), template.pad_id)
     lessons = Talks(template, options.steps)
-    held_out = Talks(template, steps=1, talks=200, first_seed=FIRST_HELD_OUT_SEED)[0]
+    held_out = Talks(template, steps=1, talks=200, first_seed=FIRST_HELD_OUT_SEED, described=0)[0]
+    read = Talks(template, steps=1, talks=200, first_seed=FIRST_HELD_OUT_SEED, described=1)[0]
 
     def batches(first: int) -> Iterator[Batch]:
         return iter(DataLoader(lessons, None, sampler=range(first, options.steps), num_workers=1))
@@ -93,7 +115,8 @@ def main() -> None:
         assert isinstance(module, Learner)
         with torch.no_grad():
             return {
-                "perplexity": surprise(module.model, held_out["tokens"], template.pad_id).mean().exp().item()
+                "perplexity": surprise(module.model, held_out["tokens"], template.pad_id).mean().exp().item(),
+                "understood": understood(module.model, read),
             }
 
     average = train(

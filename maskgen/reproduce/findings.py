@@ -1,13 +1,16 @@
 """From measurements to findings: figures for each model, differences between them, and which claims hold."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from maskgen.analysis.separation import overlap
-from maskgen.reproduce.measure import right
+from maskgen.reproduce.measure import SEEN, right
+from maskgen.reproduce.plan import MODELS, Place
 from maskgen.reproduce.statistics import Estimate, estimate
 
 Found = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -15,6 +18,21 @@ Found = Mapping[str, Sequence[Mapping[str, Any]]]
 
 Values = tuple[np.ndarray, np.ndarray]
 """Of one model and seed: a number for each question, scene or pair, and the scene of each."""
+
+
+def gather(place: Place, seeds: int) -> Found:
+    """All measurements from their files, each question of the exam beside what was answered."""
+    questions = json.loads(place.exam.read_text())
+    return {model: [_read(place.found(seed, model), questions) for seed in range(seeds)] for model in MODELS}
+
+
+def _read(path: Path, questions: list[dict[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text())
+    said = found["answers"]
+    asked = zip(questions, *(said[seen] for seen in SEEN), strict=True)
+    found["answers"] = [question | dict(zip(SEEN, texts, strict=True)) for question, *texts in asked]
+    return found
+
 
 FAMILIES = {
     "presence/random": "presence, random",

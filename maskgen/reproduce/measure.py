@@ -1,7 +1,5 @@
 """What a trained model knows of scenes that nobody trained on: answers, looks, similarity, language."""
 
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -55,6 +53,13 @@ class Exam:
             for each in exam(scene, np.random.default_rng((scene.seed, 21)), popular)
         ]
 
+    def rows(self) -> list[dict[str, Any]]:
+        """The questions as JSON values: scene, family, question, expected answer."""
+        return [
+            {"scene": scene, "family": query.kind, "question": query.text, "expected": query.answer}
+            for scene, query in self.questions
+        ]
+
     def grounded(self, frame: Frame, threshold: float) -> list[Item]:
         """Each scene's query that names something, with its known mask on the model's grid."""
         found = []
@@ -84,25 +89,19 @@ def measure(folder: Path, of: Exam, threshold: float) -> dict[str, Any]:
     }
 
 
-def answers(answerer: Answerer, of: Exam) -> list[dict[str, Any]]:
-    """A row a question: scene, family, question, expected answer, and what was said each way of `SEEN`."""
+def answers(answerer: Answerer, of: Exam) -> dict[str, list[str]]:
+    """What was said to each question of the exam, in its order, by each way of `SEEN`."""
     turned = np.roll(np.arange(of.count), 1)
-    rows: list[dict[str, Any]] = [
-        {"scene": number, "family": query.kind, "question": query.text, "expected": query.answer}
-        for number, query in of.questions
-    ]
-    for seen in SEEN:
-        for first in range(0, len(rows), _TOGETHER):
-            some = rows[first : first + _TOGETHER]
+    said: dict[str, list[str]] = {seen: [] for seen in SEEN}
+    for seen, texts in said.items():
+        for first in range(0, len(of.questions), _TOGETHER):
             asking = []
-            for row in some:
-                number = row["scene"] if seen == "image" else int(turned[row["scene"]])
-                picture = None if seen == "blind" else of.scenes[number].pixels
-                asking.append(Question([Turn("human", row["question"])], picture))
-            said = answerer.answer(asking, Decoding(max_new_tokens=8))
-            for row, answer in zip(some, said, strict=True):
-                row[seen] = answer.text
-    return rows
+            for scene, query in of.questions[first : first + _TOGETHER]:
+                shown = int(turned[scene]) if seen == "shuffled" else scene
+                picture = None if seen == "blind" else of.scenes[shown].pixels
+                asking.append(Question([Turn("human", query.text)], picture))
+            texts += [answer.text for answer in answerer.answer(asking, Decoding(max_new_tokens=8))]
+    return said
 
 
 def right(expected: str, said: str) -> bool:
@@ -146,14 +145,3 @@ def perplexity(gaze: Gaze) -> dict[str, list[float]]:
         losses.append(float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum")))
         tokens.append(float((wanted != -100).sum()))
     return {"loss": losses, "tokens": tokens}
-
-
-def read(path: Path) -> dict[str, Any]:
-    """What `measure` found, from its file."""
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
-
-
-def exponential(losses: Sequence[float], tokens: Sequence[float]) -> float:
-    """Perplexity of a token."""
-    return math.exp(sum(losses) / sum(tokens))

@@ -84,6 +84,11 @@ class Place:
         """The training run of a model."""
         return self.out / f"seed-{seed}" / model
 
+    @property
+    def exam(self) -> Path:
+        """The questions, in the order in which they are answered."""
+        return self.out / "exam.json"
+
     def found(self, seed: int, model: str) -> Path:
         """What was measured of a model."""
         return self.out / f"seed-{seed}" / f"{model}.json"

@@ -10,8 +10,17 @@ from typing import Any
 
 from PIL import Image
 
-from maskgen.reproduce.findings import CLAIMS, TABLES, Figure, Found, cosines, difference, of_model, verdict
-from maskgen.reproduce.measure import read
+from maskgen.reproduce.findings import (
+    CLAIMS,
+    TABLES,
+    Figure,
+    Found,
+    cosines,
+    difference,
+    gather,
+    of_model,
+    verdict,
+)
 from maskgen.reproduce.picture import draw, written
 from maskgen.reproduce.plan import MODELS, Place, recipe_of
 from maskgen.reproduce.statistics import Estimate
@@ -29,7 +38,7 @@ Table = tuple[list[str], list[list[str]]]
 
 def write(place: Place, shared: Recipe, seeds: int, exam: int, command: str) -> Path:
     """Write the pages, the pictures and the findings; returns the HTML page's place."""
-    found = {model: [read(place.found(seed, model)) for seed in range(seeds)] for model in MODELS}
+    found = gather(place, seeds)
     draw(found, place.out / PICTURE)
     head = _head(shared, seeds, exam, command)
     claims = claimed(found)

@@ -50,6 +50,7 @@ def _begin(place: Place, shared: Recipe, size: Scale) -> None:
     identity = json.loads(json.dumps(identity))
     path = place.out / RECORD
     if not path.is_file():
+        place.exam.write_text(_lines(Exam(size.exam).rows()))
         path.write_text(json.dumps(identity, indent=2) + "\n")
         return
     lines = differences(json.loads(path.read_text()), identity)
@@ -64,3 +65,8 @@ def _maps(place: Place, shared: Recipe, size: Scale) -> None:
     items = Exam(size.exam).grounded(gazes[0].frame, shared.data.threshold)[:_SHOWN]
     lines = look(gazes, [Pair("", item) for item in items], "mean")
     as_image(gazes, lines).save(place.out / report.MAPS)
+
+
+def _lines(rows: list[dict[str, Any]]) -> str:
+    """A JSON list with a row a line."""
+    return "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from maskgen.age_vlm.start import start, write
-from maskgen.demo import checkpoint
+from maskgen.demo import FIRST_WEIGHTS, checkpoint
 from maskgen.demo.drawing import Scene
 from maskgen.demo.grounded import ground
 from maskgen.reproduce.plan import Place, recipe_of
@@ -71,6 +71,7 @@ def _start(place: Place, shared: Recipe, seed: int, architecture: str) -> Path:
     if not folder.is_dir():
         parts = str(checkpoint("llama")), str(checkpoint("convnext"))
         options: dict[str, Any] = {"slots": SLOTS} if architecture == "age_vlm" else {}
+        options["initializer_range"] = FIRST_WEIGHTS
         size = shared.stages[str(len(shared.stages))].size
         made = start(*parts, architecture, seed, image_size=size, fit=shared.data.fit, **options)
         write(made, str(folder))

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from maskgen.age_vlm.start import start, write
-from maskgen.demo import checkpoint
+from maskgen.demo import FIRST_WEIGHTS, checkpoint
 from maskgen.demo.drawing import FIRST_HELD_OUT_SEED
 from maskgen.demo.grounded import ground
 from maskgen.training.looking import Looking, look_at, picture, render
@@ -63,7 +63,6 @@ def first_model(folder: Path, recipe: Recipe) -> Path:
         return folder
     last = recipe.stages[str(len(recipe.stages))]
     parts = str(checkpoint("llama")), str(checkpoint("convnext"))
-    write(
-        start(*parts, seed=recipe.seed, slots=SLOTS, image_size=last.size, fit=recipe.data.fit), str(folder)
-    )
+    options = {"slots": SLOTS, "image_size": last.size, "fit": recipe.data.fit}
+    write(start(*parts, seed=recipe.seed, initializer_range=FIRST_WEIGHTS, **options), str(folder))
     return folder

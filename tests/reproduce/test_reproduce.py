@@ -12,7 +12,7 @@ import pytest
 
 from maskgen.errors import MaskgenError
 from maskgen.reproduce import report
-from maskgen.reproduce.measure import Exam, read
+from maskgen.reproduce.measure import Exam
 from maskgen.reproduce.plan import MODELS, SCALES, Place, base
 from maskgen.reproduce.reproduce import reproduce
 from maskgen.reproduce.training import FIRST_SEEDS
@@ -66,12 +66,16 @@ def test_everything_is_there(place):
 def test_the_figures_follow_from_the_files(place):
     findings = json.loads((place.out / report.FINDINGS).read_text())
     for model in MODELS:
-        found = read(place.found(0, model))
-        hits = [row["expected"] == row["image"].rstrip(".").capitalize() for row in found["answers"]]
+        said = json.loads(place.found(0, model).read_text())["answers"]["image"]
+        asked = json.loads(place.exam.read_text())
+        assert len(said) == len(asked)
+        hits = [
+            row["expected"] == text.rstrip(".").capitalize() for row, text in zip(asked, said, strict=True)
+        ]
         assert findings["figures"]["all questions"][model]["value"] == pytest.approx(sum(hits) / len(hits))
         assert 0 <= findings["figures"]["attention inside the mask"][model]["value"] <= 1
     expected = [(number, query.text) for number, query in Exam(SCALES["tiny"].exam).questions]
-    assert [(row["scene"], row["question"]) for row in found["answers"]] == expected
+    assert [(row["scene"], row["question"]) for row in asked] == expected
 
 
 @pytest.mark.slow
