@@ -223,6 +223,11 @@ def test_a_damaged_part_is_named(call, place, tmp_path):
         ),
         (["eval", "--bench", "pope", "--data", "DATA", "--protocol", "mme=strict"], "no benchmark mme"),
         (["eval", "--data", "DATA", "--model", "/no/such", "--out", "OUT"], "there is no model in it"),
+        (
+            ["eval", "--data", "DATA", "--model", "RUN", "--out", "OUT", "--device", "cuda:99"],
+            "--device cuda:99",
+        ),
+        (["eval", "--data", "DATA", "--model", "RUN", "--out", "OUT", "--device", "tpu9"], "--device tpu9"),
         (["score", "/no/such"], "holds no answers"),
         (["score", "/no/such", "--json", "--markdown"], "give one of them"),
     ],
