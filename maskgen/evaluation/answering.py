@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from maskgen.age_vlm.chat import ChatTemplate
+from maskgen.errors import MaskgenError
 from maskgen.evaluation.model import Speaker
 from maskgen.evaluation.question import Question
 from maskgen.sample import Turn
@@ -57,17 +58,23 @@ def answers(
 def _generate(
     speaker: Speaker, template: ChatTemplate, inputs: dict[str, torch.Tensor], max_new_tokens: int
 ) -> list[str]:
-    written = speaker.model.generate(
-        **{name: value.to(speaker.model.device) for name, value in inputs.items()},
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        temperature=None,
-        top_p=None,
-        top_k=None,
-        eos_token_id=template.tokenizer.eos_token_id,
-        pad_token_id=template.pad_id,
-    )
+    try:
+        written = speaker.model.generate(
+            **{name: value.to(speaker.model.device) for name, value in inputs.items()},
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            eos_token_id=template.tokenizer.eos_token_id,
+            pad_token_id=template.pad_id,
+        )
+    except torch.OutOfMemoryError as error:
+        raise MaskgenError(
+            f"the GPU's memory does not hold {len(inputs['input_ids'])} questions at once. Give a smaller "
+            "--batch; what is answered is kept."
+        ) from error
     new = written[:, inputs["input_ids"].shape[1] :]
     texts: list[str] = template.tokenizer.batch_decode(new, skip_special_tokens=True)
     return [text.strip() for text in texts]

@@ -1,6 +1,6 @@
 """How far a figure would move on other questions of the same kind: a bootstrap over clusters."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,36 +14,53 @@ _TAILS = (2.5, 97.5)
 
 @dataclass(frozen=True)
 class Figure:
-    """A value and its 95 % interval."""
+    """A value and its 95 % interval, NaN to NaN if there is none."""
 
     value: float
     low: float
     high: float
 
 
-def intervals(
-    questions: Sequence[Question], measure: Measure, resamples: int = RESAMPLES, seed: int = 0
-) -> dict[str, Figure]:
-    """Every figure of `measure` with its percentile interval.
+@dataclass(frozen=True)
+class Drawn:
+    """A figure on the questions as they are, and on every resample, float (resamples,)."""
+
+    value: float
+    resampled: np.ndarray
+
+    def __sub__(self, other: "Drawn") -> "Drawn":
+        """The paired difference: both were drawn together."""
+        return Drawn(self.value - other.value, self.resampled - other.resampled)
+
+    def figure(self) -> Figure:
+        """With its percentile interval."""
+        known = self.resampled[~np.isnan(self.resampled)]
+        low, high = np.percentile(known, _TAILS) if len(known) else (np.nan, np.nan)
+        return Figure(self.value, float(low), float(high))
+
+
+def draw(
+    questions: Sequence[Question],
+    measures: Mapping[str, Measure],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, dict[str, Drawn]]:
+    """The figures of every measure, by its name and theirs, on the same resamples of `questions`.
 
     Whole clusters are drawn, with replacement, since questions about one picture are right or wrong together;
-    an interval over single questions would be too narrow. NaN for both ends without resamples.
+    an interval over single questions would be too narrow.
     """
-    values = measure(np.ones(len(questions)))
     names = [question.cluster or f"question {question.id}" for question in questions]
     _, cluster = np.unique(np.array(names, str), return_inverse=True)
     count, random = int(cluster.max()) + 1, np.random.default_rng(seed)
-    drawn: dict[str, list[float]] = {name: [] for name in values}
-    for _ in range(resamples):
+    values = {name: measure(np.ones(len(questions))) for name, measure in measures.items()}
+    drawn = {name: {key: np.empty(resamples) for key in figures} for name, figures in values.items()}
+    for number in range(resamples):
         weights = np.bincount(random.integers(count, size=count), minlength=count)[cluster]
-        for name, value in measure(weights).items():
-            drawn[name].append(value)
-    return {name: Figure(value, *_ends(drawn[name])) for name, value in values.items()}
-
-
-def _ends(values: list[float]) -> tuple[float, float]:
-    known = np.array(values)[~np.isnan(values)] if values else np.array([])
-    if not len(known):
-        return float("nan"), float("nan")
-    low, high = np.percentile(known, _TAILS)
-    return float(low), float(high)
+        for name, measure in measures.items():
+            for key, value in measure(weights).items():
+                drawn[name][key][number] = value
+    return {
+        name: {key: Drawn(value, drawn[name][key]) for key, value in figures.items()}
+        for name, figures in values.items()
+    }

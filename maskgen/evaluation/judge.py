@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from maskgen.errors import MaskgenError
+from maskgen.evaluation.model import SAFELY, place
 from maskgen.evaluation.options import matched
 from maskgen.evaluation.question import Question
 
@@ -26,11 +27,11 @@ class LocalJudge:
     """Letters for answers, or "" where the judge names no option. See `scoring.Judge`."""
 
     def __init__(self, folder: str, device: str = ""):
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        dtype = torch.float32 if where.type == "cpu" else torch.bfloat16
+        where, dtype = place(device)
+        plain = {"local_files_only": True, "trust_remote_code": False}
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, **plain)
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **SAFELY)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise MaskgenError(
                 f"--judge {folder} cannot be loaded ({type(error).__name__}). Give the folder of a causal "

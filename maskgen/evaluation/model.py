@@ -1,6 +1,5 @@
 """A trained model ready to answer, and its place in a run's folder."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,9 @@ from transformers.utils.logging import disable_progress_bar
 import maskgen.age_vlm  # noqa: F401  (teaches the Auto classes our architectures)
 from maskgen.errors import MaskgenError
 from maskgen.grounding.weights import probe
+
+SAFELY = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
+"""How from_pretrained loads weights here: nothing is downloaded, unpickled, or run."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,10 @@ def find(run: str) -> Path:
 def load(folder: str | Path, device: str = "") -> Speaker:
     """Load the model of a folder: bfloat16 on a GPU, float32 on a CPU. MaskgenError if it cannot be read."""
     disable_progress_bar()
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype = torch.float32 if where.type == "cpu" else torch.bfloat16
+    where, dtype = place(device)
     try:
-        model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, local_files_only=True)
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, **SAFELY)
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise MaskgenError(
             f"--model {folder} cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0]}). "
@@ -60,9 +61,17 @@ def load(folder: str | Path, device: str = "") -> Speaker:
     return Speaker(model.to(where).eval(), processor)
 
 
+def place(device: str = "") -> tuple[torch.device, torch.dtype]:
+    """Where to compute, "" being a GPU if there is one, and in what. MaskgenError without such a device."""
+    try:
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch without CUDA
+        raise MaskgenError(f"--device {device} is not to be had here. Leave it out, or give cpu.") from error
+    return where, torch.float32 if where.type == "cpu" else torch.bfloat16
+
+
 def identity(folder: Path) -> dict[str, Any]:
-    """What the model is, without loading it: its configuration, size and probe of each file of weights."""
-    return {
-        "config": json.loads((folder / "config.json").read_text()),
-        "weights": {path.name: probe(str(path)) for path in sorted(folder.glob("*.safetensors"))},
-    }
+    """What the model is, without loading it: size and probe of each file that it is loaded from."""
+    files = sorted({*folder.glob("*.json"), *folder.glob("*.safetensors")} - {folder / "lineage.json"})
+    return {path.name: probe(str(path)) for path in files}

@@ -58,7 +58,12 @@ class Pictures:
         raise AssertionError("check has raised")
 
     def _embedded(self, table: Path, group: int, offset: int) -> bytes:
-        value: Any = _column(table, group)[offset].as_py()
+        import pyarrow as pa
+
+        try:
+            value: Any = _column(table, group)[offset].as_py()
+        except (pa.ArrowException, OSError) as error:
+            raise MaskgenError(f"{table} cannot be read: {error}. Download the file again.") from error
         data = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(data, bytes):
             raise MaskgenError(

@@ -35,7 +35,10 @@ def by_kind(readers: Mapping[Kind, Reader]) -> Reader:
 
 
 def one_of_two(answer: str, question: Question) -> Reading:
-    """Yes or no if that word stands anywhere in the answer and the other one does not (VLMEvalKit)."""
+    """Yes or no if that word stands anywhere in the answer and the other one does not (VLMEvalKit).
+
+    All signs part words.
+    """
     said = {"yes", "no"} & set(words(answer))
     return _reading(said.pop() if len(said) == 1 else "", question)
 

@@ -27,8 +27,9 @@ def in_markdown(found: Sequence[Scored]) -> str:
     """The same as Markdown tables."""
     blocks = []
     for each in found:
-        lines = [f"**{_escaped(_title(each))}**", "", *_markdown(_figures(each.score))]
-        blocks.append("\n".join([*lines, *(f"- {_escaped(line.strip())}" for line in _differing(each))]))
+        lines = [f"**{_escaped(_title(each))}**", "", *_markdown(_figures(each.score)), ""]
+        lines += [f"- {_escaped(line)}" for line in _differing(each)]
+        blocks.append("\n".join(lines).rstrip())
     above, below, *rows = table.cells(found)
     head, full = "", []
     for title, heading in zip(above, below, strict=True):
@@ -148,7 +149,7 @@ def _markdown(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _escaped(words: str) -> str:
-    return text.plain(words).replace("|", "\\|")
+    return text.plain(words).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _interval(figure: Figure, sign: str = "") -> str:

@@ -92,7 +92,7 @@ def _json(file: Path) -> Iterator[Row]:
     if text.lstrip()[:1] == "[":
         try:
             rows = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise MaskgenError(f"{file} is not JSON: {error}. Download the file again.") from None
         pairs: Iterator[tuple[int, Any]] = iter(enumerate(rows, start=1))
     else:
@@ -108,7 +108,7 @@ def _lines(file: Path, text: str) -> Iterator[tuple[int, Any]]:
         if line.strip():
             try:
                 yield number, json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise Row({}, file, number).wrong(f"it is not JSON ({error})") from None
 
 

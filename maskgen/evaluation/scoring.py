@@ -2,14 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
 
 from maskgen.errors import MaskgenError
 from maskgen.evaluation.baselines import baselines
 from maskgen.evaluation.benchmarks.benchmark import PAPER, Benchmark
-from maskgen.evaluation.interval import RESAMPLES, Figure, intervals
+from maskgen.evaluation.interval import RESAMPLES, Figure, draw
 from maskgen.evaluation.question import Question, Reading
 
 Judge = Callable[[Sequence[Question], Sequence[str]], list[str]]
@@ -73,23 +70,25 @@ def score(
         raise MaskgenError(f"{benchmark.name}: there are no questions to score.")
     unjudged = read_all(benchmark, questions, answers, protocol)
     readings = read_all(benchmark, questions, answers, protocol, judge) if judge else unjudged
-    measure = benchmark.figures(questions, readings)
-    blind = {
-        name: benchmark.figures(questions, read_all(benchmark, questions, others, protocol, judge))
-        for name, others in (tests or {}).items()
+    read = {
+        name: read_all(benchmark, questions, said, protocol, judge) for name, said in (tests or {}).items()
     }
+    measures = {"": benchmark.figures(questions, readings)}
+    measures |= {name: benchmark.figures(questions, others) for name, others in read.items()}
+    drawn = draw(questions, measures, resamples, seed)
+    seeing = drawn.pop("")
     return Score(
         benchmark=benchmark.name,
         protocol=protocol,
         questions=len(questions),
         unread=sum(not reading.read for reading in readings),
         judged=len(unread_options(questions, unjudged)) if judge else 0,
-        figures=intervals(questions, measure, resamples, seed),
+        figures={key: one.figure() for key, one in seeing.items()},
         baselines=baselines(benchmark, questions, seed),
-        tests={name: intervals(questions, other, resamples, seed) for name, other in blind.items()},
+        tests={name: {key: one.figure() for key, one in blind.items()} for name, blind in drawn.items()},
         looking={
-            name: intervals(questions, _difference(measure, other), resamples, seed)
-            for name, other in blind.items()
+            name: {key: (seeing[key] - one).figure() for key, one in blind.items()}
+            for name, blind in drawn.items()
         },
     )
 
@@ -119,11 +118,3 @@ def disagreements(
         if len({reading.right for reading in readings.values()}) > 1:
             found.append(Disagreement(question, answer, readings))
     return found
-
-
-def _difference(one: Any, other: Any) -> Any:
-    def measure(weights: np.ndarray) -> dict[str, float]:
-        with_picture, without = one(weights), other(weights)
-        return {name: value - without[name] for name, value in with_picture.items()}
-
-    return measure

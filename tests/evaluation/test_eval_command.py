@@ -83,6 +83,8 @@ def test_all_benchmarks_end_to_end(call, place, tmp_path):
     )
     assert code == 0 and "protocol official" in markdown and "| paper: AGE-VLM |" in markdown
     assert "hallusionbench of" not in markdown
+    told = call("score", tmp_path / "out", "--markdown", "--bench", "pope", "--compare-protocols")[1]
+    assert "\n\n- " in told and "- right by official (yes)" in told
 
 
 def test_a_shuffled_answer_differs_from_a_seeing_one(call, place, tmp_path):
@@ -223,6 +225,11 @@ def test_a_damaged_part_is_named(call, place, tmp_path):
         ),
         (["eval", "--bench", "pope", "--data", "DATA", "--protocol", "mme=strict"], "no benchmark mme"),
         (["eval", "--data", "DATA", "--model", "/no/such", "--out", "OUT"], "there is no model in it"),
+        (
+            ["eval", "--data", "DATA", "--model", "RUN", "--out", "OUT", "--device", "cuda:99"],
+            "--device cuda:99",
+        ),
+        (["eval", "--data", "DATA", "--model", "RUN", "--out", "OUT", "--device", "tpu9"], "--device tpu9"),
         (["score", "/no/such"], "holds no answers"),
         (["score", "/no/such", "--json", "--markdown"], "give one of them"),
     ],

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from maskgen.errors import MaskgenError
 from maskgen.evaluation.baselines import baselines
 from maskgen.evaluation.benchmarks import BENCHMARKS
-from maskgen.evaluation.interval import intervals
+from maskgen.evaluation.figures import accuracy
+from maskgen.evaluation.interval import draw
 from maskgen.evaluation.question import Question
-from maskgen.evaluation.scoring import disagreements, score
+from maskgen.evaluation.scoring import disagreements, read_all, score
 from maskgen.evaluation.sources import find
 
 POPE, HALLUSION = BENCHMARKS["pope"], BENCHMARKS["hallusionbench"]
@@ -54,10 +55,11 @@ def test_pope_is_the_authors_script(pairs):
         Question(str(at), "?", "yes_no", (label,), groups={"split": "popular"})
         for at, label in enumerate(labels)
     ]
-    figures = score(POPE, questions, answers, "official", resamples=0).figures
+    readings = read_all(POPE, questions, answers, "official")
+    figures = POPE.figures(questions, readings)(np.ones(len(questions)))
     for name, expected in pope_oracle(labels, answers).items():
-        assert figures[name].value == pytest.approx(100 * expected)
-        assert figures[f"{name} popular"].value == pytest.approx(100 * expected)
+        assert figures[name] == pytest.approx(100 * expected)
+        assert figures[f"{name} popular"] == pytest.approx(100 * expected)
         assert f"{name} random" not in figures
 
 
@@ -195,9 +197,10 @@ def test_an_interval_covers_the_truth_as_often_as_it_says():
     for trial in range(60):
         questions = yes_no(["yes"] * 200)
         answers = ["yes" if hit else "no" for hit in random.random(200) < 0.8]
-        figure = score(POPE, questions, answers, resamples=200, seed=trial).figures["accuracy"]
+        measure = accuracy()(questions, read_all(POPE, questions, answers))
+        figure = draw(questions, {"": measure}, resamples=200, seed=trial)[""]["accuracy"].figure()
         assert figure.low <= figure.value <= figure.high
-        covered += figure.low <= 80 <= figure.high
+        covered += figure.low <= 0.8 <= figure.high
     assert covered >= 51
 
 
@@ -272,5 +275,5 @@ def test_an_unknown_protocol_is_a_sentence():
 
 def test_intervals_without_resamples_say_nothing():
     questions = yes_no(["yes"])
-    figure = intervals(questions, lambda weights: {"sum": float(weights.sum())}, resamples=0)["sum"]
+    figure = draw(questions, {"": lambda weights: {"sum": float(weights.sum())}}, 0)[""]["sum"].figure()
     assert figure.value == 1 and math.isnan(figure.low) and math.isnan(figure.high)
