@@ -23,8 +23,9 @@ MEASURES = ("mass", "pointing", "iou")
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one model. `rows`: for each size ("all", "small", "medium", "large") and each of `layers`, with
-    `MEAN` and the baseline `EVEN` at the end, the figures of `MEASURES`. `counts`: samples of each size.
+    """Of one model. `rows`: for each size ("all", "small", "medium", "large") and each of `layers` the
+    figures of `MEASURES`; the last layers are `MEAN`, of several, and the baseline `EVEN`. `counts`: samples
+    of each size.
 
     `image_share`: for each layer, how much of the attention goes to the image at all; 1 in a cross-attention.
     `skipped`: items without mask, or without a token of the text.
@@ -70,7 +71,7 @@ def ground(
     for seen, (item, look) in enumerate(gaze.looks(items), 1):
         if item.mask is not None and item.mask.any() and look.asking:
             flat = look.maps.reshape(len(look.maps), -1)
-            maps.append(np.concatenate([flat, look.mean().reshape(1, -1)]))
+            maps.append(flat if len(flat) == 1 else np.concatenate([flat, look.mean().reshape(1, -1)]))
             masks.append(np.asarray(item.mask, bool).ravel())
             open_cells.append(look.open.ravel())
             shares.append(flat.sum(axis=1))
@@ -83,7 +84,7 @@ def ground(
     even = evenly(wanted, np.stack(open_cells))
     groups = np.unique(pictures, return_inverse=True)[1]
     sizes = by_size(wanted)
-    layers = [*gaze.layers, MEAN]
+    layers = gaze.layers if len(gaze.layers) == 1 else [*gaze.layers, MEAN]
     return Measured(
         gaze.name,
         gaze.kind,
