@@ -9,6 +9,7 @@ import torch
 
 from maskgen import config as pipelines
 from maskgen.age_vlm.start import start, write
+from maskgen.analysis.looking import Looking, look_at, picture, render
 from maskgen.demo import checkpoint
 from maskgen.running.lease import Lease
 from maskgen.running.run import Request as GroundingRequest
@@ -18,7 +19,6 @@ from maskgen.running.worker import ShardWorker, Task
 from maskgen.sharding.commit import read_commit
 from maskgen.sharding.index import finish
 from maskgen.store import Store
-from maskgen.training.looking import Looking, look_at, picture, render
 from maskgen.training.recipe import Recipe
 from maskgen.training.run import Request, train
 from maskgen.training.world import World
@@ -46,7 +46,7 @@ def demo(recipe: Recipe, out: str, say: Callable[[str], None]) -> str:
             say,
         )
         found[name] = look_at(run / "model", recipe, held_out)
-    drawn = picture(found, held_out, folder / "attention.png")
+    drawn = picture(found, folder / "attention.png")
     return "\n".join([*render(found), f"maps over the same images: {drawn}"])
 
 
