@@ -72,7 +72,7 @@ def _language_loss(gaze: Gaze, model: Path, recipe: Recipe, place: str) -> float
 def render(found: Mapping[str, Looking]) -> list[str]:
     """A line a model: attention inside the mask, mean and by layer."""
     some = next(iter(found.values())).measured
-    layers = [layer for layer in some.rows["all"] if layer not in (MEAN, EVEN)]
+    layers = [layer for layer in some.layers if layer != MEAN]
     rows = [("", "inside the mask", *layers, "LM loss")]
     for name, one in found.items():
         mass = {layer: figures["mass"].value for layer, figures in one.measured.rows["all"].items()}

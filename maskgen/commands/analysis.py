@@ -48,7 +48,7 @@ def ground(
         gaze = Gaze.load(place)
         items = ShardItems(data, gaze.frame, threshold, limit, seed)
         with counting(gaze.name, "samples") as bar:
-            found.append(ground(gaze, items, partial(bar, total=len(items)), seed))
+            found.append(ground(gaze, items, partial(bar, total=2 * len(items)), seed))
     written = json.dumps({"threshold": threshold, "models": [one.to_dict() for one in found]}, indent=2)
     if out:
         _write(Path(out), written + "\n")

@@ -12,7 +12,7 @@ import small_runs
 
 from maskgen.analysis import tell
 from maskgen.analysis.gaze import Gaze, Look
-from maskgen.analysis.ground import EVEN, MEAN, by_size, ground
+from maskgen.analysis.ground import EVEN, MEAN, OTHER, by_size, ground
 from maskgen.analysis.items import Item, ShardItems, asked
 from maskgen.errors import MaskgenError
 
@@ -22,15 +22,22 @@ EVERY = np.ones((SIDE, SIDE), bool)
 
 def looker(*maps_of: Any) -> Any:
     """A stand-in for Gaze, a layer for each of `maps_of`, which make a map of an item."""
+    seen: list[Item] = []
 
     def looks(items: Iterable[Item]) -> Iterator[tuple[Item, Look]]:
         for item in items:
+            seen.append(item)
             maps = np.stack([np.asarray(make(item), np.float32) for make in maps_of])
             yield item, Look(maps / maps.sum(axis=(1, 2), keepdims=True), EVERY, EVERY, len(item.text))
 
     layers = [f"slot {number}" for number in range(len(maps_of))]
     return SimpleNamespace(
-        looks=looks, name="looker", kind="age_vlm", layers=layers, frame=SimpleNamespace(cells=SIDE)
+        looks=looks,
+        seen=seen,
+        name="looker",
+        kind="age_vlm",
+        layers=layers,
+        frame=SimpleNamespace(cells=SIDE),
     )
 
 
@@ -54,6 +61,25 @@ def test_perfect_even_and_averted_attention():
     assert found.counts == {"all": 12, "small": 1, "medium": 10, "large": 1}
 
 
+def test_another_text_shows_what_the_text_does():
+    """A model that finds what is named loses it with another text; one that only sees things does not."""
+    given = items()
+    masks = {item.text: item.mask for item in given}
+    reads = ground(reading := looker(lambda i: masks[i.text]), given).rows["all"]
+    assert reads["slot 0"]["mass"].value == 1 > reads[OTHER]["mass"].value
+    pictures = {item.picture_id(): item.mask for item in given}
+    sees = ground(looker(lambda i: pictures[i.picture_id()]), given).rows["all"]
+    assert sees["slot 0"]["mass"].value == sees[OTHER]["mass"].value == 1
+    swapped = reading.seen[len(given) :]
+    assert [item.picture_id() for item in swapped] == [item.picture_id() for item in given]
+    assert all(one.text != other.text for one, other in zip(swapped, given, strict=True))
+
+
+def test_alike_texts_have_no_other():
+    alike = [asked(item.pixels, "thing", item.mask) for item in items(3)]
+    assert list(ground(looker(lambda i: EVERY), alike).rows["all"]) == ["slot 0", EVEN]
+
+
 def test_sizes_part_the_masks():
     masks = np.arange(100)[:, None] > np.arange(100)[None]  # 0 to 99 cells of 100
     sizes = by_size(masks)
@@ -66,7 +92,7 @@ def test_items_without_mask_or_text_are_counted_and_left_out():
     mixed += [asked(np.zeros((8, 8, 3), np.uint8), "", EVERY), asked(mixed[0].pixels, "empty", ~EVERY)]
     done: list[int] = []
     found = ground(looker(lambda i: EVERY), mixed, done.append)
-    assert found.skipped == 3 and found.counts["all"] == 3 and done == [1, 2, 3, 4, 5, 6]
+    assert found.skipped == 3 and found.counts["all"] == 3 and done == [*range(1, 10)]
     with pytest.raises(MaskgenError, match="nothing to hold"):
         ground(looker(lambda i: EVERY), mixed[3:])
 
@@ -79,8 +105,8 @@ def test_real_models_on_shards(tmp_path):
         found.append(ground(gaze, ShardItems([place], gaze.frame)))
     age, concat = found
     assert age.counts["all"] == concat.counts["all"] == 4
-    assert list(age.rows["all"]) == ["slot 1", "slot 3", MEAN, EVEN]
-    assert list(concat.rows["all"]) == ["first self-attention", EVEN]
+    assert list(age.rows["all"]) == ["slot 1", "slot 3", MEAN, OTHER, EVEN]
+    assert list(concat.rows["all"]) == ["first self-attention", OTHER, EVEN]
     assert age.image_share == pytest.approx([1, 1]) and 0 < concat.image_share[0] < 1
     told = tell.ground(found)
     assert "concat_vlm: " in told and "of the attention goes to the image" in told
