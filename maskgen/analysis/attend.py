@@ -108,11 +108,14 @@ def seen(frame: Frame, pixels: np.ndarray, room: tuple[int, int]) -> Image.Image
 
 def tile(picture: Image.Image, one: Map, top: int) -> Tile:
     """The map over the picture, with its peak and its share on padding."""
-    meter = None if one.on_padding is None else (one.on_padding, float((~one.image).mean()))
+    drawn = heat.heated(picture, one.ratios, top)
     caption = f"{one.name}, peak {one.ratios.max():.1f}x"
-    if one.on_padding is not None:
-        caption += f", padding {100 * one.on_padding:.0f} %"
-    return Tile(heat.heated(picture, one.ratios, top), caption, meter)
+    if one.on_padding is None:
+        return Tile(drawn, caption)
+    if not one.open[~one.image].any():
+        return Tile(drawn, f"{caption}, padding closed")
+    meter = one.on_padding, float((~one.image).mean())
+    return Tile(drawn, f"{caption}, padding {100 * one.on_padding:.0f} %", meter)
 
 
 def legend(found: Sequence[Sequence[Map]]) -> str:

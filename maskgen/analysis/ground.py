@@ -1,6 +1,6 @@
 """`maskgen ground`: whether a model looks where its masks are, layer by layer and by the masks' size."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from maskgen.analysis import bootstrap
 from maskgen.analysis.bootstrap import Figure
-from maskgen.analysis.gaze import Gaze
+from maskgen.analysis.gaze import Gaze, Look
 from maskgen.analysis.inside import Inside, evenly, inside
 from maskgen.analysis.items import Item
 from maskgen.errors import MaskgenError
@@ -17,14 +17,16 @@ SMALL, LARGE = 0.02, 0.10
 """Shares of the grid: below the first a mask is small, from the second on large."""
 
 MEAN = "mean of layers"
+OTHER = "with another text"
 EVEN = "even attention"
 MEASURES = ("mass", "pointing", "iou")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one model. `rows`: for each size ("all", "small", "medium", "large") and each of `layers`, with
-    `MEAN` and the baseline `EVEN` at the end, the figures of `MEASURES`. `counts`: samples of each size.
+    """Of one model. `rows`: for each size ("all", "small", "medium", "large") and each of `layers` the
+    figures of `MEASURES`; then of `MEAN`, of several layers; `OTHER`, the same while the text is another
+    item's, which tells what the text itself does; and of the baseline `EVEN`. `counts`: samples of each size.
 
     `image_share`: for each layer, how much of the attention goes to the image at all; 1 in a cross-attention.
     `skipped`: items without mask, or without a token of the text.
@@ -60,44 +62,65 @@ class Measured:
 
 
 def ground(
-    gaze: Gaze, items: Iterable[Item], count: Callable[[int], None] = lambda done: None, seed: int = 0
+    gaze: Gaze, items: Sequence[Item], count: Callable[[int], None] = lambda done: None, seed: int = 0
 ) -> Measured:
-    """Hold a model's attention against the items' own masks.
+    """Hold a model's attention against the items' own masks, and once more with other items' texts (`OTHER`).
 
-    Intervals are bootstrap ones over pictures. MaskgenError if no item has a mask and a text.
+    `count` is told how many of twice the items are read. Intervals are bootstrap ones over pictures.
+    MaskgenError if no item has a mask and a text.
     """
-    maps, masks, open_cells, shares, pictures, seen = [], [], [], [], [], 0
-    for seen, (item, look) in enumerate(gaze.looks(items), 1):
+    kept, texts, maps, masks, open_cells, shares, pictures = [], [], [], [], [], [], []
+    for number, (item, look) in enumerate(gaze.looks(items)):
         if item.mask is not None and item.mask.any() and look.asking:
-            flat = look.maps.reshape(len(look.maps), -1)
-            maps.append(np.concatenate([flat, look.mean().reshape(1, -1)]))
+            kept.append(number)
+            texts.append(item.text)
+            maps.append(_with_mean(look))
             masks.append(np.asarray(item.mask, bool).ravel())
             open_cells.append(look.open.ravel())
-            shares.append(flat.sum(axis=1))
+            shares.append(look.maps.sum(axis=(1, 2)))
             pictures.append(item.picture_id())
-        count(seen)
+        count(number + 1)
     if not masks:
         raise MaskgenError("no sample has a mask and a text: there is nothing to hold the attention against.")
     wanted = np.stack(masks)
-    found = inside(np.stack(maps, axis=1), wanted)
-    even = evenly(wanted, np.stack(open_cells))
+    layers = gaze.layers if len(gaze.layers) == 1 else [*gaze.layers, MEAN]
+    rows = dict(zip(layers, np.stack(maps, axis=1), strict=True))
+    swapped = []
+    for done, (_, look) in enumerate(gaze.looks(_other_texts(items, kept, texts)), len(items) + 1):
+        swapped.append(_with_mean(look)[-1])
+        count(done)
+    if swapped:
+        rows[OTHER] = np.stack(swapped)
+    found = {name: inside(each, wanted) for name, each in rows.items()}
+    found[EVEN] = evenly(wanted, np.stack(open_cells))
     groups = np.unique(pictures, return_inverse=True)[1]
     sizes = by_size(wanted)
-    layers = [*gaze.layers, MEAN]
     return Measured(
         gaze.name,
         gaze.kind,
         gaze.frame.cells,
         layers,
         {size: int(chosen.sum()) for size, chosen in sizes.items()},
-        {
-            size: _figures(found, even, layers, chosen, groups, seed)
-            for size, chosen in sizes.items()
-            if chosen.any()
-        },
+        {size: _figures(found, chosen, groups, seed) for size, chosen in sizes.items() if chosen.any()},
         np.stack(shares).mean(axis=0).tolist(),
-        seen - len(masks),
+        len(items) - len(kept),
     )
+
+
+def _with_mean(look: Look) -> np.ndarray:
+    """The maps as rows, and their mean if there are several."""
+    flat = look.maps.reshape(len(look.maps), -1)
+    return flat if len(flat) == 1 else np.concatenate([flat, look.mean().reshape(1, -1)])
+
+
+def _other_texts(items: Sequence[Item], kept: Sequence[int], texts: Sequence[str]) -> Iterator[Item]:
+    """Each kept item's picture with the next kept item's text that reads otherwise, if there is any."""
+    if len(set(texts)) < 2:
+        return
+    for place, number in enumerate(kept):
+        after = ((place + step) % len(kept) for step in range(1, len(kept)))
+        other = next(each for each in after if texts[each] != texts[place])
+        yield items[kept[other]].shown(items[number])
 
 
 def by_size(masks: np.ndarray) -> dict[str, np.ndarray]:
@@ -112,16 +135,9 @@ def by_size(masks: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _figures(
-    found: Inside, even: Inside, layers: list[str], chosen: np.ndarray, groups: np.ndarray, seed: int
+    found: Mapping[str, Inside], chosen: np.ndarray, groups: np.ndarray, seed: int
 ) -> dict[str, dict[str, Figure]]:
-    """The figures of the chosen samples; the same draws for every layer and for the baseline."""
-    columns = {
-        measure: np.concatenate([getattr(found, measure), getattr(even, measure)[None]])[:, chosen].T
-        for measure in MEASURES
-    }
-    names = [*layers, EVEN]
-    figures = bootstrap.means(np.concatenate(list(columns.values()), axis=1), groups[chosen], seed)
-    return {
-        name: {measure: figures[place * len(names) + number] for place, measure in enumerate(MEASURES)}
-        for number, name in enumerate(names)
-    }
+    """The figures of the chosen samples; the same draws for every row."""
+    columns = [getattr(one, measure)[chosen] for one in found.values() for measure in MEASURES]
+    figures = iter(bootstrap.means(np.stack(columns, axis=1), groups[chosen], seed))
+    return {name: {measure: next(figures) for measure in MEASURES} for name in found}

@@ -37,7 +37,7 @@ class Item:
 
     def picture_id(self) -> str:
         """The same for the same pixels, and for no others."""
-        return f"{self.pixels.shape}{blake2b(np.ascontiguousarray(self.pixels), digest_size=16).hexdigest()}"
+        return f"{self.pixels.shape}{blake2b(self.pixels.tobytes(), digest_size=16).hexdigest()}"
 
     def shown(self, other: "Item") -> "Item":
         """This text with the picture of another."""

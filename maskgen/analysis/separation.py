@@ -64,7 +64,7 @@ def logistic(features: np.ndarray, labels: np.ndarray, ridge: float) -> tuple[np
         margins = signs * (x @ weights[:-1] + weights[-1])
         total: torch.Tensor = torch.nn.functional.softplus(-margins).mean()
         total = total + ridge * weights[:-1].square().sum() / 2
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         return total
 
     solver.step(loss)

@@ -6,7 +6,7 @@ picture's tokens are averaged, those of its text's tokens too, and the cosine is
 `pool="pairs"` is the mean over the cosines of all pairs of an image and a text token.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -19,6 +19,7 @@ from maskgen.analysis.separation import RIDGE, auroc, edges, overlap, probe
 from maskgen.errors import MaskgenError
 
 FOLDS = 5
+_FEW = "too few texts have tokens and another text's picture to be compared with. Give more samples."
 Pool = Literal["mean", "pairs"]
 
 
@@ -75,28 +76,36 @@ class Similarity:
 
 
 def similarity(
-    reader: Reader, items: Sequence[Item], pool: Pool = "mean", folds: int = FOLDS, seed: int = 0
+    reader: Reader,
+    items: Sequence[Item],
+    pool: Pool = "mean",
+    folds: int = FOLDS,
+    seed: int = 0,
+    count: Callable[[int], None] = lambda done: None,
 ) -> Similarity:
     """Each text with its own picture and with another's, drawn by lot, read by the model anew.
 
     The probe gets the mean image state, the mean text state and their product, number by number, and is
     tested on pictures it was not fitted on: partners come from the same fold. Every text stands once with its
-    own picture and once with another, so neither alone says which it is. MaskgenError as `pairing`.
+    own picture and once with another, so neither alone says which it is. `count` is told how many of twice
+    the texts are read. MaskgenError as `pairing`.
     """
     pictures, texts = [], []
     for item in items:
         pictures.append(item.picture_id())
         texts.append(" ".join(item.text.split()).casefold())
     rows, partners, fold = pairing(pictures, texts, folds, seed)
-    own = _Pooled(reader.states(items[row] for row in rows.tolist()), pool)
+    if len(np.unique(fold)) < folds:
+        raise MaskgenError(_FEW)
+    own = _Pooled(reader.states(items[row] for row in rows.tolist()), pool, count)
     swapped = (
         items[row].shown(items[partner])
         for row, partner in zip(rows.tolist(), partners.tolist(), strict=True)
     )
-    other = _Pooled(reader.states(swapped), pool)
+    other = _Pooled(reader.states(swapped), pool, lambda done: count(len(rows) + done))
     asks = own.asks & other.asks
     if not all(asks[fold == number].any() for number in range(folds)):
-        raise MaskgenError("too few texts have tokens and a picture to be compared with. Give more samples.")
+        raise MaskgenError(_FEW)
     matching, apart = own.cosines[asks], other.cosines[asks]
     features = np.concatenate([own.features[asks], other.features[asks]])
     labels = np.repeat([True, False], int(asks.sum()))
@@ -135,7 +144,7 @@ def pairing(
             if other is not None:
                 chosen.append(row)
                 partners.append(other)
-    return np.array(chosen), np.array(partners), folds_of[chosen]
+    return np.array(chosen, int), np.array(partners, int), folds_of[np.array(chosen, int)]
 
 
 class _Pooled:
@@ -145,9 +154,12 @@ class _Pooled:
     float32 (items, 3 width), mean image state, mean text state, product.
     """
 
-    def __init__(self, states: Iterable[tuple[np.ndarray, np.ndarray]], pool: Pool):
+    def __init__(
+        self, states: Iterable[tuple[np.ndarray, np.ndarray]], pool: Pool, count: Callable[[int], None]
+    ):
         asks, cosines, features = [], [], []
-        for image, text in states:
+        for done, (image, text) in enumerate(states, 1):
+            count(done)
             asks.append(bool(len(image) and len(text)))
             if not asks[-1]:
                 image, text = np.zeros((1, image.shape[1])), np.zeros((1, text.shape[1]))

@@ -20,7 +20,14 @@ _SIZES = {
 
 
 def ground(found: Sequence[Measured]) -> str:
-    """A table for each size of mask, in which the models stand below one another."""
+    """A table with a part for each size of mask; models of the same grid and masks stand in one."""
+    alike: dict[tuple[int, ...], list[Measured]] = {}
+    for model in found:
+        alike.setdefault((model.cells, *model.counts.values()), []).append(model)
+    return "\n\n".join(_ground(some) for some in alike.values())
+
+
+def _ground(found: Sequence[Measured]) -> str:
     first = found[0]
     rows: list[tuple[str, ...]] = [("", "mass inside, %", "pointing, %", "attention IoU, %")]
     for size, figures in first.rows.items():

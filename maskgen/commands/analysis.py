@@ -48,7 +48,7 @@ def ground(
         gaze = Gaze.load(place)
         items = ShardItems(data, gaze.frame, threshold, limit, seed)
         with counting(gaze.name, "samples") as bar:
-            found.append(ground(gaze, items, partial(bar, total=len(items)), seed))
+            found.append(ground(gaze, items, partial(bar, total=2 * len(items)), seed))
     written = json.dumps({"threshold": threshold, "models": [one.to_dict() for one in found]}, indent=2)
     if out:
         _write(Path(out), written + "\n")
@@ -127,14 +127,19 @@ def similarity(
     from maskgen.analysis import histograms, tell
     from maskgen.analysis.items import ShardItems
     from maskgen.analysis.readers import load
-    from maskgen.analysis.similarity import similarity
+    from maskgen.analysis.similarity import Pool, similarity
+    from maskgen.running.progress import counting
 
     _one_of("--text", text, ("query", "answers"))
     _one_of("--pool", pool, ("mean", "pairs"))
     items = ShardItems(data, limit=limit, seed=seed, answers=text == "answers")
-    found = [
-        similarity(load(place), items, "mean" if pool == "mean" else "pairs", seed=seed) for place in model
-    ]
+    averaging: Pool = "pairs" if pool == "pairs" else "mean"
+    found = []
+    for place in model:
+        reader = load(place)
+        with counting(reader.name, "pairs") as bar:
+            done = partial(bar, total=2 * len(items))
+            found.append(similarity(reader, items, averaging, seed=seed, count=done))
     told = {"text": text, "seed": seed, "models": [one.to_dict() for one in found]}
     written = json.dumps(told, indent=2)
     sketch = histograms.draw(found)

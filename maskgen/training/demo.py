@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from maskgen.age_vlm.start import start, write
+from maskgen.analysis.looking import Looking, look_at, picture, render
 from maskgen.demo import FIRST_WEIGHTS, checkpoint
 from maskgen.demo.drawing import FIRST_HELD_OUT_SEED
 from maskgen.demo.grounded import ground
-from maskgen.training.looking import Looking, look_at, picture, render
 from maskgen.training.recipe import Recipe
 from maskgen.training.run import Request, train
 from maskgen.training.world import World
@@ -42,7 +42,7 @@ def demo(recipe: Recipe, out: str, say: Callable[[str], None]) -> str:
             say,
         )
         found[name] = look_at(run / "model", recipe, held_out)
-    drawn = picture(found, held_out, folder / "attention.png")
+    drawn = picture(found, folder / "attention.png")
     return "\n".join([*render(found), f"maps over the same images: {drawn}"])
 
 

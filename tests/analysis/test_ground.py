@@ -1,0 +1,132 @@
+"""Models held against masks: one that looks where it should, one that does not, and real ones on shards."""
+
+import json
+from collections.abc import Iterable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import awake
+import numpy as np
+import pytest
+import small_runs
+
+from maskgen.analysis import tell
+from maskgen.analysis.gaze import Gaze, Look
+from maskgen.analysis.ground import EVEN, MEAN, OTHER, by_size, ground
+from maskgen.analysis.items import Item, ShardItems, asked
+from maskgen.errors import MaskgenError
+
+SIDE = 10
+EVERY = np.ones((SIDE, SIDE), bool)
+
+
+def looker(*maps_of: Any) -> Any:
+    """A stand-in for Gaze, a layer for each of `maps_of`, which make a map of an item."""
+    seen: list[Item] = []
+
+    def looks(items: Iterable[Item]) -> Iterator[tuple[Item, Look]]:
+        for item in items:
+            seen.append(item)
+            maps = np.stack([np.asarray(make(item), np.float32) for make in maps_of])
+            yield item, Look(maps / maps.sum(axis=(1, 2), keepdims=True), EVERY, EVERY, len(item.text))
+
+    layers = [f"slot {number}" for number in range(len(maps_of))]
+    return SimpleNamespace(
+        looks=looks,
+        seen=seen,
+        name="looker",
+        kind="age_vlm",
+        layers=layers,
+        frame=SimpleNamespace(cells=SIDE),
+    )
+
+
+def items(count: int = 12) -> list[Item]:
+    found = []
+    for number in range(count):
+        mask = np.zeros((SIDE, SIDE), bool)
+        mask[: 1 + number % 3, : 1 + number % 4] = True
+        found.append(asked(np.full((8, 8, 3), number, np.uint8), f"thing {number}", mask))
+    return found
+
+
+def test_perfect_even_and_averted_attention():
+    given = items()
+    mask_of = {item.picture_id(): np.asarray(item.mask) for item in given}
+
+    def averted(item: Item) -> np.ndarray:
+        return ~mask_of[item.picture_id()]
+
+    found = ground(looker(lambda i: ~averted(i), lambda i: EVERY, averted), given)
+    rows = found.rows["all"]
+    assert [rows["slot 0"][name].value for name in ("mass", "pointing", "iou")] == [1, 1, 1]
+    assert [rows["slot 2"][name].value for name in ("mass", "pointing", "iou")] == [0, 0, 0]
+    for name in ("mass", "pointing"):
+        assert rows["slot 1"][name].value == pytest.approx(rows[EVEN][name].value)
+    assert rows[MEAN]["mass"].value == pytest.approx((1 + rows[EVEN]["mass"].value) / 3)
+    assert found.counts == {"all": 12, "small": 1, "medium": 10, "large": 1}
+
+
+def test_another_text_shows_what_the_text_does():
+    """A model that finds what is named loses it with another text; one that only sees things does not."""
+    given = items()
+    masks = {item.text: item.mask for item in given}
+    reads = ground(reading := looker(lambda i: masks[i.text]), given).rows["all"]
+    assert reads["slot 0"]["mass"].value == 1 > reads[OTHER]["mass"].value
+    pictures = {item.picture_id(): item.mask for item in given}
+    sees = ground(looker(lambda i: pictures[i.picture_id()]), given).rows["all"]
+    assert sees["slot 0"]["mass"].value == sees[OTHER]["mass"].value == 1
+    swapped = reading.seen[len(given) :]
+    assert [item.picture_id() for item in swapped] == [item.picture_id() for item in given]
+    assert all(one.text != other.text for one, other in zip(swapped, given, strict=True))
+
+
+def test_alike_texts_have_no_other():
+    alike = [asked(item.pixels, "thing", item.mask) for item in items(3)]
+    assert list(ground(looker(lambda i: EVERY), alike).rows["all"]) == ["slot 0", EVEN]
+
+
+def test_sizes_part_the_masks():
+    masks = np.arange(100)[:, None] > np.arange(100)[None]  # 0 to 99 cells of 100
+    sizes = by_size(masks)
+    assert sizes["small"].sum() == 2 and sizes["medium"].sum() == 8 and sizes["large"].sum() == 90
+    assert (sizes["small"] ^ sizes["medium"] ^ sizes["large"]).all()
+
+
+def test_items_without_mask_or_text_are_counted_and_left_out():
+    mixed = [*items(3), asked(np.zeros((8, 8, 3), np.uint8), "no mask")]
+    mixed += [asked(np.zeros((8, 8, 3), np.uint8), "", EVERY), asked(mixed[0].pixels, "empty", ~EVERY)]
+    done: list[int] = []
+    found = ground(looker(lambda i: EVERY), mixed, done.append)
+    assert found.skipped == 3 and found.counts["all"] == 3 and done == [*range(1, 10)]
+    with pytest.raises(MaskgenError, match="nothing to hold"):
+        ground(looker(lambda i: EVERY), mixed[3:])
+
+
+def test_real_models_on_shards(tmp_path):
+    place = small_runs.shards(tmp_path / "set", 12)
+    found = []
+    for kind in ("age_vlm", "concat_vlm"):
+        gaze = Gaze.load(awake.model_folder(tmp_path / kind, kind), device="cpu")
+        found.append(ground(gaze, ShardItems([place], gaze.frame)))
+    age, concat = found
+    assert age.counts["all"] == concat.counts["all"] == 4
+    assert list(age.rows["all"]) == ["slot 1", "slot 3", MEAN, OTHER, EVEN]
+    assert list(concat.rows["all"]) == ["first self-attention", OTHER, EVEN]
+    assert age.image_share == pytest.approx([1, 1]) and 0 < concat.image_share[0] < 1
+    told = tell.ground(found)
+    assert "concat_vlm: " in told and "of the attention goes to the image" in told
+    figure = json.loads(json.dumps(age.to_dict()))["figures"]["all"]["slot 1"]["mass"]
+    assert 0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1
+
+
+def test_a_limit_draws_some_and_a_set_without_masks_is_said(tmp_path):
+    place = small_runs.shards(tmp_path / "set", 12, masked=2)
+    frame = small_runs.Frame("squash", small_runs.SIZE, small_runs.CELLS)
+    some = ShardItems([place], frame, limit=3)
+    assert len(some) == len(list(some)) == 3
+    assert len(ShardItems([place])) == 12 and ShardItems([place])[0].mask is None
+    answers = ShardItems([place], answers=True)[1]
+    assert answers.text == answers.turns[1].value == "therethere"
+    with pytest.raises(MaskgenError, match="has a mask"):
+        ShardItems([small_runs.shards(tmp_path / "bare", 4, masked=0)], frame)

@@ -1,0 +1,65 @@
+"""AUROC against all pairs, the overlap's ends, and a probe that finds what is there and nothing else."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maskgen.analysis.bootstrap import means, statistic
+from maskgen.analysis.separation import auroc, logistic, overlap, probe
+
+scores = st.lists(st.integers(-3, 3), min_size=1, max_size=12)
+
+
+@given(scores, scores)
+def test_auroc_is_the_share_of_pairs_in_order(positive, negative):
+    one, other = np.array(positive, float), np.array(negative, float)
+    pairs = np.sign(one[:, None] - other[None]) / 2 + 0.5
+    assert auroc(one, other) == pytest.approx(pairs.mean())
+    assert auroc(other, one) == pytest.approx(1 - pairs.mean())
+
+
+def test_overlap_from_none_to_all():
+    values = np.random.default_rng(0).normal(size=500)
+    assert overlap(values, values) == pytest.approx(1)
+    assert overlap(values, values + 100) == 0
+    assert 0.3 < overlap(values, values + 1) < 0.9
+    assert overlap(np.ones(3), np.ones(3)) == 1
+
+
+def test_logistic_is_at_its_least():
+    random = np.random.default_rng(0)
+    x, labels = random.normal(size=(60, 4)), random.random(60) < 0.4
+    weights, bias = logistic(x, labels, 0.1)
+    wrong = 1 / (1 + np.exp(-(x @ weights + bias))) - labels
+    np.testing.assert_allclose(x.T @ wrong / 60 + 0.1 * weights, 0, atol=1e-5)
+    assert wrong.mean() == pytest.approx(0, abs=1e-5)
+
+
+def test_a_probe_finds_what_is_there_on_pairs_it_has_not_seen():
+    random = np.random.default_rng(0)
+    labels, folds = np.tile([True, False], 150), np.arange(300) // 60
+    noise = random.normal(size=(300, 40))
+    assert 0.35 < np.mean(probe(noise, labels, folds)) < 0.65
+    assert np.mean(probe(noise + 3 * labels[:, None] * (np.arange(40) == 7), labels, folds)) > 0.9
+    constant = np.ones((300, 3))
+    assert probe(constant, labels, folds) == [0.5] * 5
+
+
+def test_a_bootstrap_interval_narrows_with_the_pictures_not_with_the_samples():
+    random = np.random.default_rng(0)
+    few = random.normal(1, 1, (30, 1))
+    (first,) = means(few, np.arange(30))
+    assert first.value == pytest.approx(few.mean())
+    assert first.low < first.value < first.high
+    (again,) = means(np.repeat(few, 20, axis=0), np.repeat(np.arange(30), 20))
+    assert again.high - again.low == pytest.approx(first.high - first.low)
+    (many,) = means(random.normal(1, 1, (3000, 1)), np.arange(3000))
+    assert many.high - many.low < (first.high - first.low) / 4
+
+
+def test_a_statistics_interval():
+    values = np.random.default_rng(0).normal(size=400)
+    found = statistic(lambda rows: float(np.median(values[rows])), 400)
+    assert found.value == np.median(values)
+    assert found.low < found.value < found.high
