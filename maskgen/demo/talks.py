@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from maskgen.demo.drawing import Scene, draw
-from maskgen.demo.texts import DESCRIBE, KINDS, caption, inventory, query
+from maskgen.demo.texts import DESCRIBE, KINDS, caption, query
 from maskgen.sample import Turn
 
 # Every kind as often as it takes to learn it; presence is asked of what is there and of what is not.
@@ -26,12 +26,6 @@ def talk(scene: Scene, seed: int = 6, questions: int = 3) -> list[Turn]:
         place = 2 * int(rng.integers(len(turns) // 2 + 1))
         turns[place:place] = [Turn("human", DESCRIBE), Turn("gpt", caption(scene, rng))]
     return turns
-
-
-def reading(scene: Scene, questions: int = 5) -> list[Turn]:
-    """A talk after a full description, so that its questions can be answered from the text before them."""
-    told = inventory(scene, np.random.default_rng((scene.seed, 8)))
-    return [Turn("system", told), *talk(scene, seed=9, questions=questions)]
 
 
 def texts(seeds: range) -> Iterator[str]:

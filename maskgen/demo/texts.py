@@ -72,13 +72,6 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
     return ", ".join(parts[:-1]).capitalize() + f" and {parts[-1]}."
 
 
-def inventory(scene: Scene, rng: np.random.Generator) -> str:
-    """One sentence that names everything and where it is, in any order."""
-    order = rng.permutation(len(scene.things))
-    parts = [f"a {_full(scene.things[i])} {_place(scene, scene.things[i])}" for i in order]
-    return ", ".join(parts).capitalize() + "."
-
-
 def related(scene: Scene, thing: Thing, relation: str, other: Thing) -> bool:
     """Whether `thing` is clearly left of, right of, above or below `other`, by their centres."""
     height, width = scene.pixels.shape[:2]
