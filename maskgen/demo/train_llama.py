@@ -58,9 +58,9 @@ def batch_of(said: list[Encoded], pad: int) -> Batch:
 class Learner(nn.Module):
     """Every token is learnt, not answers alone: this is the pretraining, before there is anything to see.
 
-    To who cannot see, a star and a circle are words of one use, and their states in a model that reads nothing
-    else are all but equal. A large LLaMA tells them apart. So a fixed map asks every state, of all layers,
-    which sizes, colours and shapes were named since the user began to speak.
+    To who cannot see, a star and a circle are words of one use, and their states in a model that reads
+    nothing else are all but equal. A large LLaMA tells them apart. So a fixed map asks every state, of all
+    layers, which sizes, colours and shapes were named since the user began to speak.
     """
 
     asking: torch.Tensor
