@@ -102,6 +102,12 @@ def looked(name: str) -> Callable[[Mapping[str, Any]], Values]:
     return values
 
 
+def selected(found: Mapping[str, Any]) -> Values:
+    """Attention inside the mask for the text that it belongs to, less that for another text."""
+    (own, scenes), (other, _) = looked("mass")(found), looked("other_text")(found)
+    return own - other, scenes
+
+
 def apart(found: Mapping[str, Any]) -> Values:
     """For each matching pair, the share of other pairs with a lower cosine: its mean is the AUROC."""
     matching, other = (np.array(found["similarity"][name]) for name in ("matching", "other"))
@@ -125,6 +131,9 @@ PRESENCE = Figure("presence, all", answered("presence"))
 ALL = Figure("all questions", answered())
 MASS = Figure("attention inside the mask", looked("mass"))
 POINTING = Figure("strongest cell inside the mask", looked("pointing"))
+OTHER = Figure("the same, with another text", looked("other_text"))
+EVEN = Figure("the same, spread evenly", looked("even"))
+SELECTION = Figure("attention that follows the text", selected, "points")
 IOU = Figure("attention IoU", looked("iou"))
 BLIND = Figure("right answers gained by the picture", gained("", "blind"), "points")
 SHUFFLED = Figure("right answers lost with another picture", gained("", "shuffled"), "points")
@@ -135,7 +144,7 @@ LANGUAGE = Figure("loss a token, no picture", surprise, "number")
 ANSWERS = [*(Figure(name, answered(family)) for family, name in FAMILIES.items()), PRESENCE, ALL]
 TABLES: dict[str, list[Figure]] = {
     "Answers": [*ANSWERS, Figure("share of yes (half is right)", said_yes)],
-    "Grounding": [MASS, POINTING, IOU],
+    "Grounding": [MASS, OTHER, EVEN, SELECTION, POINTING, IOU],
     "How much the picture matters": [
         Figure("right without a picture", answered("", "blind")),
         Figure("right with another picture", answered("", "shuffled")),
@@ -148,6 +157,7 @@ TABLES: dict[str, list[Figure]] = {
 
 CLAIMS = [
     Claim("Guidance puts more attention on what the text names.", MASS, "age-vlm", "ca-baseline"),
+    Claim("Guidance makes attention follow the text.", SELECTION, "age-vlm", "ca-baseline"),
     Claim("Guidance puts the strongest cell on what the text names.", POINTING, "age-vlm", "ca-baseline"),
     Claim("Guidance makes answers about presence better.", PRESENCE, "age-vlm", "ca-baseline"),
     Claim(

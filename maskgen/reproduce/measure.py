@@ -12,7 +12,7 @@ import torch
 from maskgen.age_vlm.answering import Answerer, Decoding, Question
 from maskgen.age_vlm.loading import load
 from maskgen.analysis.gaze import Gaze
-from maskgen.analysis.inside import evenly, inside
+from maskgen.analysis.inside import Inside, evenly, inside
 from maskgen.analysis.items import Item, asked
 from maskgen.analysis.similarity import similarity
 from maskgen.demo.drawing import FIRST_HELD_OUT_SEED, Scene, draw
@@ -110,19 +110,30 @@ def right(expected: str, said: str) -> bool:
 
 
 def looking(gaze: Gaze, items: Sequence[Item]) -> dict[str, list[float]]:
-    """A number an item: the mean over layers of attention inside the mask, of hits, and even attention's."""
-    found = list(gaze.looks(items))
-    masks = np.stack([item.mask.ravel() for item, _ in found if item.mask is not None])
-    opened = np.stack([look.open.ravel() for _, look in found])
-    maps = np.stack([look.mean().ravel() for _, look in found])
-    seen, even = inside(maps, masks), evenly(masks, opened)
+    """A number an item, of the mean over layers: attention inside the mask, hits of the strongest cell, IoU;
+    `even`: what attention spread evenly has inside; `other_text`: what the next item's text has there, since
+    who looks at things, and not at what is named, is inside many a mask.
+    """
+    seen, masks, opened = _seen(gaze, items)
+    turned = [*items[1:], items[0]]
+    swapped = [asked(item.pixels, other.text, item.mask) for item, other in zip(items, turned, strict=True)]
     return {
         "mass": seen.mass.tolist(),
         "pointing": seen.pointing.tolist(),
         "iou": seen.iou.tolist(),
-        "even": even.mass.tolist(),
+        "even": evenly(masks, opened).mass.tolist(),
+        "other_text": _seen(gaze, swapped)[0].mass.tolist(),
         "size": masks.mean(axis=1).tolist(),
     }
+
+
+def _seen(gaze: Gaze, items: Sequence[Item]) -> tuple[Inside, np.ndarray, np.ndarray]:
+    """The figures, and masks and open cells, bool (items, cells^2)."""
+    found = list(gaze.looks(items))
+    masks = np.stack([item.mask.ravel() for item, _ in found if item.mask is not None])
+    opened = np.stack([look.open.ravel() for _, look in found])
+    maps = np.stack([look.mean().ravel() for _, look in found])
+    return inside(maps, masks), masks, opened
 
 
 def similar(gaze: Gaze, items: Sequence[Item]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from maskgen.reproduce.findings import (
     MASS,
     POINTING,
     PRESENCE,
+    SELECTION,
     Figure,
     Found,
     of_model,
@@ -18,7 +19,7 @@ from maskgen.reproduce.plan import MODELS
 from maskgen.reproduce.statistics import Estimate
 from maskgen.views.sketch import Colour, Sketch
 
-SHOWN: list[Figure] = [MASS, POINTING, PRESENCE, ANSWERS[2], ALL, BLIND, AUROC]
+SHOWN: list[Figure] = [MASS, SELECTION, POINTING, PRESENCE, ANSWERS[2], ALL, BLIND, AUROC]
 COLOURS: dict[str, Colour] = {
     "concat": (130, 136, 146),
     "ca-baseline": (222, 119, 40),

@@ -42,7 +42,7 @@ def measured(seed, right_of_ten=5, mass=0.1, gap=0.0):
     looks = np.clip(random.normal(mass, 0.02, 40), 0, 1).tolist()
     return {
         "answers": rows,
-        "looking": {"mass": looks, "pointing": looks, "iou": looks},
+        "looking": dict.fromkeys(("mass", "pointing", "iou", "even", "other_text"), looks),
         "similarity": {
             "matching": random.normal(gap, 1, 50).tolist(),
             "other": random.normal(0, 1, 50).tolist(),
