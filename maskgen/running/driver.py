@@ -103,12 +103,14 @@ class Driver:
         elif call.task is not None:
             self._trouble.pop(_shard(call), None)
             seconds = round(time.monotonic() - call.started, 3)
+            beacon = self._journal.beacon(call.worker)
             self._journal.note(
                 "shard_done",
                 shard=_shard(call),
                 worker=call.worker,
                 seconds=seconds,
                 planned=call.task.rows,
+                flow=beacon.flow if beacon and beacon.shard == _shard(call) else {},
             )
             self._on_commit(call.task, ended.value)
 

@@ -22,7 +22,8 @@ class Beacon:
     """What one worker is doing: its heartbeat, its progress, and the trace it leaves if it dies.
 
     `suspects` are the keys whose images it is reading or has on the device, written down before it
-    touches them. `done` counts the samples of `shard` that are finished.
+    touches them. `done` counts the samples of `shard` that are finished. `flow`: how busy the worker's stages
+    have been in this shard, as `flow.Levels.to_dict`; empty where they work one after the other.
     """
 
     worker: str
@@ -31,7 +32,7 @@ class Beacon:
     done: int = 0
     suspects: tuple[str, ...] = ()
     outcomes: dict[str, int] = field(default_factory=dict)
-    queued: int = 0
+    flow: dict[str, Any] = field(default_factory=dict)
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
     time: float = field(default_factory=time.time)

@@ -36,7 +36,7 @@ class Worker:
     shard: int
     done: int
     planned: int
-    queued: int
+    in_hand: int
     age: float
 
 
@@ -179,7 +179,7 @@ def _worker(beacon: Beacon) -> Worker:
         shard=beacon.shard,
         done=beacon.done,
         planned=beacon.planned,
-        queued=beacon.queued,
+        in_hand=len(beacon.suspects),
         age=max(0.0, time.time() - beacon.time),
     )
 
@@ -268,7 +268,7 @@ def _worker_lines(found: Status) -> list[str]:
             worker.name,
             f"shard {shard_name(worker.shard)}" if worker.shard >= 0 else "loading",
             f"{worker.done:,}/{worker.planned:,}",
-            f"{worker.queued:,} queued",
+            f"{worker.in_hand:,} in hand",
             f"seen {text.duration(worker.age)} ago",
             f"process {worker.pid} on {worker.host}",
         )

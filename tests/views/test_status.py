@@ -77,13 +77,15 @@ def test_a_run_at_work(tmp_path):
     note(store, now - 20, "run_started", shards=3)
     note(store, now - 10, "cluster", actors=1)
     note(store, now - 5, "shard_done", shard=0, worker="000", seconds=5, planned=2)
-    Journal(store.url).light(Beacon("000", shard=1, planned=4, done=3, queued=2, host="h", pid=7, time=now))
+    Journal(store.url).light(
+        Beacon("000", shard=1, planned=4, done=3, suspects=("a", "b"), host="h", pid=7, time=now)
+    )
     found = status(store.url)
     assert found.running and found.workers[0].done == 3 and found.trouble.deaths == 0
     assert found.pace is not None and found.pace.run == pytest.approx(5 / 10, rel=0.2)
     assert found.eta == pytest.approx(5 / 0.5, rel=0.3)
     shown = render(found)
-    assert f"process {os.getpid()}" in shown and "3/4" in shown and "2 queued" in shown and "left" in shown
+    assert f"process {os.getpid()}" in shown and "3/4" in shown and "2 in hand" in shown and "left" in shown
 
 
 def test_a_beacon_of_a_finished_shard_is_not_counted_twice():
