@@ -165,7 +165,7 @@ class ShardWorker:
         try:
             return Work(sample, decode(self._images.read(sample), self._job.config.limits))
         except SampleError as error:
-            return Work(sample, failure=error)
+            return Work(sample, failure=error.bare())
         except Exception as error:  # a surprise in one image must not cost the shard
             return Work(sample, failure=SampleError(Outcome.ERROR, f"reading raised {type(error).__name__}"))
 
