@@ -129,7 +129,7 @@ class ShardWorker:
         All of this goes on at the same time. What a chunk holds is settled beforehand, so it does not matter
         to the bytes which stage is how far.
         """
-        size = 1 if task.alone else self._chunk_size()
+        size = 1 if task.alone else chunk_size(self._job.config)
         room = dict.fromkeys(ROOM, 0) if task.alone else ROOM
         chunks = [samples[start : start + size] for start in range(0, len(samples), size)]
         with Flow("writing") as flow:
@@ -140,15 +140,6 @@ class ShardWorker:
             encoded = flow.stage("encoding", self._encode(refined, writer), room["encoding"])
             for entries in encoded:
                 yield from entries
-
-    def _chunk_size(self) -> int:
-        """Samples proposed together: the larger of the two models' batches, so both run full."""
-        proposer, refiner = self._job.config.proposer, self._job.config.refiner
-        if isinstance(proposer, NoProposer) or (
-            isinstance(refiner, NoRefiner) and isinstance(proposer, Recorded)
-        ):
-            return PACKED
-        return max(getattr(proposer, "together", 1), getattr(refiner, "batch", 1))
 
     def _read(self, chunks: list[list[Sample]], task: Task, lantern: Lantern) -> Iterator[list[Work]]:
         for chunk in chunks:
@@ -190,6 +181,15 @@ class ShardWorker:
         if grounding.outcome.in_tar:
             return Record(work.sample, grounding.outcome, grounding.reason, work.picture, grounding)
         return Record(work.sample, grounding.outcome, grounding.reason)
+
+
+def chunk_size(config: Config) -> int:
+    """Samples proposed together: the larger of the two models' batches, so both run full."""
+    proposer, refiner = config.proposer, config.refiner
+    modelless = isinstance(proposer, Recorded) and isinstance(refiner, NoRefiner)
+    if modelless or isinstance(proposer, NoProposer):
+        return PACKED
+    return max(getattr(proposer, "together", 1), getattr(refiner, "batch", 1))
 
 
 def _settled(sample: Sample, task: Task) -> SampleError | None:
