@@ -1,17 +1,15 @@
-"""How many shards an hour can one driver hand out? With workers that do nothing, first without Ray, then with.
+"""How many shards an hour can one driver hand out? With workers that do nothing, without Ray and with it.
 
     python benchmarks/driver.py
 
 Without Ray the workers are done as soon as they are asked. With Ray they are real actors, which publish the
-smallest commit there is. Time is the wall's, and the driver's own seconds on the processor: with few cores the
-actors stand in the driver's way, and only the latter tells what a driver on a machine of its own could do. What
-they have more with Ray than without is `RAY_SECONDS` in maskgen/running/ceiling.py.
+smallest commit there is. Time is the wall's, and the driver's own seconds on the processor: with few cores
+the actors stand in the driver's way, and only the latter tells what a driver on a machine of its own could
+do. What it needs more with Ray than without is `RAY_SECONDS` in maskgen/running/ceiling.py.
 """
 
 import argparse
 import tempfile
-import time
-from typing import Any
 
 from maskgen import config
 from maskgen.running import ceiling
@@ -38,10 +36,7 @@ class NoWork:
 
 def measured(workers: Workers, out: str, journal: Journal, shards: int) -> tuple[float, float]:
     """Wall-clock and processor seconds a shard."""
-    job = Job(config.load("demo"), out, out, "0" * 16)
-    processor = time.process_time()
-    wall = ceiling.drive(workers, job, journal, shards)
-    return wall / shards, (time.process_time() - processor) / shards
+    return ceiling.drive(workers, Job(config.load("demo"), out, out, "0" * 16), journal, shards)
 
 
 def main() -> None:
@@ -57,15 +52,13 @@ def main() -> None:
             idle = ceiling.IdleWorkers(count, journal)
             found.append((f"{count} workers", measured(idle, out, journal, options.shards)))
     with tempfile.TemporaryDirectory() as out, Cluster("", options.actors, actor=NoWork) as cluster:
-        # Starting an actor takes seconds; a first, short run leaves them at work.
-        measured(cluster, out, Journal(out), options.actors)
         found.append((f"{options.actors} Ray actors", measured(cluster, out, Journal(out), options.shards)))
     for name, (wall, processor) in found:
         print(
             f"{name:<14}{3600 / wall:>12,.0f} shards/hour  {1000 * wall:6.2f} ms a shard, "
             f"{1000 * processor:.2f} ms of them the driver's own"
         )
-    without: Any = [processor for name, (_, processor) in found if "Ray" not in name]
+    without = [processor for name, (_, processor) in found if "Ray" not in name]
     print(f"Ray's share    {1000 * (found[-1][1][1] - min(without)):.2f} ms of the driver's a shard")
 
 

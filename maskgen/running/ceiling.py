@@ -4,11 +4,10 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
-from functools import partial
 
 from maskgen.config import Config
 from maskgen.outcome import Outcome
-from maskgen.running.calls import Call, Ended
+from maskgen.running.calls import Call, Ended, Workers
 from maskgen.running.driver import Driver
 from maskgen.running.journal import Beacon, Journal
 from maskgen.running.worker import Job, Task
@@ -86,23 +85,23 @@ def measure(config: Config, workers: int = 64, shards: int = 500) -> float:
     """
     with tempfile.TemporaryDirectory(prefix="maskgen-ceiling-") as out:
         journal = Journal(out)
-        seconds = drive(IdleWorkers(workers, journal), Job(config, out, out, "0" * 16), journal, shards)
-    return 3600 / (seconds / shards + RAY_SECONDS)
+        wall, _ = drive(IdleWorkers(workers, journal), Job(config, out, out, "0" * 16), journal, shards)
+    return 3600 / (wall + RAY_SECONDS)
 
 
-def drive(cluster: IdleWorkers, job: Job, journal: Journal, shards: int) -> float:
-    """Seconds in which a driver has `shards` shards made."""
-    driver = Driver(
+def drive(cluster: Workers, job: Job, journal: Journal, shards: int) -> tuple[float, float]:
+    """Wall-clock and processor seconds that a driver takes for one of `shards` shards, once it has begun."""
+    done: list[tuple[float, float]] = []
+    Driver(
         cluster=cluster,
         job=job,
         journal=journal,
         tasks=[Task(shard, {}, rows=1000) for shard in range(shards)],
-        on_commit=lambda task, commit: None,
+        on_commit=lambda task, commit: done.append((time.monotonic(), time.process_time())),
         on_tick=lambda beacons: None,
         on_loaded=lambda models: None,
         should_stop=lambda: False,
-        say=partial(print, flush=True),
-    )
-    began = time.monotonic()
-    driver.run()
-    return time.monotonic() - began
+        say=lambda line: None,
+    ).run()
+    wall, processor = (end - begin for begin, end in zip(done[0], done[-1], strict=True))
+    return wall / (shards - 1), processor / (shards - 1)

@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskgen.running.scaling import Work, time_on
+from maskgen import config
+from maskgen.errors import MaskgenError
+from maskgen.running import ceiling
+from maskgen.running.journal import EVENTS_A_FILE, Journal
+from maskgen.running.scaling import Work, counts, smaller_shards, time_on
+from maskgen.running.worker import Job
 
 
 def simulated(gpus: int, work: Work) -> float:
