@@ -115,16 +115,20 @@ def plan(
     data: Data = "",
     overrides: Overrides = None,
     pilot: Annotated[int, typer.Option(min=0, help="Ground this many rows for real and measure.")] = 0,
-    gpus: Annotated[int, typer.Option(min=1, help="Reckon the time for this many GPUs.")] = 1,
+    gpus: Annotated[
+        str, typer.Option(metavar="N,N,...", help="With --pilot: reckon the time on so many GPUs.")
+    ] = "1,8,64,512",
     as_json: Json = False,
 ) -> None:
     """The dry run: rows read and skipped and why, shards, disk; with --pilot also time and GPU-hours."""
     from maskgen.running.estimate import estimate
+    from maskgen.running.scaling import counts
     from maskgen.views.summary import render_estimate
 
     settings = config.load(split, file, overrides)
-    found = estimate(settings, _data(settings, data, f"shards/{settings.split}"), pilot, _say)
-    typer.echo(_dumps(found.to_dict()) if as_json else render_estimate(found, gpus))
+    data = _data(settings, data, f"shards/{settings.split}")
+    found = estimate(settings, data, pilot, counts(gpus), _say)
+    typer.echo(_dumps(found.to_dict()) if as_json else render_estimate(found))
 
 
 @app.command("config")

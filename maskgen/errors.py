@@ -22,3 +22,7 @@ class SampleError(Exception):
 
     def __str__(self) -> str:
         return f"{self.outcome}: {self.reason}"
+
+    def bare(self) -> "SampleError":
+        """The same to be kept: without a traceback, whose frames would keep pictures and tensors alive."""
+        return SampleError(self.outcome, self.reason)

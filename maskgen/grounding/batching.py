@@ -83,7 +83,7 @@ class Batches(Generic[Thing, Result]):
 def as_failure(error: Exception) -> SampleError:
     """The failure of the one sample that `error` came from; raises it again if it is not one sample's."""
     if isinstance(error, SampleError):
-        return error
+        return error.bare()
     if is_device_lost(error) or isinstance(error, MaskgenError):
         raise error
     if is_out_of_memory(error):

@@ -1,7 +1,9 @@
 """From text and pixels to a mask and its grid: proposer and refiner together, and every outcome."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TypeVar
 
@@ -24,6 +26,30 @@ Result = TypeVar("Result")
 RECORDED_BATCH = 256
 
 PACKAGES = ("maskgen", "numpy", "opencv-python-headless", "pillow", "shapely", "torch")
+
+
+@dataclass
+class Work:
+    """A sample on its way through both models: what is known of it by now, and the failure that ended it."""
+
+    sample: Sample
+    picture: Picture | None = None
+    proposal: Proposal = field(default_factory=Proposal)
+    region: MultiPolygon | None = None
+    refinement: Refinement | None = None
+    failure: SampleError | None = None
+
+    @property
+    def pixels(self) -> Picture:
+        """The picture of a work that has one."""
+        assert self.picture is not None
+        return self.picture
+
+    @property
+    def outline(self) -> MultiPolygon:
+        """The region of a work that has one."""
+        assert self.region is not None
+        return self.region
 
 
 class Grounder:
@@ -49,38 +75,61 @@ class Grounder:
         refinements = config.refiner.batch if isinstance(config.refiner, Sam) else RECORDED_BATCH
         self._propose = Batches(self._proposer.propose, proposals)
         self._refine = Batches(self._refiner.refine, refinements)
+        self._lanes = _lane(device), _lane(device)
 
     def ground(self, pictures: list[Picture], samples: list[Sample]) -> list[Grounding]:
         """One Grounding a sample, in order; `pictures[i]` belongs to `samples[i]`. Any number of them."""
-        failures: dict[int, SampleError] = {}
-        everyone = range(len(samples))
+        works = [Work(*pair) for pair in zip(samples, pictures, strict=True)]
+        self.propose(works)
+        return [self.judge(work) for piece in self.refine(works) for work in piece]
+
+    # The same in three steps, which may each run in a thread of its own. A step leaves out the works that
+    # have failed already, and gives its own failures to the works that they belong to.
+
+    def propose(self, works: list["Work"]) -> None:
+        """Ask the proposer about every work."""
         if not self._asks:
-            return [self._packed(*pair) for pair in zip(pictures, samples, strict=True)]
-        proposals = _kept(everyone, self._propose.run(pictures, samples), failures)
-        regions = _kept(
-            proposals,
-            [_guarded(_region, pictures[i], proposal) for i, proposal in proposals.items()],
-            failures,
-        )
-        refinements = _kept(
-            regions,
-            self._refine.run([pictures[i] for i in regions], list(regions.values())),
-            failures,
-        )
-        groundings = _kept(
-            refinements,
-            [
-                _guarded(self._judge, pictures[i], proposals[i], regions[i], refinement)
-                for i, refinement in refinements.items()
-            ],
-            failures,
-        )
-        return [
-            groundings[i]
-            if i in groundings
-            else self._nothing(pictures[i], proposals.get(i, Proposal()), failures[i])
-            for i in everyone
-        ]
+            return
+        with self._lanes[0]:
+            going = _going(works)
+            answers = self._propose.run([work.pixels for work in going], [work.sample for work in going])
+        for work, answer in zip(going, answers, strict=True):
+            _settle(work, "proposal", answer)
+
+    def refine(self, works: list["Work"]) -> Iterator[list["Work"]]:
+        """The works again, in order, in pieces: each as soon as the refiner's batch for it is through."""
+        if not self._asks:
+            yield works
+            return
+        piece: list[Work] = []
+        regions = 0
+        for work in works:
+            piece.append(work)
+            if work.failure is None:
+                _settle(work, "region", _guarded(_region, work.pixels, work.proposal))
+            regions += work.failure is None
+            if regions == self._refine.size or work is works[-1]:
+                self._refine_piece(_going(piece))
+                yield piece
+                piece, regions = [], 0
+
+    def _refine_piece(self, works: list["Work"]) -> None:
+        with self._lanes[1]:
+            found = self._refine.run([work.pixels for work in works], [work.outline for work in works])
+        for work, refinement in zip(works, found, strict=True):
+            _settle(work, "refinement", refinement)
+
+    def judge(self, work: "Work") -> Grounding:
+        """What became of the work, whose picture must be known."""
+        if not self._asks:
+            return self._packed(work.pixels, work.sample)
+        if work.refinement is not None:
+            judged = _guarded(self._judge, work.pixels, work.proposal, work.outline, work.refinement)
+            if not isinstance(judged, SampleError):
+                return judged
+            work.failure = judged
+        assert work.failure is not None
+        return self._nothing(work.pixels, work.proposal, work.failure)
 
     def describe(self) -> dict[str, object]:
         """What decides the masks, as JSON values: both models' settings and the packages' versions."""
@@ -166,6 +215,16 @@ def _refiner(config: Config, device: str) -> Refiner:
     return OutlineRefiner()
 
 
+def _lane(device: str) -> AbstractContextManager[object]:
+    """Where one model's kernels queue up: on a GPU a stream of its own, so that two models share the card."""
+    if not device.startswith("cuda"):
+        return nullcontext()
+    import torch
+
+    torch.cuda.synchronize(device)  # the weights were copied on another stream
+    return torch.cuda.stream(torch.cuda.Stream(device))
+
+
 def _region(picture: Picture, proposal: Proposal) -> MultiPolygon:
     """What the proposal encloses in the image; raises SampleError where that is nothing.
 
@@ -199,14 +258,10 @@ def _guarded(step: Callable[..., Result], *args: object) -> Result | SampleError
         return as_failure(error)
 
 
-def _kept(
-    indices: Iterable[int], results: Iterable[Result | SampleError], failures: dict[int, SampleError]
-) -> dict[int, Result]:
-    """The results by their sample's index, without the failures, which are put into `failures`."""
-    kept: dict[int, Result] = {}
-    for i, result in zip(indices, results, strict=True):
-        if isinstance(result, SampleError):
-            failures[i] = result
-        else:
-            kept[i] = result
-    return kept
+def _going(works: list[Work]) -> list[Work]:
+    return [work for work in works if work.failure is None]
+
+
+def _settle(work: Work, step: str, result: object) -> None:
+    """Note the result of a step, or that it was the work's last."""
+    setattr(work, "failure" if isinstance(result, SampleError) else step, result)

@@ -1,9 +1,7 @@
 """The only module that imports Ray: actors, their calls, and how a call ended."""
 
 import os
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -11,32 +9,13 @@ from ray.exceptions import RayError, RayTaskError
 
 from maskgen.errors import MaskgenError
 from maskgen.running.address import check
+from maskgen.running.calls import Call, Ended
 from maskgen.running.worker import Job, ShardWorker, Task
 from maskgen.sharding.commit import Commit
 
 # Nobody asked to be reported on; and the workers are the job itself, not a background task.
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 _OBJECT_STORE_BYTES = 128 << 20  # only plans of work travel through it, never pixels
-
-
-@dataclass
-class Call:
-    """A call under way on an actor."""
-
-    worker: str
-    kind: str  # "load", "make" or "probe"
-    task: Task | None = None
-    started: float = field(default_factory=time.monotonic)
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a call ended: with a value, with an exception of the worker's, or with the worker's death."""
-
-    call: Call
-    value: Any = None
-    error: Exception | None = None
-    died: str = ""
 
 
 class _Actor:
@@ -61,7 +40,7 @@ class _Actor:
 class Cluster:
     """Starts actors on a Ray of its own or on the one at `address`; a context manager."""
 
-    def __init__(self, address: str, wanted: int | None):
+    def __init__(self, address: str, wanted: int | None, actor: type = _Actor):
         if address:
             check(address)
         for name, value in _ENVIRONMENT.items():
@@ -82,6 +61,7 @@ class Cluster:
         self.device = f"{self.gpus} GPU(s)" if self.gpus else f"{cpus} CPU core(s)"
         self._threads = max(1, cpus // self.size)
         self._options = {"num_gpus": 1, "num_cpus": 1} if self.gpus else {"num_gpus": 0, "num_cpus": 1}
+        self._actor = actor
         self._actors: dict[str, Any] = {}
         self._calls: dict[Any, Call] = {}
         self._born = 0
@@ -99,7 +79,7 @@ class Cluster:
         name = f"{self._born:03d}"
         self._born += 1
         # Restarting is the driver's decision, so that each death leaves a trace: hence no max_restarts.
-        actor = ray.remote(_Actor).options(max_restarts=0, max_task_retries=0, **self._options).remote()
+        actor = ray.remote(self._actor).options(max_restarts=0, max_task_retries=0, **self._options).remote()
         self._actors[name] = actor
         self._calls[actor.load.remote(job, name, self._threads)] = Call(name, "load")
         return name
@@ -121,10 +101,12 @@ class Cluster:
         self._calls[self._actors[worker].probe.remote(task, list(keys))] = Call(worker, "probe", task)
 
     def wait(self, seconds: float) -> list[Ended]:
-        """Calls that ended within `seconds`; returns at the first."""
+        """Calls that ended within `seconds`; returns at the first, with those that ended meanwhile."""
         if not self._calls:
             return []
-        done, _ = ray.wait(list(self._calls), num_returns=1, timeout=seconds)
+        done, rest = ray.wait(list(self._calls), num_returns=1, timeout=seconds)
+        if done and rest:
+            done += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
         return [self._end(reference) for reference in done]
 
     def kill(self, worker: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from maskgen.errors import MaskgenError
-from maskgen.running.cluster import Call, Cluster, Ended
+from maskgen.running.calls import Call, Ended, Workers
 from maskgen.running.isolation import Trouble
 from maskgen.running.journal import Beacon, Journal
 from maskgen.running.worker import Job, Task
@@ -27,7 +27,7 @@ class Driver:
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: Workers,
         job: Job,
         journal: Journal,
         tasks: list[Task],
@@ -52,6 +52,7 @@ class Driver:
         self._waiting_since = time.monotonic()
         self._said_waiting = False
         self._seen: dict[str, tuple[float, float]] = {}
+        self._watched = 0.0
         self.given_up: list[int] = []
 
     def run(self) -> None:
@@ -62,6 +63,7 @@ class Driver:
             for ended in self._cluster.wait(POLL_SECONDS):
                 self._settle(ended)
             self._watch()
+        self._on_tick({})
 
     def _working(self) -> list[Call]:
         return [call for call in self._cluster.calls() if call.kind != "load"]
@@ -103,12 +105,14 @@ class Driver:
         elif call.task is not None:
             self._trouble.pop(_shard(call), None)
             seconds = round(time.monotonic() - call.started, 3)
+            beacon = self._journal.beacon(call.worker)
             self._journal.note(
                 "shard_done",
                 shard=_shard(call),
                 worker=call.worker,
                 seconds=seconds,
                 planned=call.task.rows,
+                flow=beacon.flow if beacon and beacon.shard == _shard(call) else {},
             )
             self._on_commit(call.task, ended.value)
 
@@ -165,8 +169,11 @@ class Driver:
 
     def _watch(self) -> None:
         """Kill a worker whose beacon has not changed for too long; show the others' progress."""
-        beacons = self._journal.beacons()
         now = time.monotonic()
+        if now - self._watched < POLL_SECONDS:
+            return  # hundreds of beacons take longer to read than a shard to settle
+        self._watched = now
+        beacons = self._journal.beacons()
         self._wait_for_a_place(now)
         for call in self._working():
             lit = beacons[call.worker].time if call.worker in beacons else 0.0

@@ -15,6 +15,7 @@ from maskgen.errors import MaskgenError
 from maskgen.store import Store
 
 FOLDER = ".maskgen"
+EVENTS_A_FILE = 200  # each event writes its file anew, since an object store cannot append
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Beacon:
     """What one worker is doing: its heartbeat, its progress, and the trace it leaves if it dies.
 
     `suspects` are the keys whose images it is reading or has on the device, written down before it
-    touches them. `done` counts the samples of `shard` that are finished.
+    touches them. `done` counts the samples of `shard` that are finished. `flow`: how busy the worker's stages
+    have been in this shard, as `flow.Levels.to_dict`; empty where they work one after the other.
     """
 
     worker: str
@@ -31,7 +33,7 @@ class Beacon:
     done: int = 0
     suspects: tuple[str, ...] = ()
     outcomes: dict[str, int] = field(default_factory=dict)
-    queued: int = 0
+    flow: dict[str, Any] = field(default_factory=dict)
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
     time: float = field(default_factory=time.time)
@@ -42,7 +44,7 @@ class Journal:
 
     def __init__(self, out: str):
         self._store = Store(f"{out.rstrip('/')}/{FOLDER}")
-        self._events = f"events-{time.time_ns()}.jsonl"
+        self._events = _new_events_file()
         self._lines: list[str] = []
 
     # Beacons: one small file a worker, replaced whole, so a reader never sees half of one.
@@ -77,6 +79,8 @@ class Journal:
 
     def note(self, event: str, **facts: Any) -> None:
         """Append one event; facts must be JSON values."""
+        if len(self._lines) >= EVENTS_A_FILE:
+            self._events, self._lines = _new_events_file(), []
         self._lines.append(json.dumps({"time": time.time(), "event": event, **facts}, sort_keys=True))
         self._store.write_bytes(self._events, ("\n".join(self._lines) + "\n").encode(), durable=False)
 
@@ -104,3 +108,7 @@ class Journal:
     def release(self) -> None:
         """Give quarantined samples another chance."""
         self._store.remove("quarantine.json")
+
+
+def _new_events_file() -> str:
+    return f"events-{time.time_ns()}.jsonl"

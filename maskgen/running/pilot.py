@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from maskgen.config import Config, Select, Shards
-from maskgen.running.worker import Job, ShardWorker, Task
+from maskgen.running.worker import Job, ShardWorker, Task, chunk_size
 from maskgen.sources.plan import count_rows, make_plan
 from maskgen.store import Store
 
 FINGERPRINT = "pilot"
+CHUNKS = 5  # fewer, and the worker's stages hardly work at the same time
 
 
 @dataclass(frozen=True)
@@ -29,22 +30,18 @@ class Pilot:
         """Rows a second of one worker."""
         return self.rows / self.seconds
 
-    def hours(self, planned: int, workers: int = 1) -> float:
-        """Wall-clock hours for `planned` rows on `workers` devices like this one."""
-        return planned / self.rate / workers / 3600
-
 
 def fly(config: Config, data: str, rows: int, say: Callable[[str], None]) -> Pilot:
-    """Plan `rows` + a warm-up of the same kind, ground them, and throw the shards away."""
+    """Plan `rows` and a warm-up of the same kind, ground them, and throw the shards away."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    warm_up = max(getattr(config.proposer, "together", 1), getattr(config.refiner, "batch", 1))
-    # Shard 0 warms up (kernels, caches, disks); the rest is measured.
+    chunk = chunk_size(config)
+    # Shard 0 is measured; what is left over warms up before it (kernels, caches, disks).
     small = config.model_copy(
         update={
-            "select": Select(count=rows + warm_up, seed=config.select.seed),
-            "shards": Shards(size=warm_up),
+            "select": Select(count=rows + chunk, seed=config.select.seed),
+            "shards": Shards(size=max(rows, chunk)),
         }
     )
     with tempfile.TemporaryDirectory(prefix="maskgen-pilot-") as out:
@@ -60,15 +57,16 @@ def fly(config: Config, data: str, rows: int, say: Callable[[str], None]) -> Pil
         if len(sizes) == 1:
             say(f"pilot: only {sizes[0]} rows, so they are measured without a warm-up")
         else:
-            worker.make(Task(0, {}))
-        measured = range(1, len(sizes)) if len(sizes) > 1 else range(1)
-        say(f"pilot: grounding {sum(sizes[shard] for shard in measured)} rows")
+            worker.make(Task(1, {}))
+        say(f"pilot: grounding {sizes[0]} rows")
+        if sizes[0] < CHUNKS * chunk:
+            say(f"note: a real shard is faster than so few rows; --pilot {CHUNKS * chunk} measures it better")
         started = time.monotonic()
-        commits = [worker.make(Task(shard, {})) for shard in measured]
+        commit = worker.make(Task(0, {}))
         return Pilot(
-            rows=sum(commit.planned for commit in commits),
+            rows=commit.planned,
             seconds=time.monotonic() - started,
-            shard_bytes=sum(commit.tar.bytes + commit.parquet.bytes for commit in commits),
+            shard_bytes=commit.tar.bytes + commit.parquet.bytes,
             loading_seconds=loaded - began,
             device=torch.cuda.get_device_name() if device == "cuda" else "cpu",
         )

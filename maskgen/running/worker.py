@@ -1,31 +1,34 @@
 """One shard from plan to commit. A plain class: no Ray, so it is tested and profiled as it is."""
 
-import time
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import repeat
 
-from maskgen.config import Config, NoProposer
+from maskgen.config import Config, NoProposer, NoRefiner, Recorded
 from maskgen.errors import MaskgenError, SampleError
-from maskgen.grounding.grounder import Grounder
+from maskgen.flow import Flow
+from maskgen.grounding.grounder import Grounder, Work
 from maskgen.outcome import Outcome
 from maskgen.pixels import STAND_IN, decode
-from maskgen.running.journal import Beacon, Journal
-from maskgen.sample import Grounding, Picture, Sample
+from maskgen.running.journal import Journal
+from maskgen.running.lantern import Lantern
+from maskgen.sample import Sample
 from maskgen.sharding import table
 from maskgen.sharding.commit import Commit, read_commit, shard_name
 from maskgen.sharding.reader import read_raw
-from maskgen.sharding.writer import Record, ShardWriter
+from maskgen.sharding.writer import Entry, Record, ShardWriter
 from maskgen.sources.images import ImageRoot
 from maskgen.sources.plan import read_shard
 from maskgen.sources.rows import place
 from maskgen.store import Store
 
-PACKED = 64  # samples read together where no model sets a batch
-CHUNKS_AHEAD = 2
-BEACON_SECONDS = 1.0
+PACKED = 32  # samples handed on together where no model sets a batch
+
+# How far a stage may be ahead of the next. The first two hand on chunks, the others a refiner's batch at a
+# time; so at most six chunks of pictures are in memory, and four as long as most samples have a region.
+ROOM = {"reading": 2, "proposing": 1, "refining": 2, "encoding": 2}
 
 
 @dataclass(frozen=True)
@@ -78,30 +81,32 @@ class ShardWorker:
         samples = self._planned(task.shard)
         kept = self._kept(task)
         earlier = read_raw(self._store, task.shard) if task.retry else repeat(None)
-        progress = _Progress(self._journal, self._name, task.shard, len(samples))
+        lantern = Lantern(self._journal, self._name, task.shard, len(samples))
         with ShardWriter(self._store, task.shard, config.split, config.grid, self._job.fingerprint) as writer:
             fresh = [sample for sample in samples if sample.key not in kept]
-            records = self._records(fresh, task, progress)
-            for sample, before in zip(samples, earlier, strict=False):
-                if before and sample.key in kept:
-                    row, members = before
-                    writer.copy(row, members)
-                    progress.finished(Outcome(row["outcome"]))
-                else:
-                    progress.finished(_add(writer, next(records)))
-            progress.touching([], now=True)
+            with closing(self._entries(fresh, task, writer, lantern)) as entries:
+                for sample, before in zip(samples, earlier, strict=False):
+                    if before and sample.key in kept:
+                        row, members = before
+                        writer.copy(row, members)
+                        lantern.finished(sample.key, Outcome(row["outcome"]))
+                    else:
+                        entry = next(entries)
+                        writer.put(entry)
+                        lantern.finished(sample.key, entry.outcome)
+                lantern.light()
             return writer.commit()
 
     def probe(self, task: Task, keys: Sequence[str]) -> None:
         """Ground the suspects one by one and throw the results away: only a killer dies here."""
-        progress = _Progress(self._journal, self._name, task.shard, 0)
+        lantern = Lantern(self._journal, self._name, task.shard, 0)
         for sample in self._planned(task.shard):
             if sample.key in keys and _settled(sample, task) is None:
-                progress.touching([sample.key], now=True)
-                got = self._fetch(sample, task)
-                if isinstance(got, Picture):
-                    self._grounder.ground([got], [sample])
-        progress.touching([], now=True)
+                lantern.begin([sample.key])
+                work = self._fetch(sample, task)
+                if work.failure is None:
+                    self._grounder.ground([work.pixels], [sample])
+                lantern.finished(sample.key, None)
 
     def _planned(self, shard: int) -> list[Sample]:
         with self._store.open("plan.parquet") as file:
@@ -114,129 +119,93 @@ class ShardWorker:
         rows = table.read(self._store, f"{shard_name(task.shard)}.parquet").select(["key", "outcome"])
         return {row["key"] for row in rows.to_pylist() if row["outcome"] not in task.retry}
 
-    def _records(self, samples: list[Sample], task: Task, progress: "_Progress") -> Iterator[Record]:
-        """A record for each sample, in order, while threads read the next chunks."""
-        size = 1 if task.alone else self._chunk_size()
-        chunks = iter([samples[start : start + size] for start in range(0, len(samples), size)])
-        waiting: deque[tuple[list[Sample], list[Future[Picture | Record]]]] = deque()
-        ahead = 0 if task.alone else CHUNKS_AHEAD
+    def _entries(
+        self, samples: list[Sample], task: Task, writer: ShardWriter, lantern: Lantern
+    ) -> Generator[Entry]:
+        """What the shard holds of each sample, in order.
 
-        def fetch() -> None:
-            chunk = next(chunks, None)
-            if chunk is None:
-                return
-            readable = [sample.key for sample in chunk if _settled(sample, task) is None]
-            in_hand = [sample.key for earlier, _ in waiting for sample in earlier]
-            progress.touching(in_hand + readable, now=bool(readable))
-            waiting.append((chunk, [self._readers.submit(self._fetch, sample, task) for sample in chunk]))
+        Threads read and decode the images of a chunk, the proposer takes the chunk whole, the refiner hands
+        it on batch by batch, then the masks are judged and everything is encoded, and the caller writes it.
+        All of this goes on at the same time. What a chunk holds is settled beforehand, so it does not matter
+        to the bytes which stage is how far.
+        """
+        size = 1 if task.alone else chunk_size(self._job.config)
+        room = dict.fromkeys(ROOM, 0) if task.alone else ROOM
+        chunks = [samples[start : start + size] for start in range(0, len(samples), size)]
+        with Flow("writing") as flow:
+            lantern.flow = flow
+            read = flow.stage("reading", self._read(chunks, task, lantern), room["reading"])
+            proposed = flow.stage("proposing", self._propose(read), room["proposing"])
+            refined = flow.stage("refining", self._refine(proposed), room["refining"])
+            encoded = flow.stage("encoding", self._encode(refined, writer), room["encoding"])
+            for entries in encoded:
+                yield from entries
 
-        for _ in range(1 + ahead):
-            fetch()
-        while waiting:
-            chunk, futures = waiting[0]
-            progress.queued = sum(future.done() for _, later in list(waiting)[1:] for future in later)
-            made = list(self._ground(chunk, [future.result() for future in futures]))
-            waiting.popleft()
-            progress.touching([sample.key for later, _ in waiting for sample in later], now=True)
-            fetch()
-            yield from made
+    def _read(self, chunks: list[list[Sample]], task: Task, lantern: Lantern) -> Iterator[list[Work]]:
+        for chunk in chunks:
+            lantern.begin([sample.key for sample in chunk if _settled(sample, task) is None])
+            yield list(self._readers.map(self._fetch, chunk, repeat(task)))
 
-    def _chunk_size(self) -> int:
-        """Samples grounded together: the larger of the two models' batches, so both run full."""
-        config = self._job.config
-        if isinstance(config.proposer, NoProposer):
-            return PACKED
-        return max(getattr(config.proposer, "together", 1), getattr(config.refiner, "batch", 1))
-
-    def _fetch(self, sample: Sample, task: Task) -> Picture | Record:
-        """The sample's picture, or the record that says why there is none."""
+    def _fetch(self, sample: Sample, task: Task) -> Work:
+        """The sample with its picture, or with what says why there is none."""
         settled = _settled(sample, task)
         if settled:
-            return settled
+            return Work(sample, failure=settled)
         if not sample.image:
-            return STAND_IN  # planned without an outcome: to be packed as text
+            return Work(sample, STAND_IN)  # planned without an outcome: to be packed as text
         try:
-            return decode(self._images.read(sample), self._job.config.limits)
+            return Work(sample, decode(self._images.read(sample), self._job.config.limits))
         except SampleError as error:
-            return Record(sample, error.outcome, error.reason, None, None)
+            return Work(sample, failure=error.bare())
         except Exception as error:  # a surprise in one image must not cost the shard
-            return Record(sample, Outcome.ERROR, f"reading raised {type(error).__name__}", None, None)
+            return Work(sample, failure=SampleError(Outcome.ERROR, f"reading raised {type(error).__name__}"))
 
-    def _ground(self, chunk: list[Sample], fetched: list[Picture | Record]) -> Iterator[Record]:
-        readable = [
-            (sample, got) for sample, got in zip(chunk, fetched, strict=True) if isinstance(got, Picture)
-        ]
-        groundings = iter(
-            self._grounder.ground([picture for _, picture in readable], [sample for sample, _ in readable])
-            if readable
-            else []
-        )
-        for sample, got in zip(chunk, fetched, strict=True):
-            yield got if isinstance(got, Record) else _record(sample, got, next(groundings))
+    def _propose(self, chunks: Iterable[list[Work]]) -> Iterator[list[Work]]:
+        for chunk in chunks:
+            self._grounder.propose(chunk)
+            yield chunk
+
+    def _refine(self, chunks: Iterable[list[Work]]) -> Iterator[list[Work]]:
+        for chunk in chunks:
+            yield from self._grounder.refine(chunk)
+
+    def _encode(self, pieces: Iterable[list[Work]], writer: ShardWriter) -> Iterator[list[Entry]]:
+        for piece in pieces:
+            yield [_encoded(writer, self._record(work)) for work in piece]
+
+    def _record(self, work: Work) -> Record:
+        if work.picture is None:
+            assert work.failure is not None
+            return Record(work.sample, work.failure.outcome, work.failure.reason)
+        grounding = self._grounder.judge(work)
+        if grounding.outcome.in_tar:
+            return Record(work.sample, grounding.outcome, grounding.reason, work.picture, grounding)
+        return Record(work.sample, grounding.outcome, grounding.reason)
 
 
-def _settled(sample: Sample, task: Task) -> Record | None:
-    """A record for a sample that is decided without looking: by the plan, or by quarantine."""
+def chunk_size(config: Config) -> int:
+    """Samples proposed together: the larger of the two models' batches, so both run full."""
+    proposer, refiner = config.proposer, config.refiner
+    modelless = isinstance(proposer, Recorded) and isinstance(refiner, NoRefiner)
+    if modelless or isinstance(proposer, NoProposer):
+        return PACKED
+    return max(getattr(proposer, "together", 1), getattr(refiner, "batch", 1))
+
+
+def _settled(sample: Sample, task: Task) -> SampleError | None:
+    """What decides the sample without a look at it: the plan, or its quarantine."""
     if sample.outcome is not None:
-        return Record(sample, sample.outcome, sample.reason, None, None)
+        return SampleError(sample.outcome, sample.reason)
     if sample.key in task.quarantined:
-        return Record(sample, Outcome.QUARANTINED, task.quarantined[sample.key], None, None)
+        return SampleError(Outcome.QUARANTINED, task.quarantined[sample.key])
     return None
 
 
-def _add(writer: ShardWriter, record: Record) -> Outcome:
-    """Put the record into the shard; what cannot be encoded is that sample's failure, not the shard's."""
+def _encoded(writer: ShardWriter, record: Record) -> Entry:
+    """The record as the shard holds it; what cannot be encoded is that sample's failure, not the shard's."""
     try:
-        writer.add(record)
-        return record.outcome
+        return writer.encode(record)
     except (MaskgenError, OSError):
         raise
     except Exception as error:
-        failed = Record(record.sample, Outcome.ERROR, f"encoding raised {type(error).__name__}")
-        writer.add(failed)
-        return failed.outcome
-
-
-def _record(sample: Sample, picture: Picture, grounding: Grounding) -> Record:
-    if grounding.outcome.in_tar:
-        return Record(sample, grounding.outcome, grounding.reason, picture, grounding)
-    return Record(sample, grounding.outcome, grounding.reason, None, None)
-
-
-class _Progress:
-    """Keeps the worker's beacon lit: at once before new images are touched, else once a second."""
-
-    def __init__(self, journal: Journal, worker: str, shard: int, planned: int):
-        self.queued = 0
-        self._journal = journal
-        self._worker = worker
-        self._shard = shard
-        self._planned = planned
-        self._outcomes: Counter[str] = Counter()
-        self._suspects: tuple[str, ...] = ()
-        self._lit = 0.0
-        self._light()
-
-    def touching(self, keys: list[str], now: bool) -> None:
-        self._suspects = tuple(keys)
-        self._light(now)
-
-    def finished(self, outcome: Outcome) -> None:
-        self._outcomes[outcome.value] += 1
-        self._light(now=False)
-
-    def _light(self, now: bool = True) -> None:
-        if not now and time.monotonic() - self._lit < BEACON_SECONDS:
-            return
-        self._lit = time.monotonic()
-        self._journal.light(
-            Beacon(
-                worker=self._worker,
-                shard=self._shard,
-                planned=self._planned,
-                done=self._outcomes.total(),
-                suspects=self._suspects,
-                outcomes=dict(self._outcomes),
-                queued=self.queued,
-            )
-        )
+        return writer.encode(Record(record.sample, Outcome.ERROR, f"encoding raised {type(error).__name__}"))

@@ -31,6 +31,18 @@ class Record:
     grounding: Grounding | None = None
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A sample as the shard will hold it: its row, and its members in the tar; without members the row alone.
+
+    The row's offset and size are known once the members are in the tar.
+    """
+
+    outcome: Outcome
+    row: dict[str, Any]
+    members: list[tuple[str, bytes]]
+
+
 class ShardWriter:
     """A shard in the making; samples are added in plan order and nothing appears before `commit()`.
 
@@ -59,33 +71,43 @@ class ShardWriter:
 
     def add(self, record: Record) -> None:
         """Encode the sample into the tar at once, and note its row."""
+        self.put(self.encode(record))
+
+    def encode(self, record: Record) -> Entry:
+        """The sample as `put` takes it. Touches no file, so that any thread may encode ahead of `put`."""
         sample, picture, grounding = record.sample, record.picture, record.grounding
         if not record.outcome.in_tar:
             shape = (picture.height, picture.width) if picture else (0, 0)
-            self._rows.append(
-                table.row_outside(
-                    key=sample.key,
-                    id=sample.id,
-                    image=sample.image,
-                    split=self._split,
-                    outcome=record.outcome,
-                    reason=record.reason,
-                    query=sample.query.text,
-                    shape=shape,
-                )
+            row = table.row_outside(
+                key=sample.key,
+                id=sample.id,
+                image=sample.image,
+                split=self._split,
+                outcome=record.outcome,
+                reason=record.reason,
+                query=sample.query.text,
+                shape=shape,
             )
-            return
+            return Entry(record.outcome, row, [])
         if picture is None or grounding is None or grounding.outcome != record.outcome:
             raise ValueError(f"{sample.key}: {record.outcome} needs its picture and its grounding")
-        members = format.encode(sample, picture, grounding, self._split, self._grid)
-        self._append(members)
+        return _entry(format.encode(sample, picture, grounding, self._split, self._grid))
+
+    def put(self, entry: Entry) -> None:
+        """Add what `encode` made."""
+        if not entry.members:
+            self._rows.append(entry.row)
+            return
+        if self._tar is None:
+            path = self._stack.enter_context(self._store.partial(f"{shard_name(self._shard)}.tar"))
+            self._tar = self._stack.enter_context(_Tar(path))
+        with self._store.explained(f"{shard_name(self._shard)}.tar", "write"):
+            offset, size = self._tar.append(entry.members)
+        self._rows.append(entry.row | {"offset": offset, "size": size})
 
     def copy(self, row: dict[str, Any], members: list[tuple[str, bytes]]) -> None:
         """Take over a sample from an earlier version of the shard, as `reader.read_raw` gives it."""
-        if members:
-            self._append(members)
-        else:
-            self._rows.append(row)
+        self.put(_entry(members) if members else Entry(Outcome(row["outcome"]), row, []))
 
     def commit(self) -> Commit:
         """Publish the shard. A shard without a sample in it has no tar: readers stumble over empty ones."""
@@ -113,14 +135,10 @@ class ShardWriter:
             commits.publish(self._store, commit)
         return commit
 
-    def _append(self, members: list[tuple[str, bytes]]) -> None:
-        sample = format.decode(dict(members))  # nothing is published that the strict reader refuses
-        if self._tar is None:
-            path = self._stack.enter_context(self._store.partial(f"{shard_name(self._shard)}.tar"))
-            self._tar = self._stack.enter_context(_Tar(path))
-        with self._store.explained(f"{shard_name(self._shard)}.tar", "write"):
-            offset, size = self._tar.append(members)
-        self._rows.append(table.row_of(sample, offset, size))
+
+def _entry(members: list[tuple[str, bytes]]) -> Entry:
+    sample = format.decode(dict(members))  # nothing is published that the strict reader refuses
+    return Entry(sample.fields.outcome, table.row_of(sample, 0, 0), members)
 
 
 class _Tar:

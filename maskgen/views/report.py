@@ -12,7 +12,7 @@ from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
 from maskgen.running.journal import Journal
 from maskgen.store import Store
-from maskgen.views import charts, contact, figures, page, quality, speed, text
+from maskgen.views import charts, contact, figures, flow, page, quality, speed, text
 from maskgen.views.figures import Distribution, Figures
 from maskgen.views.speed import Event, Span
 
@@ -144,7 +144,19 @@ def _throughput(runs: list[list[Event]]) -> list[str]:
     runs = [run for run in runs if speed.spans(run)]
     if not runs:
         return []
-    return [_chart(runs), "<h3>Runs</h3>", _run_table(runs), *_deaths(runs)]
+    return [_chart(runs), "<h3>Runs</h3>", _run_table(runs), *_stages(runs), *_deaths(runs)]
+
+
+def _stages(runs: list[list[Event]]) -> list[str]:
+    found = flow.stages(event for run in runs for event in run)
+    if not found:
+        return []
+    told = [[page.said(cell) for cell in row] for row in flow.rows(found)]
+    return [
+        "<h3>Inside a worker</h3>",
+        f'<p class="soft">The stages work at the same time: {page.said(flow.verdict(found))}.</p>',
+        page.table(list(flow.HEAD), told, frozenset({1})),
+    ]
 
 
 def _chart(runs: list[list[Event]]) -> str:

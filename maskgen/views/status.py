@@ -11,7 +11,8 @@ from maskgen.running.journal import Beacon, Journal
 from maskgen.running.lease import is_alive, read_holder
 from maskgen.sharding.commit import committed, shard_name
 from maskgen.store import Store
-from maskgen.views import speed, text
+from maskgen.views import flow, speed, text
+from maskgen.views.flow import Stage
 from maskgen.views.speed import RECENT_SECONDS, Event, Pace, Span
 
 _BAR_WIDTH = 24
@@ -36,7 +37,7 @@ class Worker:
     shard: int
     done: int
     planned: int
-    queued: int
+    in_hand: int
     age: float
 
 
@@ -53,7 +54,8 @@ class Trouble:
 @dataclass(frozen=True)
 class Status:
     """One set. `outcomes` counts the `samples` of finished shards, by the names of `Outcome`;
-    `skipped` says how many rows were read and not planned; `eta` is in seconds, None if unknown."""
+    `skipped` says how many rows were read and not planned; `eta` is in seconds, None if unknown; `stages` are
+    those inside the latest run's workers."""
 
     out: str
     split: str
@@ -74,6 +76,7 @@ class Status:
     workers: list[Worker]
     pace: Pace | None
     eta: float | None
+    stages: list[Stage]
     trouble: Trouble
 
     @property
@@ -147,6 +150,7 @@ def status(out: str) -> Status:
         workers=[_worker(beacon) for beacon in beacons],
         pace=pace,
         eta=_eta(plan, events, work, pace) if running and pace else None,
+        stages=flow.stages(events, _unfinished(events, beacons)),
         trouble=_trouble(events, journal, set(commits)),
     )
 
@@ -164,6 +168,12 @@ def _holder(out: str) -> Holder | None:
     return Holder(str(holder["host"]), int(holder["pid"]), is_alive(holder)) if holder else None
 
 
+def _unfinished(events: list[Event], beacons: list[Beacon]) -> list[Beacon]:
+    """Those that speak of a shard which no event calls done."""
+    done = {event["shard"] for event in events if event["event"] == "shard_done"}
+    return [beacon for beacon in beacons if beacon.shard not in done]
+
+
 def _skipped(plan: dict[str, Any]) -> dict[str, int]:
     """Rows read and not planned, by reason."""
     skipped = {"broken": plan.get("broken", 0), "duplicate": plan.get("duplicates", 0)}
@@ -179,7 +189,7 @@ def _worker(beacon: Beacon) -> Worker:
         shard=beacon.shard,
         done=beacon.done,
         planned=beacon.planned,
-        queued=beacon.queued,
+        in_hand=len(beacon.suspects),
         age=max(0.0, time.time() - beacon.time),
     )
 
@@ -207,6 +217,7 @@ def render(found: Status) -> str:
         ("outcomes", _outcome_lines(found)),
         ("failures", [_failure_line(found)]),
         ("speed", _speed_lines(found)),
+        ("stages", _stage_lines(found.stages)),
         ("workers", _worker_lines(found)),
         ("trouble", _trouble_lines(found.trouble)),
         ("next", [found.advice]),
@@ -262,13 +273,19 @@ def _speed_lines(found: Status) -> list[str]:
     return [line if found.eta is None else f"{line}; about {text.duration(found.eta)} left"]
 
 
+def _stage_lines(stages: list[Stage]) -> list[str]:
+    if not stages:
+        return []
+    return [*text.table([flow.HEAD, *flow.rows(stages)], right=frozenset({1})), flow.verdict(stages)]
+
+
 def _worker_lines(found: Status) -> list[str]:
     rows = [
         (
             worker.name,
             f"shard {shard_name(worker.shard)}" if worker.shard >= 0 else "loading",
             f"{worker.done:,}/{worker.planned:,}",
-            f"{worker.queued:,} queued",
+            f"{worker.in_hand:,} in hand",
             f"seen {text.duration(worker.age)} ago",
             f"process {worker.pid} on {worker.host}",
         )

@@ -3,6 +3,7 @@
 from maskgen.outcome import Outcome
 from maskgen.running.estimate import Estimate
 from maskgen.running.run import Request, Summary
+from maskgen.running.scaling import Time, Work, smaller_shards
 from maskgen.store import Store
 from maskgen.views import text
 from maskgen.views.report import write_report
@@ -22,7 +23,7 @@ def close(request: Request, summary: Summary) -> str:
     return "\n".join(lines)
 
 
-def render_estimate(found: Estimate, gpus: int) -> str:
+def render_estimate(found: Estimate) -> str:
     """The dry run, for a person."""
     plan = found.plan
     rows = [
@@ -34,23 +35,38 @@ def render_estimate(found: Estimate, gpus: int) -> str:
         *(("", "", example) for example in plan.broken_examples),
         ("shards", f"{plan.shards:,}", ""),
         ("disk", text.size(found.disk_bytes), ""),
-        *_time(found, gpus),
+        *_time(found),
         *(("note", "", note) for note in plan.notes),
     ]
     return "\n".join(text.table(rows, right=frozenset({1})))
 
 
-def _time(found: Estimate, gpus: int) -> list[tuple[str, str, str]]:
-    pilot = found.pilot
-    if pilot is None:
-        return [("time", "unknown", "--pilot 64 grounds 64 rows for real and reckons it")]
-    hours = pilot.hours(found.plan.planned, gpus)
+def _time(found: Estimate) -> list[tuple[str, str, str]]:
+    pilot, work = found.pilot, found.work
+    if pilot is None or work is None:
+        return [("time", "unknown", "--pilot 512 grounds 512 rows for real and reckons it")]
     measured = f"{text.plural(pilot.rows, 'row')} in {text.duration(pilot.seconds)} on one {pilot.device}"
     return [
         ("pilot", text.rate(pilot.rate), measured),
         ("loading", text.duration(pilot.loading_seconds), "once a worker"),
-        ("time", text.duration(3600 * hours), f"on {gpus} of them; {hours * gpus:,.2f} device-hours"),
+        ("driver", f"{work.ceiling:,.0f}", "shards an hour that one driver can hand out, from this machine"),
+        *(
+            ("" if place else "time", text.duration(time.seconds), _on(time, work))
+            for place, time in enumerate(found.times)
+        ),
     ]
+
+
+def _on(time: Time, work: Work) -> str:
+    """On how many GPUs, at what cost, and what keeps them from being faster."""
+    told = f"on {time.gpus:,} of them, {text.share(time.busy, 1)} busy; {time.gpu_hours:,.2f} device-hours"
+    if time.limit == "driver":
+        return f"{told}; the driver hands out no faster: larger shards, or several runs"
+    if time.limit == "shards":
+        told += f"; {text.plural(work.shards, 'shard')} of {work.shard_rows:,} rows do not share out evenly"
+        smaller = smaller_shards(time.gpus, work)
+        return f"{told}: --set shards.size={smaller}" if smaller < work.shard_rows else told
+    return told
 
 
 def render_problems(out: str, problems: list[str]) -> str:

@@ -130,7 +130,7 @@ def test_a_sample_that_kills_or_hangs_its_process_is_quarantined_alone(scenes, t
     victim.write_bytes(victim.read_bytes() + b"DEADLY")
 
     line = ["run", "--split", "demo", "--data", data, "--out", out, *settings(shard_size=20)]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     done = maskgen(*line, "--set", "resources.stall_seconds=20", env=environment, timeout=800)
     rows = pq.read_table(out / "index.parquet").to_pylist()
     left_out = {row["image"]: row["outcome"] for row in rows if row["offset"] < 0}

@@ -2,6 +2,7 @@ import json
 import os
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -9,10 +10,12 @@ import tiny_sets
 from tiny_sets import note, record
 
 from maskgen.errors import MaskgenError
+from maskgen.flow import Level, Levels
 from maskgen.outcome import Outcome
 from maskgen.running.journal import Beacon, Journal
 from maskgen.store import Store
 from maskgen.views import speed
+from maskgen.views.report import write_report
 from maskgen.views.speed import Span
 from maskgen.views.status import render, status
 
@@ -77,13 +80,49 @@ def test_a_run_at_work(tmp_path):
     note(store, now - 20, "run_started", shards=3)
     note(store, now - 10, "cluster", actors=1)
     note(store, now - 5, "shard_done", shard=0, worker="000", seconds=5, planned=2)
-    Journal(store.url).light(Beacon("000", shard=1, planned=4, done=3, queued=2, host="h", pid=7, time=now))
+    Journal(store.url).light(
+        Beacon("000", shard=1, planned=4, done=3, suspects=("a", "b"), host="h", pid=7, time=now)
+    )
     found = status(store.url)
     assert found.running and found.workers[0].done == 3 and found.trouble.deaths == 0
     assert found.pace is not None and found.pace.run == pytest.approx(5 / 10, rel=0.2)
     assert found.eta == pytest.approx(5 / 0.5, rel=0.3)
     shown = render(found)
-    assert f"process {os.getpid()}" in shown and "3/4" in shown and "2 queued" in shown and "left" in shown
+    assert f"process {os.getpid()}" in shown and "3/4" in shown and "2 in hand" in shown and "left" in shown
+
+
+def levels(reading: float, proposing: float, full: float) -> dict:
+    """Ten seconds of a worker's stages."""
+    stages = (
+        Level("reading", reading, full, 2),
+        Level("proposing", proposing, 0, 1),
+        Level("writing", 0, 0, 0),
+    )
+    return Levels(10, stages).to_dict()
+
+
+def test_the_stages_are_shown_while_it_runs_and_afterwards(tmp_path):
+    store = tiny_sets.make_set(tmp_path / "set", [[record(1)], None])
+    note(store, 10, "run_started", shards=2)
+    note(store, 15, "shard_done", shard=0, worker="000", seconds=5, planned=1, flow=levels(2, 9, 10))
+    journal = Journal(store.url)
+    journal.light(Beacon("000", shard=0, flow=levels(2, 9, 10)))  # still of the finished shard
+    journal.light(Beacon("001", shard=1, flow=levels(1, 10, 5)))
+    for running, busy, full in ((False, "20.0 %", "100.0 %"), (True, "15.0 %", "75.0 %")):
+        if running:
+            hold(store)
+        shown = render(status(store.url))
+        assert f"{busy}  {full} full (holds 2)" in shown
+        assert "the pace is set by the proposer" in shown
+    assert "the pace is set by the proposer" in Path(write_report(store)).read_text()
+
+
+def test_a_run_without_threads_has_no_stages(tmp_path):
+    store = tiny_sets.make_set(tmp_path / "set", [[record(1)]])
+    note(store, 10, "run_started", shards=1)
+    note(store, 15, "shard_done", shard=0, worker="000", seconds=5, planned=1, flow={})
+    assert status(store.url).stages == []
+    assert "stages" not in render(status(store.url))
 
 
 def test_a_beacon_of_a_finished_shard_is_not_counted_twice():

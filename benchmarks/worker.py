@@ -1,0 +1,160 @@
+"""One worker, from plan to commit: its stages at the same time against one after the other, and both against
+the bare forwards of the models.
+
+    python benchmarks/worker.py --threads 1
+
+The embedded models ground drawn scenes, one shard a turn, the two ways in turn. The forwards are timed inside
+a shard made one stage after the other; every time is the smallest of `--rounds`. On a busy machine the wall's
+clock tells little, the processor's more. Ends with whether both ways made the same bytes.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from maskgen import config
+from maskgen.grounding.engine import sam as sam_engine
+from maskgen.grounding.engine.decoder import Decoder
+from maskgen.running import worker as workers
+from maskgen.running.journal import Journal
+from maskgen.running.source import ensure
+from maskgen.running.worker import Job, ShardWorker, Task
+from maskgen.sources.plan import make_plan
+from maskgen.store import Store
+from maskgen.views import flow, text
+
+NAME = "bench"
+SHARD = "000000"
+
+
+@dataclass
+class Took:
+    """Seconds on the wall's clock, and seconds on the processor of all threads together."""
+
+    wall: float = 0.0
+    processor: float = 0.0
+
+    @contextmanager
+    def more(self) -> Iterator[None]:
+        """Add what goes on inside."""
+        wall, processor = time.perf_counter(), time.process_time()
+        yield
+        self.wall += time.perf_counter() - wall
+        self.processor += time.process_time() - processor
+
+
+class Stopwatch(Took):
+    """The time inside the calls that it wraps; a call inside another counts once."""
+
+    _inside = False
+
+    def timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            if self._inside:
+                return call(*args, **kwargs)
+            self._inside = True
+            try:
+                with self.more():
+                    return call(*args, **kwargs)
+            finally:
+                self._inside = False
+
+        return wrapped
+
+
+@contextmanager
+def forwards(worker: ShardWorker) -> Iterator[Stopwatch]:
+    """Times what only a model can do: encoders, decoder steps, mask decoder; no searching, no pre- or
+    postprocessing."""
+    watch = Stopwatch()
+    florence2: Any = worker._grounder._proposer
+    sam = worker._grounder._refiner._sam  # type: ignore[attr-defined]
+    inner = florence2._model.model
+    modules = [
+        *(inner.vision_tower, inner.multi_modal_projector, inner.language_model.encoder),
+        *(sam.image_encoder, sam.prompt_encoder, sam.mask_decoder),
+    ]
+    functions: list[tuple[Any, str]] = [(Decoder, "begin"), (Decoder, "step"), (sam_engine, "decode")]
+    with ExitStack() as stack:
+        for owner, name in [*((module, "forward") for module in modules), *functions]:
+            stack.enter_context(mock.patch.object(owner, name, watch.timed(getattr(owner, name))))
+        yield watch
+
+
+@contextmanager
+def one_after_the_other() -> Iterator[None]:
+    with mock.patch.object(workers, "ROOM", dict.fromkeys(workers.ROOM, 0)):
+        yield
+
+
+def shard(worker: ShardWorker) -> Took:
+    took = Took()
+    with took.more():
+        worker.make(Task(0, {}))
+    return took
+
+
+def bytes_of(out: str) -> list[bytes]:
+    return [Path(out, f"{SHARD}.{ending}").read_bytes() for ending in ("tar", "parquet", "json")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--scenes", type=int, default=192)
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch, and that read images")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    overrides = [
+        f"source.scenes.count={options.scenes}",
+        f"shards.size={options.scenes}",
+        f"resources.threads={options.threads}",
+    ]
+    settings = config.load("demo", overrides=overrides)
+    with tempfile.TemporaryDirectory(prefix="maskgen-bench-") as folder:
+        data, out = f"{folder}/data", f"{folder}/out"
+        ensure(settings, data, lambda _: None)
+        with Store(out).publish("plan.parquet") as path:
+            make_plan(settings, data, path)
+        worker = ShardWorker(Job(settings, data, out, "f" * 16), NAME, "cpu")
+        shard(worker)  # warm-up
+        overlapped, serial, bare = [], [], []
+        for _ in range(options.rounds):
+            with one_after_the_other():
+                serial.append(shard(worker))
+                one = bytes_of(out)
+                with forwards(worker) as watch:
+                    shard(worker)
+                bare.append(watch)
+            overlapped.append(shard(worker))
+            other = bytes_of(out)
+        beacon = Journal(out).beacons()[NAME]
+    print(f"{options.scenes} scenes, one shard, {options.threads} thread(s)")
+    ways = {"bare forwards": bare, "overlapped": overlapped, "serial": serial}
+    best = {
+        name: Took(min(one.wall for one in took), min(one.processor for one in took))
+        for name, took in ways.items()
+    }
+    for name, took in best.items():
+        rate = options.scenes / took.wall
+        print(
+            f"{name:<14}{took.wall:>7.2f} s  ({rate:6.1f} images/s), {took.processor:6.2f} s on the processor"
+        )
+    both = best["overlapped"]
+    for name in ("serial", "bare forwards"):
+        wall, processor = both.wall / best[name].wall, both.processor / best[name].processor
+        print(f"overlapped / {name:<14} {wall:.3f}, on the processor {processor:.3f}")
+    print(f"the same bytes: {'yes' if one == other else 'NO'}")
+    print("\n".join(text.table([flow.HEAD, *flow.rows(flow.stages([], [beacon]))], right=frozenset({1}))))
+
+
+if __name__ == "__main__":
+    main()

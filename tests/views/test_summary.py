@@ -1,0 +1,44 @@
+"""What `maskgen plan` says about time."""
+
+import json
+
+from maskgen.running.estimate import Estimate
+from maskgen.running.pilot import Pilot
+from maskgen.running.scaling import Work, time_on
+from maskgen.sources.plan import PlanSummary
+from maskgen.views.summary import render_estimate
+
+PLAN = PlanSummary(["rows.jsonl"], 300_000, 0, [], 0, 227_000, 227_000, {}, 227, [])
+PILOT = Pilot(rows=550, seconds=10, shard_bytes=1, loading_seconds=60, device="H100")
+
+
+def estimate(ceiling: float, *gpus: int) -> Estimate:
+    work = Work(PLAN.planned, 1000, PILOT.rate, PILOT.loading_seconds, ceiling)
+    return Estimate(PLAN, 1, PILOT, work, tuple(time_on(count, work) for count in gpus))
+
+
+def test_the_time_on_each_number_of_gpus_and_what_holds_it_up():
+    shown = render_estimate(estimate(1_000_000, 1, 8, 512)).splitlines()
+    one, eight, many = (
+        next(line for line in shown if f"on {count} of them" in line) for count in (1, 8, 512)
+    )
+    assert one.startswith("time") and "1 h 9 min" in one and one.endswith("1.16 device-hours")
+    assert "227 shards" not in eight
+    assert "227 shards of 1,000 rows do not share out evenly: --set shards.size=100" in many
+    assert any("1,000,000  shards an hour that one driver can hand out" in line for line in shown)
+
+
+def test_a_slow_driver_is_named():
+    shown = render_estimate(estimate(3600, 64))
+    assert "the driver hands out no faster: larger shards, or several runs" in shown
+
+
+def test_without_a_pilot_the_time_is_unknown():
+    shown = render_estimate(Estimate(PLAN, 1))
+    assert "unknown" in shown and "--pilot 512" in shown
+
+
+def test_an_estimate_is_json():
+    tree = json.loads(json.dumps(estimate(3600, 1, 64).to_dict()))
+    assert [(time["gpus"], time["limit"]) for time in tree["times"]] == [(1, "nothing"), (64, "driver")]
+    assert tree["driver_shards_an_hour"] == 3600
