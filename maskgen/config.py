@@ -71,8 +71,15 @@ class Florence2(Section):
         "fast", description="fast: answers are written side by side; reference: transformers' own generate"
     )
     slots: int = Field(32, ge=1, description="fast: answers written at a time")
+    exact: bool = Field(False, description="fast: decode in float32, whatever the encoders' dtype")
     num_beams: int | None = Field(None, ge=1, description="null: the checkpoint's own setting")
     max_new_tokens: int | None = Field(None, ge=1, description="null: the checkpoint's own setting")
+
+    @model_validator(mode="after")
+    def _exact_is_the_fast_engines(self) -> "Florence2":
+        if self.exact and self.engine == "reference":
+            raise ValueError("exact belongs to the fast engine; with reference, set dtype to float32")
+        return self
 
     @property
     def together(self) -> int:

@@ -201,6 +201,27 @@ def test_batch_mates_do_not_matter(mine):
     assert mine.propose([], []) == []
 
 
+def test_exact_decodes_in_float32_what_half_precision_encoders_saw(folder):
+    """The decoder's weights are those of the file, not bfloat16's roundings of them."""
+    half = proposer(folder, dtype="bfloat16", exact=True)
+    assert half._model.dtype == torch.bfloat16
+    parameters = half._writer._parameters
+    exact = proposer(folder)._writer._parameters
+    assert parameters.words.dtype == torch.float32
+    assert all(map(torch.equal, parameters.cross, exact.cross))
+    assert all(map(torch.equal, parameters.layers[0].mix, exact.layers[0].mix))
+    answers = half.propose(pictures(0), samples())
+    for i in range(len(answers)):
+        alone = half.propose(pictures(0)[i : i + 1], samples()[i : i + 1])[0]
+        assert [p.tolist() for p in alone.polygons] == [p.tolist() for p in answers[i].polygons]
+    assert half.describe()["exact"] is True
+
+
+def test_exact_is_the_fast_engines():
+    with pytest.raises(ValueError, match="exact belongs to the fast engine"):
+        Florence2(engine="reference", exact=True)
+
+
 def damage_weights(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:5000])

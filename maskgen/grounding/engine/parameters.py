@@ -58,14 +58,14 @@ class Parameters:
         """The decoder's weights of a Florence2ForConditionalGeneration, in `dtype`."""
         decoder = model.model.language_model.decoder
         own = decoder.embed_tokens
-        words = _filled(own.weight.to(dtype))
+        words = _filled(_cast(own.weight, dtype))
         tied = own.weight.data_ptr() == model.lm_head.weight.data_ptr()
-        head = words if tied else _filled(model.lm_head.weight.to(dtype))
+        head = words if tied else _filled(_cast(model.lm_head.weight, dtype))
         bias = words.new_full((len(words),), -torch.inf)
         bias[: len(own.weight)] = 0
         scale = float(getattr(own, "embed_scale", 1.0))
         # An answer that has ended at the limit stands one place beyond.
-        places = decoder.embed_positions.weight[decoder.embed_positions.offset :].to(dtype)
+        places = _cast(decoder.embed_positions.weight[decoder.embed_positions.offset :], dtype)
         asking = [part for layer in decoder.layers for part in _keys_and_values(layer.encoder_attn)]
         return cls(
             words=words if scale == 1 else words * scale,
@@ -99,12 +99,17 @@ def _keys_and_values(attention: Any) -> list[Any]:
 
 
 def _pair(module: Any, dtype: torch.dtype) -> Pair:
-    return module.weight.to(dtype), module.bias.to(dtype)
+    return _cast(module.weight, dtype), _cast(module.bias, dtype)
 
 
 def _joined(modules: list[Any], dtype: torch.dtype) -> Pair:
     pairs = [_pair(module, dtype) for module in modules]
     return torch.cat([weight for weight, _ in pairs]), torch.cat([bias for _, bias in pairs])
+
+
+def _cast(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Detached: it stays as it is when its module is cast."""
+    return weight.detach().to(dtype)
 
 
 def _filled(words: torch.Tensor) -> torch.Tensor:
