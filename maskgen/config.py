@@ -72,13 +72,15 @@ class Florence2(Section):
     )
     slots: int = Field(32, ge=1, description="fast: answers written at a time")
     exact: bool = Field(False, description="fast: decode in float32, whatever the encoders' dtype")
+    fp8: bool = Field(False, description="fast: 8-bit linear layers in the encoders; other masks")
     num_beams: int | None = Field(None, ge=1, description="null: the checkpoint's own setting")
     max_new_tokens: int | None = Field(None, ge=1, description="null: the checkpoint's own setting")
 
     @model_validator(mode="after")
-    def _exact_is_the_fast_engines(self) -> "Florence2":
-        if self.exact and self.engine == "reference":
-            raise ValueError("exact belongs to the fast engine; with reference, set dtype to float32")
+    def _options_are_the_fast_engines(self) -> "Florence2":
+        if self.engine == "reference" and (self.exact or self.fp8):
+            name = "exact" if self.exact else "fp8"
+            raise ValueError(f"{name} belongs to the fast engine; with reference, leave it out")
         return self
 
     @property
@@ -120,6 +122,7 @@ class Sam(Section):
         "fast",
         description="fast: fused attention, prompts of many images at once; reference: the package's own",
     )
+    fp8: bool = Field(False, description="fast: 8-bit linear layers in the image encoder; other masks")
     prompt: Literal["box", "box+points", "box+points+prior"] = Field(
         "box", description="what of the polygon SAM is shown"
     )
@@ -130,6 +133,12 @@ class Sam(Section):
     on_disagreement: Literal["keep", "polygon"] = Field(
         "keep", description="keep SAM's mask, or put the polygon in its place"
     )
+
+    @model_validator(mode="after")
+    def _options_are_the_fast_engines(self) -> "Sam":
+        if self.engine == "reference" and self.fp8:
+            raise ValueError("fp8 belongs to the fast engine; with reference, leave it out")
+        return self
 
 
 class NoRefiner(Section):

@@ -12,6 +12,7 @@ from transformers.utils import logging
 from maskgen.config import Florence2
 from maskgen.errors import MaskgenError
 from maskgen.grounding import weights
+from maskgen.grounding.engine.fp8 import use_fp8
 from maskgen.grounding.engine.images import Florence2Images
 from maskgen.grounding.engine.parameters import Parameters
 from maskgen.grounding.engine.rules import Rules
@@ -90,6 +91,7 @@ class Florence2Proposer:
             "engine": self._config.engine,
             "dtype": self._config.dtype,
             "exact": self._config.exact,
+            "fp8": self._config.fp8,
             "num_beams": generation.num_beams,
             "max_new_tokens": generation.max_new_tokens,
             "no_repeat_ngram_size": generation.no_repeat_ngram_size or 0,
@@ -124,6 +126,9 @@ class Florence2Proposer:
         dtype = torch.float32 if self._config.exact else self._model.dtype
         parameters = Parameters.of(self._model, dtype)
         self._model.to(getattr(torch, self._config.dtype))
+        if self._config.fp8:
+            use_fp8(self._model.model.vision_tower, self._device, "proposer.fp8")
+            use_fp8(self._model.model.language_model.encoder, self._device, "proposer.fp8")
         try:
             rules = Rules.of(self._generation)
             images = Florence2Images(self._processor.image_processor, self._device)

@@ -18,6 +18,7 @@ from maskgen.geometry import Frame
 from maskgen.grounding import polygon, weights
 from maskgen.grounding.engine import masks
 from maskgen.grounding.engine import sam as engine
+from maskgen.grounding.engine.fp8 import use_fp8
 from maskgen.grounding.engine.images import Upload, resized
 from maskgen.grounding.interface import Refinement
 from maskgen.outcome import Outcome
@@ -49,6 +50,8 @@ class SamRefiner:
         self._dtype = getattr(torch, config.dtype)
         self._sam = _load(config).to(device)
         self._sam.image_encoder.to(self._dtype)
+        if config.fp8:
+            use_fp8(self._sam.image_encoder, torch.device(device), "refiner.fp8")
         # Folded positions make the fused attention of a GPU possible; on a CPU they only make heads wider.
         folds = config.engine == "fast" and torch.device(device).type != "cpu"
         self._encoder = engine.ImageEncoder(self._sam.image_encoder) if folds else self._sam.image_encoder
@@ -83,6 +86,7 @@ class SamRefiner:
             "model": self._config.model,
             "engine": self._config.engine,
             "dtype": self._config.dtype,
+            "fp8": self._config.fp8,
             "prompt": self._config.prompt,
             "points": self._config.points if self._config.prompt != "box" else 0,
             "segment_anything": version("segment-anything"),

@@ -144,6 +144,8 @@ def test_checkpoint_settings_and_overrides(tmp_path):
         "task": TASK,
         "engine": "fast",
         "dtype": "float32",
+        "exact": False,
+        "fp8": False,
         "num_beams": 2,
         "max_new_tokens": 11,
         "no_repeat_ngram_size": 3,
@@ -217,9 +219,10 @@ def test_exact_decodes_in_float32_what_half_precision_encoders_saw(folder):
     assert half.describe()["exact"] is True
 
 
-def test_exact_is_the_fast_engines():
-    with pytest.raises(ValueError, match="exact belongs to the fast engine"):
-        Florence2(engine="reference", exact=True)
+@pytest.mark.parametrize("option", ["exact", "fp8"])
+def test_options_are_the_fast_engines(option):
+    with pytest.raises(ValueError, match=f"{option} belongs to the fast engine"):
+        Florence2.model_validate({"engine": "reference", option: True})
 
 
 def damage_weights(folder):
