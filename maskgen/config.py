@@ -18,6 +18,12 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+def _leave_to_the_fast_engine(section: Any, *names: str) -> None:
+    for name in names:
+        if section.engine == "reference" and getattr(section, name):
+            raise ValueError(f"{name} belongs to the fast engine; with reference, leave it out")
+
+
 class Scenes(Section):
     """Drawn scenes with known masks, made on the spot (the offline demo)."""
 
@@ -73,14 +79,13 @@ class Florence2(Section):
     slots: int = Field(32, ge=1, description="fast: answers written at a time")
     exact: bool = Field(False, description="fast: decode in float32, whatever the encoders' dtype")
     fp8: bool = Field(False, description="fast: 8-bit linear layers in the encoders; other masks")
+    compile: bool = Field(False, description="fast: the image encoder compiled; minutes at the start")
     num_beams: int | None = Field(None, ge=1, description="null: the checkpoint's own setting")
     max_new_tokens: int | None = Field(None, ge=1, description="null: the checkpoint's own setting")
 
     @model_validator(mode="after")
     def _options_are_the_fast_engines(self) -> "Florence2":
-        if self.engine == "reference" and (self.exact or self.fp8):
-            name = "exact" if self.exact else "fp8"
-            raise ValueError(f"{name} belongs to the fast engine; with reference, leave it out")
+        _leave_to_the_fast_engine(self, "exact", "fp8", "compile")
         return self
 
     @property
@@ -123,6 +128,7 @@ class Sam(Section):
         description="fast: fused attention, prompts of many images at once; reference: the package's own",
     )
     fp8: bool = Field(False, description="fast: 8-bit linear layers in the image encoder; other masks")
+    compile: bool = Field(False, description="fast: the image encoder compiled; minutes at the start")
     prompt: Literal["box", "box+points", "box+points+prior"] = Field(
         "box", description="what of the polygon SAM is shown"
     )
@@ -136,8 +142,7 @@ class Sam(Section):
 
     @model_validator(mode="after")
     def _options_are_the_fast_engines(self) -> "Sam":
-        if self.engine == "reference" and self.fp8:
-            raise ValueError("fp8 belongs to the fast engine; with reference, leave it out")
+        _leave_to_the_fast_engine(self, "fp8", "compile")
         return self
 
 

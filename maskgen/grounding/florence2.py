@@ -92,6 +92,7 @@ class Florence2Proposer:
             "dtype": self._config.dtype,
             "exact": self._config.exact,
             "fp8": self._config.fp8,
+            "compile": self._config.compile,
             "num_beams": generation.num_beams,
             "max_new_tokens": generation.max_new_tokens,
             "no_repeat_ngram_size": generation.no_repeat_ngram_size or 0,
@@ -137,7 +138,10 @@ class Florence2Proposer:
                 f"proposer.model: {self._config.model} says {error}, which the fast engine does "
                 "not know. Use --set proposer.engine=reference."
             ) from error
-        return Writer(self._model, rules, self._config.slots, self._config.batch, parameters), images
+        writer = Writer(self._model, rules, self._config.slots, self._config.batch, parameters)
+        if self._config.compile:
+            writer.reader.compile()
+        return writer, images
 
     def _generate(self, pictures: list[Picture], prompts: list[list[int]]) -> list[Answer]:
         if self._writer is None:

@@ -1,6 +1,7 @@
 """Segment Anything as a refiner: a proposed region to the object's mask (Section 3.2.2)."""
 
 import pickle
+from collections.abc import Callable
 from importlib.metadata import version
 
 import numpy as np
@@ -18,11 +19,14 @@ from maskgen.geometry import Frame
 from maskgen.grounding import polygon, weights
 from maskgen.grounding.engine import masks
 from maskgen.grounding.engine import sam as engine
+from maskgen.grounding.engine.compiled import Compiled
 from maskgen.grounding.engine.fp8 import use_fp8
 from maskgen.grounding.engine.images import Upload, resized
 from maskgen.grounding.interface import Refinement
 from maskgen.outcome import Outcome
 from maskgen.sample import Picture
+
+Encoder = Callable[[torch.Tensor], torch.Tensor]
 
 # The prior says "99.9 % sure" in SAM's own terms: the logit of 0.999.
 PRIOR_LOGIT = 6.9
@@ -54,7 +58,10 @@ class SamRefiner:
             use_fp8(self._sam.image_encoder, torch.device(device), "refiner.fp8")
         # Folded positions make the fused attention of a GPU possible; on a CPU they only make heads wider.
         folds = config.engine == "fast" and torch.device(device).type != "cpu"
-        self._encoder = engine.ImageEncoder(self._sam.image_encoder) if folds else self._sam.image_encoder
+        plain = self._sam.image_encoder
+        self._encoder: Encoder = engine.ImageEncoder(plain) if folds else plain
+        if config.compile:
+            self._encoder = Compiled(self._encoder)
         self._resize = ResizeLongestSide(self._sam.image_encoder.img_size)
         self._upload = Upload(torch.device(device))
 
@@ -87,6 +94,7 @@ class SamRefiner:
             "engine": self._config.engine,
             "dtype": self._config.dtype,
             "fp8": self._config.fp8,
+            "compile": self._config.compile,
             "prompt": self._config.prompt,
             "points": self._config.points if self._config.prompt != "box" else 0,
             "segment_anything": version("segment-anything"),

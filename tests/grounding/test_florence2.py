@@ -146,6 +146,7 @@ def test_checkpoint_settings_and_overrides(tmp_path):
         "dtype": "float32",
         "exact": False,
         "fp8": False,
+        "compile": False,
         "num_beams": 2,
         "max_new_tokens": 11,
         "no_repeat_ngram_size": 3,
@@ -219,7 +220,7 @@ def test_exact_decodes_in_float32_what_half_precision_encoders_saw(folder):
     assert half.describe()["exact"] is True
 
 
-@pytest.mark.parametrize("option", ["exact", "fp8"])
+@pytest.mark.parametrize("option", ["exact", "fp8", "compile"])
 def test_options_are_the_fast_engines(option):
     with pytest.raises(ValueError, match=f"{option} belongs to the fast engine"):
         Florence2.model_validate({"engine": "reference", option: True})

@@ -168,6 +168,7 @@ def test_describe_names_the_policy(refiner):
         "engine": "fast",
         "dtype": "float32",
         "fp8": False,
+        "compile": False,
         "prompt": "box+points",
         "points": 5,
         "segment_anything": "1.0",

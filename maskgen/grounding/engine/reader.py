@@ -1,11 +1,12 @@
 """Florence-2's encoders: images and prompts, in batches, to what the decoder asks of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from maskgen.grounding.engine.compiled import Compiled
 from maskgen.grounding.engine.parameters import Parameters
 
 
@@ -27,6 +28,11 @@ class Reader:
         self._batch = batch
         self._pad = pad
         self._device = next(model.parameters()).device
+        self._see: Callable[[torch.Tensor], torch.Tensor] = self._features
+
+    def compile(self) -> None:
+        """From now on, look at images by compiled code."""
+        self._see = Compiled(self._features)
 
     def read(
         self, images: Sequence[torch.Tensor], prompts: Sequence[tuple[int, list[int]]]
@@ -50,9 +56,13 @@ class Reader:
             return
         pixels = torch.stack([images[image] for image in fresh])
         pixels = pixels.to(self._device, self._model.dtype, non_blocking=True)
+        features.update(zip(fresh, self._see(pixels), strict=True))
+
+    def _features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixel values, (n, 3, S, S), to image tokens, (n, tokens, width)."""
         inner = self._model.model
-        seen = inner.multi_modal_projector(inner.vision_tower(pixels).last_hidden_state)
-        features.update(zip(fresh, seen, strict=True))
+        tokens: torch.Tensor = inner.multi_modal_projector(inner.vision_tower(pixels).last_hidden_state)
+        return tokens
 
     def _encode(
         self, chunk: Sequence[tuple[int, list[int]]], features: dict[int, torch.Tensor]

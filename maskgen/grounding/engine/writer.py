@@ -24,7 +24,7 @@ class Writer:
         prompts encoded at a time; `parameters`: the decoder's, by default the model's in its dtype.
         """
         self._parameters = parameters or Parameters.of(model, model.dtype)
-        self._reader = Reader(model, self._parameters, batch, rules.pad)
+        self.reader = Reader(model, self._parameters, batch, rules.pad)
         self._rules = rules
         self._most = slots
         self._bank: Slots | None = None
@@ -56,7 +56,7 @@ class Writer:
     def _encoded(
         self, images: Sequence[torch.Tensor], prompts: Sequence[tuple[int, list[int]]]
     ) -> Iterator[list[Prompt]]:
-        return self._reader.read(images, prompts)
+        return self.reader.read(images, prompts)
 
     def _fitting(self, prompt: int) -> Slots:
         """Slots for prompts of so many tokens: the ones there are, or larger ones."""
