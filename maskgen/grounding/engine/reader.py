@@ -8,6 +8,7 @@ import torch
 
 from maskgen.grounding.engine.compiled import Compiled
 from maskgen.grounding.engine.parameters import Parameters
+from maskgen.grounding.engine.room import Batch
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,9 @@ class Reader:
         """`batch`: images, and prompts, a forward pass; `pad`: the token that fills short prompts up."""
         self._model = model
         self._parameters = parameters
-        self._batch = batch
         self._pad = pad
         self._device = next(model.parameters()).device
+        self._batch = Batch(batch, self._device)
         self._see: Callable[[torch.Tensor], torch.Tensor] = self._features
 
     def compile(self) -> None:
@@ -40,12 +41,14 @@ class Reader:
         """Batches of encoded prompts; see `Writer.write`."""
         features: dict[int, torch.Tensor] = {}
         last = {image: place for place, (image, _) in enumerate(prompts)}
-        for begin in range(0, len(prompts), self._batch):
-            chunk = prompts[begin : begin + self._batch]
-            self._look([image for image, _ in chunk], images, features)
-            asked = self._parameters.asked(self._encode(chunk, features))
+        begin = 0
+        while chunk := prompts[begin : begin + self._batch.size]:
+            with self._batch.measured():
+                self._look([image for image, _ in chunk], images, features)
+                asked = self._parameters.asked(self._encode(chunk, features))
             yield [Prompt(begin + row, asked[row, ..., : len(ids), :]) for row, (_, ids) in enumerate(chunk)]
-            features = {image: seen for image, seen in features.items() if last[image] >= begin + len(chunk)}
+            begin += len(chunk)
+            features = {image: seen for image, seen in features.items() if last[image] >= begin}
 
     def _look(
         self, wanted: list[int], images: Sequence[torch.Tensor], features: dict[int, torch.Tensor]

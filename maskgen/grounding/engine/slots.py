@@ -6,10 +6,9 @@ from maskgen.grounding.engine.beams import Beams
 from maskgen.grounding.engine.decoder import Decoder
 from maskgen.grounding.engine.greedy import Greedy
 from maskgen.grounding.engine.parameters import Parameters
+from maskgen.grounding.engine.room import room
 from maskgen.grounding.engine.rules import Rules
 from maskgen.grounding.engine.steps import Steps
-
-SHARE = 0.5  # of a GPU's free memory that slots may take
 
 
 class Slots:
@@ -19,7 +18,7 @@ class Slots:
         """`most`: slots, fewer where a GPU has no room; `prompt`: encoded tokens that each can hold."""
         self._device = parameters.words.device
         sizes = rules.beams, rules.length, prompt
-        self.count = min(most, _room(self._device, Decoder.bytes_a_slot(parameters, *sizes)))
+        self.count = min(most, room(self._device, Decoder.bytes_a_slot(parameters, *sizes)))
         self._decoder = Decoder(parameters, self.count, *sizes)
         kind = Beams if rules.beams > 1 else Greedy
         self._search = kind(rules, self.count, len(parameters.words), self._device)
@@ -56,11 +55,3 @@ class Slots:
 
     def _where(self, slots: list[int]) -> torch.Tensor:
         return torch.tensor(slots, device=self._device)
-
-
-def _room(device: torch.device, size: int) -> int:
-    """How many slots of `size` bytes a GPU has room for. On a CPU, memory is taken as it is written to."""
-    if device.type != "cuda":
-        return 1 << 30
-    torch.cuda.empty_cache()
-    return max(1, int(SHARE * torch.cuda.mem_get_info(device)[0] / size))
