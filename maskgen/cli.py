@@ -49,6 +49,10 @@ def run(
     out: Out = "",
     overrides: Overrides = None,
     address: Address = "",
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", help="Decode in float32, whatever the encoders' dtype (proposer.exact)."),
+    ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Also try failed samples again, and rewrite their shards.")
     ] = False,
@@ -65,7 +69,7 @@ def run(
     from maskgen.running.run import Request, failures, run
     from maskgen.views.summary import close
 
-    settings = config.load(split, file, overrides)
+    settings = config.load(split, file, [*(overrides or []), *(["proposer.exact=true"] if exact else [])])
     out = out or f"shards/{settings.split}"
     if where and not retry_failed:
         raise MaskgenError("--where chooses what --retry-failed tries again: give both.")

@@ -18,6 +18,12 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+def _leave_to_the_fast_engine(section: Any, *names: str) -> None:
+    for name in names:
+        if section.engine == "reference" and getattr(section, name):
+            raise ValueError(f"{name} belongs to the fast engine; with reference, leave it out")
+
+
 class Scenes(Section):
     """Drawn scenes with known masks, made on the spot (the offline demo)."""
 
@@ -71,8 +77,16 @@ class Florence2(Section):
         "fast", description="fast: answers are written side by side; reference: transformers' own generate"
     )
     slots: int = Field(32, ge=1, description="fast: answers written at a time")
+    exact: bool = Field(False, description="fast: decode in float32, whatever the encoders' dtype")
+    fp8: bool = Field(False, description="fast: 8-bit linear layers in the encoders; other masks")
+    compile: bool = Field(False, description="fast: the image encoder compiled; minutes at the start")
     num_beams: int | None = Field(None, ge=1, description="null: the checkpoint's own setting")
     max_new_tokens: int | None = Field(None, ge=1, description="null: the checkpoint's own setting")
+
+    @model_validator(mode="after")
+    def _options_are_the_fast_engines(self) -> "Florence2":
+        _leave_to_the_fast_engine(self, "exact", "fp8", "compile")
+        return self
 
     @property
     def together(self) -> int:
@@ -113,6 +127,8 @@ class Sam(Section):
         "fast",
         description="fast: fused attention, prompts of many images at once; reference: the package's own",
     )
+    fp8: bool = Field(False, description="fast: 8-bit linear layers in the image encoder; other masks")
+    compile: bool = Field(False, description="fast: the image encoder compiled; minutes at the start")
     prompt: Literal["box", "box+points", "box+points+prior"] = Field(
         "box", description="what of the polygon SAM is shown"
     )
@@ -123,6 +139,11 @@ class Sam(Section):
     on_disagreement: Literal["keep", "polygon"] = Field(
         "keep", description="keep SAM's mask, or put the polygon in its place"
     )
+
+    @model_validator(mode="after")
+    def _options_are_the_fast_engines(self) -> "Sam":
+        _leave_to_the_fast_engine(self, "fp8", "compile")
+        return self
 
 
 class NoRefiner(Section):

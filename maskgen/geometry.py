@@ -3,12 +3,15 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from maskgen.config import Grid
+
+Areas = TypeVar("Areas", np.ndarray, Any)
+"""An array of int64: NumPy's, or a tensor where masks are made on a GPU."""
 
 # The grid value of a cell that is half covered.
 HALF = 128
@@ -88,9 +91,9 @@ class Frame:
         """
         height, width = mask.shape
         place = self.placement(width, height)
-        rows = _summed(mask, self._edges(place.top, place.height, height), place.height * self.cells)
-        areas = _summed(rows.T, self._edges(place.left, place.width, width), place.width * self.cells).T
-        grid = self._shares(areas, width, height)
+        rows = _summed(mask, self.edges(place.top, place.height, height), place.height * self.cells)
+        areas = _summed(rows.T, self.edges(place.left, place.width, width), place.width * self.cells).T
+        grid = self.shares(areas, width, height).astype(np.uint8)
         if not grid.any() and areas.any():
             grid.flat[areas.argmax()] = 1
         return grid
@@ -99,8 +102,8 @@ class Frame:
         """Whether any of the mask, bool (height, width), lies in the frame; `crop` may cut all of it."""
         height, width = mask.shape
         place = self.placement(width, height)
-        down = self._edges(place.top, place.height, height)
-        across = self._edges(place.left, place.width, width)
+        down = self.edges(place.top, place.height, height)
+        across = self.edges(place.left, place.width, width)
         rows = _seen(down, place.height * self.cells)
         columns = _seen(across, place.width * self.cells)
         return bool(mask[rows, columns].any())
@@ -108,11 +111,11 @@ class Frame:
     def image_cells(self, width: int, height: int) -> np.ndarray:
         """uint8 (cells, cells): the share of each cell, 0-255, that the image itself covers."""
         place = self.placement(width, height)
-        down = np.diff(self._edges(place.top, place.height, height))
-        across = np.diff(self._edges(place.left, place.width, width))
-        return self._shares(np.outer(down, across), width, height)
+        down = np.diff(self.edges(place.top, place.height, height))
+        across = np.diff(self.edges(place.left, place.width, width))
+        return self.shares(np.outer(down, across), width, height).astype(np.uint8)
 
-    def _edges(self, start: int, length: int, lines: int) -> list[int]:
+    def edges(self, start: int, length: int, lines: int) -> list[int]:
         """Where the edges of the cells lie in the source along one axis, kept within it.
 
         In units of 1 / (length * cells) of a source pixel, in which they are whole numbers: the
@@ -121,10 +124,11 @@ class Frame:
         end = lines * length * self.cells
         return [min(max((j * self.size - start * self.cells) * lines, 0), end) for j in range(self.cells + 1)]
 
-    def _shares(self, areas: np.ndarray, width: int, height: int) -> np.ndarray:
-        """Areas in the units of `_edges`, both axes multiplied, as shares of a cell, 0-255."""
+    def shares(self, areas: Areas, width: int, height: int) -> Areas:
+        """Areas in the units of `edges`, both axes multiplied, as shares of a cell, 0-255; still int64."""
         cell = self.size * width * self.size * height
-        return ((510 * areas + cell) // (2 * cell)).astype(np.uint8)
+        shares: Areas = (510 * areas + cell) // (2 * cell)
+        return shares
 
 
 def binarise(grid: np.ndarray, threshold: float = 0.5) -> np.ndarray:

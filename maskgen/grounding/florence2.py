@@ -12,6 +12,9 @@ from transformers.utils import logging
 from maskgen.config import Florence2
 from maskgen.errors import MaskgenError
 from maskgen.grounding import weights
+from maskgen.grounding.engine.fp8 import use_fp8
+from maskgen.grounding.engine.images import Florence2Images
+from maskgen.grounding.engine.parameters import Parameters
 from maskgen.grounding.engine.rules import Rules
 from maskgen.grounding.engine.writer import Writer
 from maskgen.sample import Picture, Proposal, Sample
@@ -52,7 +55,10 @@ class Florence2Proposer:
         generation.max_new_tokens = min(config.max_new_tokens or _own_length(generation), self._positions)
         generation.max_length = None
         self._generation = generation
-        self._writer = self._fast() if config.engine == "fast" else None
+        self._writer: Writer | None = None
+        self._images: Florence2Images | None = None
+        if config.engine == "fast":
+            self._writer, self._images = self._fast()
 
     def propose(self, pictures: list[Picture], samples: list[Sample]) -> list[Proposal]:
         """One Proposal a sample, with all polygons of its answer. See `Proposer.propose`.
@@ -84,6 +90,9 @@ class Florence2Proposer:
             "task": TASK,
             "engine": self._config.engine,
             "dtype": self._config.dtype,
+            "exact": self._config.exact,
+            "fp8": self._config.fp8,
+            "compile": self._config.compile,
             "num_beams": generation.num_beams,
             "max_new_tokens": generation.max_new_tokens,
             "no_repeat_ngram_size": generation.no_repeat_ngram_size or 0,
@@ -113,15 +122,26 @@ class Florence2Proposer:
         tokenizer = self._processor.tokenizer
         return tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
 
-    def _fast(self) -> Writer:
+    def _fast(self) -> tuple[Writer, Florence2Images]:
+        """The engine; with `exact`, the decoder's weights stay as they were read and the rest is cast."""
+        dtype = torch.float32 if self._config.exact else self._model.dtype
+        parameters = Parameters.of(self._model, dtype)
+        self._model.to(getattr(torch, self._config.dtype))
+        if self._config.fp8:
+            use_fp8(self._model.model.vision_tower, self._device, "proposer.fp8")
+            use_fp8(self._model.model.language_model.encoder, self._device, "proposer.fp8")
         try:
             rules = Rules.of(self._generation)
+            images = Florence2Images(self._processor.image_processor, self._device)
         except ValueError as error:
             raise MaskgenError(
-                f"proposer.model: {self._config.model} generates with {error}, which the fast engine does "
+                f"proposer.model: {self._config.model} says {error}, which the fast engine does "
                 "not know. Use --set proposer.engine=reference."
             ) from error
-        return Writer(self._model, rules, self._config.slots, self._config.batch)
+        writer = Writer(self._model, rules, self._config.slots, self._config.batch, parameters)
+        if self._config.compile:
+            writer.reader.compile()
+        return writer, images
 
     def _generate(self, pictures: list[Picture], prompts: list[list[int]]) -> list[Answer]:
         if self._writer is None:
@@ -137,8 +157,11 @@ class Florence2Proposer:
 
     def _pixels(self, pictures: list[Picture]) -> torch.Tensor:
         """The processor's pixel values, made where the model is."""
+        arrays = [picture.pixels for picture in pictures]
+        if self._images is not None:
+            return self._images(arrays)
         pixels: torch.Tensor = self._processor.image_processor(
-            [picture.pixels for picture in pictures],
+            arrays,
             input_data_format="channels_last",  # or a picture three pixels high would be taken for planes
             return_tensors="pt",
             device=self._device,
@@ -200,7 +223,10 @@ def _load(config: Florence2) -> tuple[Any, Any]:
             raise ValueError(f"it is a {kind} model")
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
         model, report = Florence2ForConditionalGeneration.from_pretrained(
-            folder, dtype=getattr(torch, config.dtype), use_safetensors=True, output_loading_info=True
+            folder,
+            dtype=torch.float32 if config.exact else getattr(torch, config.dtype),
+            use_safetensors=True,
+            output_loading_info=True,
         )
         if report["missing_keys"]:
             raise ValueError(f"{len(report['missing_keys'])} weights are missing from it")

@@ -155,7 +155,9 @@ class Grounder:
             reason=reason,
             polygons=_outlines(proposal),
             mask=mask,
-            grid=self._frame.grid(mask),
+            grid=refinement.grid
+            if refinement.grid is not None and mask is refinement.mask
+            else self._frame.grid(mask),
             box=refinement.box,
             sam_iou=refinement.sam_iou,
             agreement=agreement,
@@ -211,7 +213,7 @@ def _refiner(config: Config, device: str) -> Refiner:
     if isinstance(config.refiner, Sam):
         from maskgen.grounding.sam import SamRefiner
 
-        return SamRefiner(config.refiner, device)
+        return SamRefiner(config.refiner, device, Frame.of(config.grid))
     return OutlineRefiner()
 
 

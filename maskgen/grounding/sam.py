@@ -1,6 +1,7 @@
 """Segment Anything as a refiner: a proposed region to the object's mask (Section 3.2.2)."""
 
 import pickle
+from collections.abc import Callable
 from importlib.metadata import version
 
 import numpy as np
@@ -14,11 +15,18 @@ from shapely.affinity import scale
 from maskgen import config
 from maskgen.demo import sam as small
 from maskgen.errors import MaskgenError, SampleError
+from maskgen.geometry import Frame
 from maskgen.grounding import polygon, weights
+from maskgen.grounding.engine import masks
 from maskgen.grounding.engine import sam as engine
+from maskgen.grounding.engine.compiled import Compiled
+from maskgen.grounding.engine.fp8 import use_fp8
+from maskgen.grounding.engine.images import Upload, resized
 from maskgen.grounding.interface import Refinement
 from maskgen.outcome import Outcome
 from maskgen.sample import Picture
+
+Encoder = Callable[[torch.Tensor], torch.Tensor]
 
 # The prior says "99.9 % sure" in SAM's own terms: the logit of 0.999.
 PRIOR_LOGIT = 6.9
@@ -37,30 +45,45 @@ class SamRefiner:
     decoder's three masks the one with the highest predicted IoU is kept.
     """
 
-    def __init__(self, config: config.Sam, device: str):
-        """Raises MaskgenError if the checkpoint is missing, damaged, or of another size."""
+    def __init__(self, config: config.Sam, device: str, frame: Frame | None = None):
+        """`frame`: the fast engine makes grids in it. Raises MaskgenError if the checkpoint is missing,
+        damaged, or of another size.
+        """
         self._config = config
+        self._frame = frame
         self._dtype = getattr(torch, config.dtype)
         self._sam = _load(config).to(device)
         self._sam.image_encoder.to(self._dtype)
+        if config.fp8:
+            use_fp8(self._sam.image_encoder, torch.device(device), "refiner.fp8")
         # Folded positions make the fused attention of a GPU possible; on a CPU they only make heads wider.
         folds = config.engine == "fast" and torch.device(device).type != "cpu"
-        self._encoder = engine.ImageEncoder(self._sam.image_encoder) if folds else self._sam.image_encoder
+        plain = self._sam.image_encoder
+        self._encoder: Encoder = engine.ImageEncoder(plain) if folds else plain
+        if config.compile:
+            self._encoder = Compiled(self._encoder)
         self._resize = ResizeLongestSide(self._sam.image_encoder.img_size)
+        self._upload = Upload(torch.device(device))
 
     @torch.inference_mode()
     def refine(self, pictures: list[Picture], regions: list[MultiPolygon]) -> list[Refinement]:
         """One mask a region, at the picture's own size. See `Refiner.refine`."""
         if not regions:
             return []
-        resized = [self._resized(picture) for picture in pictures]
-        embeddings = self._encode(resized)
+        sizes = [self._size(picture) for picture in pictures]
+        embeddings = self._encode(pictures, sizes)
         parts = [_parts(region) for region in regions]
-        found = self._together if self._config.engine == "fast" else self._reference
-        decoded = found(embeddings, resized, pictures, parts)
+        fast = self._config.engine == "fast"
+        decoded = (self._together if fast else self._reference)(embeddings, sizes, pictures, parts)
+        chosen = [
+            self._chosen(*each, size, picture)
+            for each, size, picture in zip(decoded, sizes, pictures, strict=True)
+        ]
+        found = masks.fetched(chosen, self._frame) if fast else [masks.plain(*each) for each in chosen]
         return [
-            self._refinement(*each, image.shape[:2], picture, region)
-            for each, image, picture, region in zip(decoded, resized, pictures, regions, strict=True)
+            # An empty mask has no area, but its score is still the model's.
+            Refinement(mask, float(np.average(scores, weights=areas + 1)), polygon.box(region), grid)
+            for (mask, scores, areas, grid), region in zip(found, regions, strict=True)
         ]
 
     def describe(self) -> dict[str, object]:
@@ -70,32 +93,44 @@ class SamRefiner:
             "model": self._config.model,
             "engine": self._config.engine,
             "dtype": self._config.dtype,
+            "fp8": self._config.fp8,
+            "compile": self._config.compile,
             "prompt": self._config.prompt,
             "points": self._config.points if self._config.prompt != "box" else 0,
             "segment_anything": version("segment-anything"),
         }
 
-    def _resized(self, picture: Picture) -> np.ndarray:
-        """uint8 (h, w, 3), long side as the encoder wants it; SampleError if the short side vanishes."""
-        shape = self._resize.get_preprocess_shape(picture.height, picture.width, self._resize.target_length)
-        if 0 in shape:
+    def _size(self, picture: Picture) -> tuple[int, int]:
+        """Height and width in the encoder's square; SampleError if the short side vanishes."""
+        height, width = self._resize.get_preprocess_shape(
+            picture.height, picture.width, self._resize.target_length
+        )
+        if not height or not width:
             raise SampleError(
                 Outcome.IMAGE_UNSUPPORTED,
                 f"too thin for SAM: {picture.width} x {picture.height} shrinks to less than a pixel",
             )
-        return self._resize.apply_image(picture.pixels)
+        return height, width
 
-    def _encode(self, resized: list[np.ndarray]) -> torch.Tensor:
-        """Resized images to float32 (B, channels, cells, cells)."""
-        planes = [torch.from_numpy(image).to(self._sam.device).permute(2, 0, 1) for image in resized]
+    def _encode(self, pictures: list[Picture], sizes: list[tuple[int, int]]) -> torch.Tensor:
+        """Pictures to float32 (B, channels, cells, cells)."""
+        pixels = [picture.pixels for picture in pictures]
+        if self._config.engine == "fast" and self._sam.device.type != "cpu":
+            given = zip(self._upload(pixels), sizes, strict=True)
+            planes = [resized(image, size, "bilinear") for image, size in given]
+        else:
+            planes = [self._plane(self._resize.apply_image(image)) for image in pixels]
         batch = torch.stack([self._sam.preprocess(image) for image in planes])
         encoded: torch.Tensor = self._encoder(batch.to(self._dtype)).float()
         return encoded
 
+    def _plane(self, image: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(image).to(self._sam.device).permute(2, 0, 1)
+
     def _reference(
         self,
         embeddings: torch.Tensor,
-        resized: list[np.ndarray],
+        sizes: list[tuple[int, int]],
         pictures: list[Picture],
         parts: list[list[Polygon]],
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -105,8 +140,8 @@ class SamRefiner:
         two apples would ask for what lies between them.
         """
         decoded = []
-        for embedding, image, picture, own in zip(embeddings, resized, pictures, parts, strict=True):
-            sparse, dense = self._prompts(image, picture, own)
+        for embedding, size, picture, own in zip(embeddings, sizes, pictures, parts, strict=True):
+            sparse, dense = self._prompts(size, picture, own)
             decoded.append(
                 self._sam.mask_decoder(
                     image_embeddings=embedding[None],
@@ -121,53 +156,40 @@ class SamRefiner:
     def _together(
         self,
         embeddings: torch.Tensor,
-        resized: list[np.ndarray],
+        sizes: list[tuple[int, int]],
         pictures: list[Picture],
         parts: list[list[Polygon]],
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """As `_reference`, with the prompts of all images in one pass."""
-        prompts = [self._prompts(*each) for each in zip(resized, pictures, parts, strict=True)]
+        prompts = [self._prompts(*each) for each in zip(sizes, pictures, parts, strict=True)]
         counts = [len(own) for own in parts]
         owners = torch.arange(len(parts), device=embeddings.device).repeat_interleave(
             torch.tensor(counts, device=embeddings.device)
         )
         sparse, dense = (torch.cat(each) for each in zip(*prompts, strict=True))
         places = self._sam.prompt_encoder.get_dense_pe()
-        masks, ious = engine.decode(self._sam.mask_decoder, embeddings, owners, places, sparse, dense)
-        return list(zip(masks.split(counts), ious.split(counts), strict=True))
+        found, ious = engine.decode(self._sam.mask_decoder, embeddings, owners, places, sparse, dense)
+        return list(zip(found.split(counts), ious.split(counts), strict=True))
 
     def _prompts(
-        self, resized: np.ndarray, picture: Picture, parts: list[Polygon]
+        self, size: tuple[int, int], picture: Picture, parts: list[Polygon]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The prompt encoder's sparse and dense embeddings, a row a part."""
         sparse, dense = self._sam.prompt_encoder(
             points=self._points(picture, parts),
             boxes=self._boxes(picture, parts),
-            masks=self._prior(resized.shape[:2], picture, parts),
+            masks=self._prior(size, picture, parts),
         )
         return sparse, dense
 
-    def _refinement(
-        self,
-        masks: torch.Tensor,
-        ious: torch.Tensor,
-        resized: tuple[int, ...],
-        picture: Picture,
-        region: MultiPolygon,
-    ) -> Refinement:
-        """The likeliest mask of each part, at the picture's size, united."""
-        best = ious.argmax(dim=1)
-        chosen = torch.arange(len(best), device=best.device)
-        logits = self._sam.postprocess_masks(
-            masks[chosen, best][:, None], resized, (picture.height, picture.width)
-        )[:, 0]
-        found = (logits > self._sam.mask_threshold).cpu().numpy()
-        scores = ious[chosen, best].clamp(0, 1).cpu().numpy()
-        # An empty mask has no area, but its score is still the model's.
-        areas = found.sum(axis=(1, 2)) + 1
-        return Refinement(
-            found.any(axis=0), sam_iou=float(np.average(scores, weights=areas)), box=polygon.box(region)
-        )
+    def _chosen(
+        self, found: torch.Tensor, ious: torch.Tensor, size: tuple[int, int], picture: Picture
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The likeliest mask of each part, bool (parts, height, width) as the picture, and its score."""
+        best = ious.argmax(dim=1, keepdim=True)
+        logits = found.gather(1, best[..., None, None].expand(-1, -1, *found.shape[2:]))
+        larger = self._sam.postprocess_masks(logits, size, (picture.height, picture.width))[:, 0]
+        return larger > self._sam.mask_threshold, ious.gather(1, best)[:, 0].clamp(0, 1)
 
     def _boxes(self, picture: Picture, parts: list[Polygon]) -> torch.Tensor:
         boxes = np.array([part.bounds for part in parts])
@@ -180,13 +202,13 @@ class SamRefiner:
         points = self._resize.apply_coords(points, (picture.height, picture.width))
         return self._tensor(points), torch.ones(points.shape[:2], dtype=torch.int, device=self._sam.device)
 
-    def _prior(self, resized: tuple[int, ...], picture: Picture, parts: list[Polygon]) -> torch.Tensor | None:
+    def _prior(self, size: tuple[int, int], picture: Picture, parts: list[Polygon]) -> torch.Tensor | None:
         """The parts as the decoder's low-resolution logits (parts, 1, side, side); the padding is outside."""
         if self._config.prompt != "box+points+prior":
             return None
         side = self._sam.prompt_encoder.mask_input_size[0]
         shrink = side / self._sam.image_encoder.img_size
-        x, y = resized[1] / picture.width * shrink, resized[0] / picture.height * shrink
+        x, y = size[1] / picture.width * shrink, size[0] / picture.height * shrink
         shapes = [MultiPolygon([scale(part, xfact=x, yfact=y, origin=(0, 0))]) for part in parts]
         inside = self._tensor(np.array([polygon.rasterise(shape, side, side) for shape in shapes]))
         return ((inside * 2 - 1) * PRIOR_LOGIT)[:, None]

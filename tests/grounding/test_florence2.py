@@ -144,6 +144,9 @@ def test_checkpoint_settings_and_overrides(tmp_path):
         "task": TASK,
         "engine": "fast",
         "dtype": "float32",
+        "exact": False,
+        "fp8": False,
+        "compile": False,
         "num_beams": 2,
         "max_new_tokens": 11,
         "no_repeat_ngram_size": 3,
@@ -199,6 +202,28 @@ def test_batch_mates_do_not_matter(mine):
         assert [p.tolist() for p in alone.polygons] == [p.tolist() for p in together[i].polygons]
         assert (alone.tokens, alone.truncated) == (together[i].tokens, together[i].truncated)
     assert mine.propose([], []) == []
+
+
+def test_exact_decodes_in_float32_what_half_precision_encoders_saw(folder):
+    """The decoder's weights are those of the file, not bfloat16's roundings of them."""
+    half = proposer(folder, dtype="bfloat16", exact=True)
+    assert half._model.dtype == torch.bfloat16
+    parameters = half._writer._parameters
+    exact = proposer(folder)._writer._parameters
+    assert parameters.words.dtype == torch.float32
+    assert all(map(torch.equal, parameters.cross, exact.cross))
+    assert all(map(torch.equal, parameters.layers[0].mix, exact.layers[0].mix))
+    answers = half.propose(pictures(0), samples())
+    for i in range(len(answers)):
+        alone = half.propose(pictures(0)[i : i + 1], samples()[i : i + 1])[0]
+        assert [p.tolist() for p in alone.polygons] == [p.tolist() for p in answers[i].polygons]
+    assert half.describe()["exact"] is True
+
+
+@pytest.mark.parametrize("option", ["exact", "fp8", "compile"])
+def test_options_are_the_fast_engines(option):
+    with pytest.raises(ValueError, match=f"{option} belongs to the fast engine"):
+        Florence2.model_validate({"engine": "reference", option: True})
 
 
 def damage_weights(folder):

@@ -167,6 +167,8 @@ def test_describe_names_the_policy(refiner):
         "model": "demo",
         "engine": "fast",
         "dtype": "float32",
+        "fp8": False,
+        "compile": False,
         "prompt": "box+points",
         "points": 5,
         "segment_anything": "1.0",

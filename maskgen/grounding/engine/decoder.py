@@ -1,126 +1,121 @@
 """BART's decoder over slots: one token for every beam of every slot, on buffers of fixed size."""
 
-from dataclasses import dataclass
-from typing import Any
+import copy
 
 import torch
 import torch.nn.functional as F
 
-
-@dataclass
-class _Layer:
-    """A decoder layer's weights, and its keys and values.
-
-    `keys`, `values`: (slots, heads, length, beams, d), appended to and never moved; `cross`: keys and values
-    of the encoded prompts, (slots, heads, prompt, d) each.
-    """
-
-    source: Any
-    qkv: torch.Tensor
-    qkv_bias: torch.Tensor
-    keys: torch.Tensor
-    values: torch.Tensor
-    cross: tuple[torch.Tensor, torch.Tensor]
+from maskgen.grounding.engine.parameters import Pair, Parameters
 
 
 class Decoder:
-    """The decoder of a Florence-2 checkpoint.
+    """The decoder's forward and what it remembers of every slot.
 
     Beams share their prompt's keys: they are the query axis of one attention a slot. Of their own past, each
-    beam sees what its ancestors wrote, by a mask over all that was ever written, so that nothing is copied
-    when beams change places.
+    beam sees what its ancestors wrote, by a mask over all that was ever written, so that no key is copied
+    when beams change places. Every shape follows from the number of slots and the length alone, and nothing
+    is asked of the device: a step can be captured as a graph.
     """
 
-    def __init__(self, model: Any, slots: int, beams: int, length: int, prompt: int):
+    def __init__(self, weights: Parameters, slots: int, beams: int, length: int, prompt: int):
         """`length`: tokens an answer; `prompt`: encoded tokens a slot can hold."""
-        self._language = model.model.language_model.decoder
-        self._head = model.lm_head
-        config = model.config.text_config
-        self._heads = config.decoder_attention_heads
-        self._d = config.d_model // self._heads
-        weight = self._head.weight
-        room = {"dtype": weight.dtype, "device": weight.device}
-        past = (slots, self._heads, length, beams, self._d)
-        seen = (slots, self._heads, prompt, self._d)
-        self._layers = [
-            _Layer(
-                layer,
-                torch.cat([getattr(layer.self_attn, f"{name}_proj").weight for name in "qkv"]),
-                torch.cat([getattr(layer.self_attn, f"{name}_proj").bias for name in "qkv"]),
-                torch.zeros(past, **room),
-                torch.zeros(past, **room),
-                (torch.zeros(seen, **room), torch.zeros(seen, **room)),
-            )
-            for layer in self._language.layers
-        ]
-        self._seen = torch.zeros(slots, 1, 1, prompt, dtype=torch.bool, device=weight.device)
-        self._ancestors = torch.zeros(slots, beams, length, dtype=torch.long, device=weight.device)
-        self._slots = torch.arange(slots, device=weight.device)
-        self._beams = torch.arange(beams, device=weight.device)
-        self._places = torch.arange(length, device=weight.device)
+        self._weights = weights
+        heads, d = weights.heads, weights.width // weights.heads
+        layers = len(weights.layers)
+        words = weights.words
+        # Keys and values, of the answers so far and of the prompts: (layers, 2, slots, heads, ..., d).
+        self._past = words.new_zeros(layers, 2, slots, heads, length, beams, d)
+        self._cross = words.new_zeros(layers, 2, slots, heads, prompt, d)
+        # Added to attention scores: minus infinity for what is not to be seen.
+        self._seen = words.new_zeros(slots, prompt)
+        self._ancestry = words.new_full((slots, beams, length, beams), -torch.inf)
+        self._own = words.new_full((beams, beams), -torch.inf).fill_diagonal_(0)
+        self._view(slots, length)
 
-    def begin(self, slots: list[int], encoded: torch.Tensor, mask: torch.Tensor) -> None:
-        """Put encoded prompts, (n, tokens, width) with `mask`, bool (n, tokens), into the slots."""
-        where = torch.tensor(slots, device=encoded.device)
-        tokens = encoded.shape[1]
-        self._seen[where] = False
-        self._seen[where, 0, 0, :tokens] = mask
-        for layer in self._layers:
-            attention = layer.source.encoder_attn
-            for held, projection in zip(layer.cross, (attention.k_proj, attention.v_proj), strict=True):
-                held[where, :, :tokens] = (
-                    projection(encoded).unflatten(-1, (self._heads, self._d)).transpose(1, 2)
-                )
+    @staticmethod
+    def bytes_a_slot(weights: Parameters, beams: int, length: int, prompt: int) -> int:
+        """What one slot takes of the device's memory."""
+        states = 2 * len(weights.layers) * weights.width * (length * beams + prompt)
+        return (states + prompt + beams * beams * length) * weights.words.element_size()
 
-    def step(self, tokens: torch.Tensor, lengths: torch.Tensor, longest: int) -> torch.Tensor:
-        """Logits, float32 (slots, beams, words), after the last token of each beam.
+    def first(self, slots: int, length: int) -> "Decoder":
+        """The same decoder, on the first `slots` and their first `length` places."""
+        other = copy.copy(self)
+        other._view(slots, length)
+        return other
 
-        `tokens`: int64 (slots, beams), those last tokens; `lengths`: int64 (slots,), how many each slot has,
-        them included; `longest`: the maximum over the slots in use.
+    def begin(self, slots: list[int], where: torch.Tensor, prompts: list[torch.Tensor]) -> None:
+        """Put prompts, each (layers, 2, heads, tokens, d), into slots; `where`: these slots as int64 (n,)."""
+        for slot, prompt in zip(slots, prompts, strict=True):
+            self._cross[:, :, slot, :, : prompt.shape[3]] = prompt
+        lengths = torch.tensor([prompt.shape[3] for prompt in prompts], device=where.device)
+        places = torch.arange(self._seen.shape[1], device=where.device)
+        unseen = self._seen.new_zeros(len(where), len(places))
+        self._seen[where] = unseen.masked_fill_(places >= lengths[:, None], -torch.inf)
+        self._ancestry.index_fill_(0, where, -torch.inf)
+
+    def move(self, source: torch.Tensor, target: torch.Tensor) -> None:
+        """Copy slots, int64 (n,), onto others."""
+        for held, axis in ((self._past, 2), (self._cross, 2), (self._seen, 0), (self._ancestry, 0)):
+            held.index_copy_(axis, target, held.index_select(axis, source))
+
+    def step(self, tokens: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        """Logits, float32 (slots * beams, W), after the last token of each beam.
+
+        `tokens`: int64 (slots, beams), those tokens; `place`: int64 (slots,), where they stand.
         """
-        place = (lengths - 1).clamp(max=self._ancestors.shape[2] - 1)
-        self._ancestors[self._slots, :, place] = self._beams
-        past = self._past(place, longest)
-        language = self._language
-        hidden = language.embed_tokens(tokens)
-        hidden = (
-            hidden
-            + F.embedding(place + language.embed_positions.offset, language.embed_positions.weight)[:, None]
-        )
-        hidden = language.layernorm_embedding(hidden)
-        for layer in self._layers:
-            hidden = self._layer(layer, hidden, place, past, longest)
-        return self._head(hidden).float()
+        weights = self._weights
+        rows = (place[:, None] + self._head_rows).flatten()
+        beam_rows = (place[:, None] + self._beam_rows).flatten()
+        self._flat_ancestry.index_copy_(0, beam_rows, self._owns)
+        hidden = F.embedding(tokens, weights.words) + F.embedding(place, weights.positions)[:, None]
+        hidden = _norm(hidden.flatten(0, 1), weights.norm)
+        for number in range(len(weights.layers)):
+            hidden = self._layer(number, hidden, rows)
+        return F.linear(hidden, *weights.head).float()
 
-    def follow(self, parents: torch.Tensor) -> None:
-        """Beam b of a slot goes on from what its beam `parents[slot, b]` wrote."""
-        self._ancestors = self._ancestors.gather(1, parents[..., None].expand_as(self._ancestors))
+    def follow(self, rows: torch.Tensor) -> None:
+        """Row r, of slots * beams, goes on from what row `rows[r]` wrote."""
+        self._visible.copy_(self._visible.index_select(0, rows))
 
-    def _past(self, place: torch.Tensor, longest: int) -> torch.Tensor:
-        """bool (slots, 1, beams, longest * beams): what each beam's ancestors wrote, up to now."""
-        own = self._ancestors[:, :, :longest, None] == self._beams
-        written = self._places[:longest] <= place[:, None]
-        return (own & written[:, None, :, None]).flatten(2)[:, None]
+    def _view(self, slots: int, length: int) -> None:
+        """The buffers as a step on `slots` and `length` places needs them."""
+        _, _, most, heads, places, beams, d = self._past.shape
+        device = self._past.device
+        self._shape = slots, beams, 3, heads, d
+        self._flat_past = [each.view(2, most * heads * places, beams * d) for each in self._past]
+        past = self._past[:, :, :slots].flatten(4, 5)[..., : length * beams, :]
+        self._keys_values = [tuple(each) for each in past]
+        self._prompts = [tuple(each) for each in self._cross[:, :, :slots]]
+        self._prompt_mask = self._seen[:slots, None, None]
+        self._flat_ancestry = self._ancestry.view(-1, beams)
+        self._visible = self._ancestry.view(most * beams, -1)[: slots * beams, : length * beams]
+        self._mask = self._ancestry.flatten(2)[:slots, None, :, : length * beams]
+        self._head_rows = torch.arange(slots * heads, device=device).view(slots, heads) * places
+        self._beam_rows = torch.arange(slots * beams, device=device).view(slots, beams) * places
+        self._owns = self._own.repeat(slots, 1)
 
-    def _layer(
-        self, layer: _Layer, hidden: torch.Tensor, place: torch.Tensor, past: torch.Tensor, longest: int
-    ) -> torch.Tensor:
-        source = layer.source
-        queries, keys, values = F.linear(hidden, layer.qkv, layer.qkv_bias).chunk(3, dim=-1)
-        # (slots, beams, heads, d) into (slots, heads, place, beams, d)
-        layer.keys[self._slots, :, place] = keys.unflatten(-1, (self._heads, self._d)).transpose(1, 2)
-        layer.values[self._slots, :, place] = values.unflatten(-1, (self._heads, self._d)).transpose(1, 2)
-        attended = F.scaled_dot_product_attention(
-            queries.unflatten(-1, (self._heads, self._d)).transpose(1, 2),
-            layer.keys[:, :, :longest].flatten(2, 3),
-            layer.values[:, :, :longest].flatten(2, 3),
-            attn_mask=past,
-        )
-        out = source.self_attn.out_proj(attended.transpose(1, 2).flatten(2))
-        hidden = source.self_attn_layer_norm(hidden + out)
-        queries = source.encoder_attn.q_proj(hidden).unflatten(-1, (self._heads, self._d)).transpose(1, 2)
-        attended = F.scaled_dot_product_attention(queries, *layer.cross, attn_mask=self._seen)
-        out = source.encoder_attn.out_proj(attended.transpose(1, 2).flatten(2))
-        hidden = source.encoder_attn_layer_norm(hidden + out)
-        out = source.fc2(source.activation_fn(source.fc1(hidden)))
-        return source.final_layer_norm(hidden + out)
+    def _layer(self, number: int, hidden: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        layer = self._weights.layers[number]
+        # (slots * beams, 3 width) into queries, keys and values of (slots, heads, beams, d)
+        mixed = F.linear(hidden, *layer.mix).view(self._shape).permute(2, 0, 3, 1, 4)
+        self._flat_past[number].index_copy_(1, rows, mixed[1:].reshape(2, len(rows), -1))
+        keys, values = self._keys_values[number]
+        out = F.scaled_dot_product_attention(mixed[0], keys, values, attn_mask=self._mask)
+        hidden = _norm(hidden + F.linear(_rows(out), *layer.mixed), layer.mix_norm)
+        slots, beams, _, heads, d = self._shape
+        asking = F.linear(hidden, *layer.ask).view(slots, beams, heads, d).transpose(1, 2)
+        keys, values = self._prompts[number]
+        out = F.scaled_dot_product_attention(asking, keys, values, attn_mask=self._prompt_mask)
+        hidden = _norm(hidden + F.linear(_rows(out), *layer.asked), layer.ask_norm)
+        wide = self._weights.activation(F.linear(hidden, *layer.widen))
+        return _norm(hidden + F.linear(wide, *layer.narrow), layer.norm)
+
+
+def _rows(out: torch.Tensor) -> torch.Tensor:
+    """(slots, heads, beams, d) to (slots * beams, width)."""
+    return out.transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def _norm(hidden: torch.Tensor, pair: Pair) -> torch.Tensor:
+    return F.layer_norm(hidden, hidden.shape[-1:], *pair)

@@ -1,10 +1,12 @@
-"""Greedy and beam search over slots: each slot is one answer in the making, at a length of its own.
+"""Greedy and beam search over slots: each slot is one answer in the making, at a place of its own.
 
 The arithmetic is that of transformers' searches, slot by slot instead of batch by batch: an answer does not
-depend on what the other slots hold, and its slot is free as soon as it has ended.
+depend on what the other slots hold. A step runs on the device alone, with fixed shapes, and changes nothing
+of an answer that has ended: the host may look when it likes.
 """
 
-from typing import Protocol
+import copy
+from functools import reduce
 
 import torch
 
@@ -13,140 +15,109 @@ from maskgen.grounding.engine.rules import Rules
 FAR = -1.0e9  # what transformers gives to candidates that are out
 
 
-class Search(Protocol):
-    """State of all slots. `tokens`: int64 (slots, beams, length), as far as `lengths`, (slots,), say."""
+class Search:
+    """State of all slots, the slot first in every tensor.
 
-    tokens: torch.Tensor
-    lengths: torch.Tensor
+    `place`: int64 (slots,), where the last tokens stand, the start token at 0. `last`: int64 (slots, beams),
+    those tokens. `alive`: bool (slots, 1). `_trail`: int64 (slots, length + 1, beams), at each place the beam
+    that a beam came from, times W, plus its token. `_history`: int64 (slots, beams, length), the beams'
+    tokens, the last one first, for the ban of repeated n-grams.
+    """
 
-    def begin(self, slot: int) -> None:
-        """Empty the slot for a new answer."""
+    _STATE: tuple[str, ...] = ("place", "last", "alive", "_trail", "_history")
+    candidates = 1
 
-    def advance(self, logits: torch.Tensor, longest: int) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """Choose the next tokens by `logits`, float32 (slots, beams, words); `longest`: the longest length.
+    def __init__(self, rules: Rules, slots: int, words: int, device: torch.device):
+        """`words`: W, the width of the logits."""
+        self._rules = rules
+        self._words = words
+        self.place = torch.zeros(slots, dtype=torch.long, device=device)
+        self.last = torch.full((slots, rules.beams), rules.start, device=device)
+        self.alive = torch.zeros(slots, 1, dtype=torch.bool, device=device)
+        self._trail = torch.zeros(slots, rules.length + 1, rules.beams, dtype=torch.long, device=device)
+        remembered = rules.length if rules.ngram else 1
+        self._history = torch.full((slots, rules.beams, remembered), -1, device=device)
+        self._forced = self._forced_places(device)
+        if self._forced is not None:
+            self._forced_beams = self._forced.clamp(min=0) // words
+        self._view(slots, rules.length)
 
-        Returns the beam that each beam goes on from, int64 (slots, beams), or None for the beams as they are,
-        and which slots have ended, bool (slots,).
+    def first(self, slots: int, length: int) -> "Search":
+        """The same search, on the first `slots` and their first `length` places."""
+        other = copy.copy(self)
+        for name in self._STATE:
+            setattr(other, name, getattr(self, name)[:slots])
+        other._view(slots, length)
+        return other
+
+    def begin(self, where: torch.Tensor) -> None:
+        """Empty the slots `where`, int64 (n,), for new answers."""
+        self.place.index_fill_(0, where, 0)
+        self.last.index_fill_(0, where, self._rules.start)
+        self.alive.index_fill_(0, where, True)
+        self._history.index_fill_(0, where, -1)
+        self._history[:, :, 0].index_fill_(0, where, self._rules.start)
+
+    def move(self, source: torch.Tensor, target: torch.Tensor) -> None:
+        """Copy slots, int64 (n,), onto others."""
+        for name in self._STATE:
+            held = getattr(self, name)
+            held.index_copy_(0, target, held.index_select(0, source))
+
+    def advance(self, logits: torch.Tensor) -> torch.Tensor | None:
+        """Choose the next tokens by `logits`, float32 (slots * beams, W), which it may write to.
+
+        Returns, for each row of slots * beams, the row it goes on from, int64; None if each its own.
         """
+        raise NotImplementedError
 
-    def answer(self, slot: int) -> list[int]:
-        """The ended slot's tokens, the start token first; what follows an end token is padding."""
+    def answers(self, where: torch.Tensor) -> list[list[int]]:
+        """The tokens of the ended slots `where`, the start token first."""
+        raise NotImplementedError
 
+    def _view(self, slots: int, length: int) -> None:
+        """The buffers as a step on `slots` and `length` places needs them."""
+        beams, most = self._rules.beams, self._trail.shape[1]
+        device = self.place.device
+        self._flat_trail = self._trail.view(-1, beams)
+        self._trail_rows = torch.arange(slots, device=device) * most + 1
+        self._first_rows = torch.arange(slots, device=device)[:, None] * beams
+        self._tokens = self._history.view(-1, self._history.shape[2])[: slots * beams, :length]
 
-def search(rules: Rules, slots: int, device: torch.device) -> Search:
-    """The search that the rules ask for."""
-    return Beams(rules, slots, device) if rules.beams > 1 else Greedy(rules, slots, device)
-
-
-class Greedy:
-    """The likeliest token, again and again."""
-
-    def __init__(self, rules: Rules, slots: int, device: torch.device):
-        self._rules = rules
-        self.tokens = torch.full((slots, 1, rules.length), rules.pad, device=device)
-        self.lengths = torch.ones(slots, dtype=torch.long, device=device)
-        self._slots = torch.arange(slots, device=device)
-
-    def begin(self, slot: int) -> None:
-        """See `Search.begin`."""
-        self.tokens[slot] = self._rules.pad
-        self.tokens[slot, 0, 0] = self._rules.start
-        self.lengths[slot] = 1
-
-    def advance(self, logits: torch.Tensor, longest: int) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """See `Search.advance`."""
-        scores = logits[:, 0]
-        self._rules.forbid(scores, self.tokens[:, 0], self.lengths, longest)
-        chosen = scores.argmax(dim=-1)
-        self.tokens[self._slots, 0, self.lengths.clamp(max=self._rules.length - 1)] = chosen
-        self.lengths += 1
-        return None, self._rules.ended(chosen) | (self.lengths >= self._rules.length)
-
-    def answer(self, slot: int) -> list[int]:
-        """See `Search.answer`."""
-        found: list[int] = self.tokens[slot, 0, : int(self.lengths[slot])].tolist()
-        return found
-
-
-class Beams:
-    """Several running answers a slot, and the best ended ones."""
-
-    def __init__(self, rules: Rules, slots: int, device: torch.device):
-        self._rules = rules
-        shape = (slots, rules.beams)
-        self.tokens = torch.full((*shape, rules.length), rules.pad, device=device)
-        self.lengths = torch.ones(slots, dtype=torch.long, device=device)
-        self._scores = torch.zeros(shape, device=device)
-        self._done = torch.full_like(self.tokens, rules.pad)
-        self._done_scores = torch.full(shape, FAR, device=device)
-        self._is_done = torch.zeros(shape, dtype=torch.bool, device=device)
-        self._hopeful = torch.ones(slots, 1, dtype=torch.bool, device=device)
-        # Enough candidates that `beams` go on even if every end token is among them.
-        self._kept = max(2, 1 + len(rules.ends)) * rules.beams
-        self._top = torch.arange(self._kept, device=device) < rules.beams
-        self._limit = torch.tensor(rules.length - 1, device=device)
-
-    def begin(self, slot: int) -> None:
-        """See `Search.begin`."""
-        for tokens in (self.tokens, self._done):
-            tokens[slot] = self._rules.pad
-            tokens[slot, :, 0] = self._rules.start
-        self.lengths[slot] = 1
-        self._scores[slot] = FAR
-        self._scores[slot, 0] = 0.0
-        self._done_scores[slot] = FAR
-        self._is_done[slot] = False
-        self._hopeful[slot] = True
-
-    def advance(self, logits: torch.Tensor, longest: int) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """See `Search.advance`."""
+    def _forced_places(self, device: torch.device) -> torch.Tensor | None:
+        """(length, candidates): by the last token's place, the only candidates, or -1 for any."""
         rules = self._rules
-        slots, beams, words = logits.shape
-        scores = logits.log_softmax(dim=-1).flatten(0, 1)
-        rules.forbid(scores, self.tokens.flatten(0, 1), self.lengths.repeat_interleave(beams), longest)
-        total = (scores.view(slots, beams, words) + self._scores[..., None]).flatten(1)
-        best, places = total.topk(self._kept, dim=1)
-        parents, chosen = places // words, places % words
-        candidates = self.tokens.gather(1, parents[..., None].expand(-1, -1, rules.length))
-        at = torch.minimum(self.lengths, self._limit)[:, None, None].expand(-1, self._kept, 1)
-        candidates.scatter_(2, at, chosen[..., None])
-        ends = rules.ended(chosen) | (self.lengths[:, None] + 1 >= rules.length)
+        forced = torch.full((rules.length, self.candidates), -1)
+        for place, tokens in ((0, rules.first), (rules.length - 2, rules.last)):
+            if tokens:
+                only = [b * self._words + token for b in range(rules.beams) for token in sorted(tokens)]
+                # Candidates beyond the beams are looked at only where they cannot win.
+                only += only[-1:] * (self.candidates - len(only))
+                forced[place] = torch.tensor(only[: self.candidates])
+        return forced.to(device) if (forced >= 0).any() else None
 
-        self._keep_ended(candidates, best, ends)
-        running = best + ends * FAR
-        self._scores, going = running.topk(beams, dim=1)
-        self.tokens = candidates.gather(1, going[..., None].expand(-1, -1, rules.length))
-        self.lengths += 1
-        self._hope()
-        full = self._is_done.all(dim=1) if rules.early is True else torch.zeros_like(self._hopeful[:, 0])
-        return parents.gather(1, going), ~self._hopeful[:, 0] | full | ends.all(dim=1)
+    def _forbid_repeats(self, scores: torch.Tensor) -> None:
+        """Put minus infinity where a token would complete an n-gram that is there already."""
+        tokens, given = self._tokens, self._rules.ngram - 1
+        count = tokens.shape[1] - given
+        if not self._rules.ngram or count < 1:
+            return
+        completing = tokens[:, :count]
+        same = [tokens[:, 1 + i : 1 + i + count] == tokens[:, i : i + 1] for i in range(given)]
+        banned = reduce(torch.logical_and, same) if same else completing >= 0
+        # Unwritten places hold -1, which equals no token; they add nothing to word 0.
+        ban = torch.zeros_like(banned, dtype=scores.dtype).masked_fill_(banned, -torch.inf)
+        scores.scatter_add_(1, completing.clamp(min=0), ban)
 
-    def answer(self, slot: int) -> list[int]:
-        """See `Search.answer`."""
-        found: list[int] = self._done[slot, 0].tolist()
-        return found
+    def _remember(self, chosen: torch.Tensor, rows: torch.Tensor | None) -> None:
+        """Put each row's new token, int64 (rows,), before those of the row that it goes on from."""
+        self.last.copy_(chosen.view_as(self.last))
+        if self._rules.ngram:
+            before = self._tokens[:, :-1]
+            before = before.clone() if rows is None else before.index_select(0, rows)
+            self._tokens[:, 1:].copy_(before)
+            self._tokens[:, 0].copy_(chosen)
 
-    def _keep_ended(self, candidates: torch.Tensor, best: torch.Tensor, ends: torch.Tensor) -> None:
-        """Merge candidates that have just ended, of the first `beams` alone, into the best ended ones."""
-        just = ends & self._top
-        # Both lengths are counted without the start token, the new token included.
-        scores = best / (self.lengths[:, None].to(best.dtype) ** self._rules.length_penalty)
-        if self._rules.early is True:
-            scores = scores + self._is_done.all(dim=1, keepdim=True) * FAR
-        scores = scores + ~self._hopeful * FAR
-        scores = scores + ~just * FAR
-        merged = torch.cat([self._done_scores, scores], dim=1)
-        self._done_scores, kept = merged.topk(self._rules.beams, dim=1)
-        tokens = torch.cat([self._done, candidates], dim=1)
-        self._done = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[2]))
-        self._is_done = torch.cat([self._is_done, just], dim=1).gather(1, kept)
-
-    def _hope(self) -> None:
-        """Whether the best running beam could still beat the worst ended one."""
-        rules = self._rules
-        length: torch.Tensor = self.lengths[:, None] - 1
-        if rules.early == "never" and rules.length_penalty > 0:
-            length = torch.full_like(length, rules.length - 1)
-        possible = self._scores[:, :1] / (length.to(self._scores.dtype) ** rules.length_penalty)
-        worst = torch.where(self._is_done, self._done_scores.amin(dim=1, keepdim=True), FAR)
-        self._hopeful &= (possible > worst).any(dim=1, keepdim=True)
+    def _ends(self, chosen: torch.Tensor) -> torch.Tensor:
+        """Which tokens, (slots, n), end an answer: end tokens, and all at the limit."""
+        return self._rules.ended(chosen) | (self.place >= self._rules.length - 2)[:, None]

@@ -1,4 +1,4 @@
-"""Answers to any number of prompts: encoded in batches, written in slots that are refilled as answers end."""
+"""Answers to any number of prompts, written in slots that are refilled as answers end."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -6,21 +6,31 @@ from typing import Any
 
 import torch
 
-from maskgen.grounding.engine.decoder import Decoder
+from maskgen.grounding.engine.parameters import Parameters
+from maskgen.grounding.engine.reader import Prompt, Reader
 from maskgen.grounding.engine.rules import Rules
-from maskgen.grounding.engine.search import search
+from maskgen.grounding.engine.slots import Slots
+
+ROOM = 32  # slots hold prompts of whole multiples of so many tokens
 
 
 class Writer:
     """Florence-2's token ids for pixels and prompts, as its `generate` gives them one by one."""
 
-    def __init__(self, model: Any, rules: Rules, slots: int, batch: int):
-        """`slots`: answers written at a time; `batch`: images and prompts encoded at a time."""
-        self._model = model
+    def __init__(
+        self, model: Any, rules: Rules, slots: int, batch: int, parameters: Parameters | None = None
+    ):
+        """`slots`: answers written at a time, fewer where a GPU has no room for them; `batch`: images and
+        prompts encoded at a time; `parameters`: the decoder's, by default the model's in its dtype.
+        """
+        self._parameters = parameters or Parameters.of(model, model.dtype)
+        self.reader = Reader(model, self._parameters, batch, rules.pad)
         self._rules = rules
-        self._slots = slots
-        self._batch = batch
-        self._device = next(model.parameters()).device
+        self._most = slots
+        self._bank: Slots | None = None
+        self._room = 0
+        # Steps between two looks at what has ended; to look, a GPU has to be waited for.
+        self.blind = 4 if self._parameters.words.is_cuda else 1
 
     @torch.inference_mode()
     def write(
@@ -31,113 +41,89 @@ class Writer:
         `images`: pixel values, (3, S, S) each. `prompts`: the image's number and the prompt's ids, image
         placeholders included; an image with several prompts is looked at once.
         """
-        if not prompts:
-            return []
-        slots = min(self._slots, len(prompts))
-        rules = self._rules
-        longest_prompt = max(len(ids) for _, ids in prompts)
-        decoder = Decoder(self._model, slots, rules.beams, rules.length, longest_prompt)
-        state = search(rules, slots, self._device)
-        waiting: deque[tuple[int, torch.Tensor, torch.Tensor]] = deque()
-        encoded = self._encoded(images, prompts)
         answers: list[list[int]] = [[] for _ in prompts]
-        holds: list[int | None] = [None] * slots
-        while True:
-            self._refill(holds, waiting, encoded, decoder, state)
-            busy = [slot for slot, held in enumerate(holds) if held is not None]
-            if not busy:
-                return answers
-            ended = self._run(holds, decoder, state)
-            for slot in ended:
-                held = holds[slot]
-                assert held is not None
-                answers[held] = state.answer(slot)
-                holds[slot] = None
-
-    def _run(self, holds: list[int | None], decoder: Decoder, state: Any) -> list[int]:
-        """Steps until some slot in use has ended; those slots."""
-        used = torch.tensor([held is not None for held in holds], device=self._device)
-        longest = int((state.lengths * used).max())
-        slots = torch.arange(len(holds), device=self._device)
-        limit = self._rules.length - 1
-        while True:
-            last = state.tokens[slots, :, (state.lengths - 1).clamp(max=limit)]
-            logits = decoder.step(last, state.lengths, longest)
-            parents, ended = state.advance(logits, longest)
-            if parents is not None:
-                decoder.follow(parents)
-            longest = min(longest + 1, self._rules.length)
-            found: list[int] = (ended & used).nonzero()[:, 0].tolist()
-            if found:
-                return found
-
-    def _refill(
-        self,
-        holds: list[int | None],
-        waiting: deque[tuple[int, torch.Tensor, torch.Tensor]],
-        encoded: Iterator[list[tuple[int, torch.Tensor, torch.Tensor]]],
-        decoder: Decoder,
-        state: Any,
-    ) -> None:
-        """Put encoded prompts into free slots; encode more when there are too few."""
-        free = [slot for slot, held in enumerate(holds) if held is None]
-        while len(waiting) < len(free):
-            more = next(encoded, None)
-            if more is None:
-                break
-            waiting += more
-        taken = [(slot, *waiting.popleft()) for slot in free[: len(waiting)]]
-        if not taken:
-            return
-        longest = max(states.shape[0] for _, _, states, _ in taken)
-        states = taken[0][2].new_zeros(len(taken), longest, taken[0][2].shape[1])
-        masks = torch.zeros(len(taken), longest, dtype=torch.bool, device=self._device)
-        for row, (slot, number, each, mask) in enumerate(taken):
-            states[row, : len(each)] = each
-            masks[row, : len(each)] = mask
-            holds[slot] = number
-            state.begin(slot)
-        decoder.begin([slot for slot, *_ in taken], states, masks)
+        if not prompts:
+            return answers
+        desk = _Desk(self._fitting(max(len(ids) for _, ids in prompts)))
+        coming = _Queue(self._encoded(images, prompts))
+        while desk.refill(coming):
+            for _ in range(self.blind):
+                desk.step()
+            for number, answer in desk.collect():
+                answers[number] = answer
+        return answers
 
     def _encoded(
         self, images: Sequence[torch.Tensor], prompts: Sequence[tuple[int, list[int]]]
-    ) -> Iterator[list[tuple[int, torch.Tensor, torch.Tensor]]]:
-        """Batches of (prompt's number, encoder states (tokens, width), mask bool (tokens,))."""
-        features: dict[int, torch.Tensor] = {}
-        for begin in range(0, len(prompts), self._batch):
-            chunk = prompts[begin : begin + self._batch]
-            self._look([image for image, _ in chunk], images, features)
-            states, mask = self._read(chunk, features)
-            yield [(begin + row, states[row], mask[row]) for row in range(len(chunk))]
-            still = {image for image, _ in prompts[begin + self._batch :]}
-            features = {image: seen for image, seen in features.items() if image in still}
+    ) -> Iterator[list[Prompt]]:
+        return self.reader.read(images, prompts)
 
-    def _look(
-        self, wanted: list[int], images: Sequence[torch.Tensor], features: dict[int, torch.Tensor]
-    ) -> None:
-        """Image tokens of the images that have none yet."""
-        fresh = [image for image in dict.fromkeys(wanted) if image not in features]
-        if not fresh:
+    def _fitting(self, prompt: int) -> Slots:
+        """Slots for prompts of so many tokens: the ones there are, or larger ones."""
+        if self._bank is None or prompt > self._room:
+            self._room = -(-prompt // ROOM) * ROOM
+            self._bank = None  # its memory first
+            self._bank = Slots(self._parameters, self._rules, self._most, self._room)
+        return self._bank
+
+
+class _Desk:
+    """Which slots are in use, for which prompt, and since which step."""
+
+    def __init__(self, bank: Slots):
+        self._bank = bank
+        self._holds: dict[int, int] = {}
+        self._since: dict[int, int] = {}
+        self._steps = 0
+
+    def step(self) -> None:
+        """A token more for every answer in the making."""
+        slots = self._bank.bucket(1 + max(self._holds))
+        self._bank.step(slots, self._steps - min(self._since.values()))
+        self._steps += 1
+
+    def refill(self, coming: "_Queue") -> bool:
+        """Put encoded prompts into free slots, several at a time; whether any slot is in use."""
+        free = [slot for slot in range(self._bank.count) if slot not in self._holds]
+        if len(free) < self._bank.count // 8:
+            return True
+        prompts = coming.take(len(free))
+        if prompts:
+            taken = free[: len(prompts)]
+            self._bank.begin(taken, [prompt.cross for prompt in prompts])
+            self._holds.update(zip(taken, (prompt.number for prompt in prompts), strict=True))
+            self._since.update(dict.fromkeys(taken, self._steps))
+        elif self._holds:
+            self._close_ranks()
+        return bool(self._holds)
+
+    def collect(self) -> Iterator[tuple[int, list[int]]]:
+        """Prompts' numbers and answers, as they leave their slots."""
+        for slot, answer in self._bank.ended(list(self._holds)).items():
+            del self._since[slot]
+            yield self._holds.pop(slot), answer
+
+    def _close_ranks(self) -> None:
+        """Move answers down into free slots, where a smaller bucket then holds them all."""
+        slots = self._bank.bucket(len(self._holds))
+        if slots == self._bank.bucket(1 + max(self._holds)):
             return
-        pixels = torch.stack([images[image] for image in fresh])
-        pixels = pixels.to(self._device, self._model.dtype, non_blocking=True)
-        inner = self._model.model
-        seen = inner.multi_modal_projector(inner.vision_tower(pixels).last_hidden_state)
-        features.update(zip(fresh, seen, strict=True))
+        above = [slot for slot in self._holds if slot >= slots]
+        free = [slot for slot in range(slots) if slot not in self._holds][: len(above)]
+        self._bank.move(above, free)
+        for old, new in zip(above, free, strict=True):
+            self._holds[new], self._since[new] = self._holds.pop(old), self._since.pop(old)
 
-    def _read(
-        self, chunk: Sequence[tuple[int, list[int]]], features: dict[int, torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The text encoder's states for prompts with their images' tokens in place."""
-        language = self._model.model.language_model
-        longest = max(len(ids) for _, ids in chunk)
-        padded = [ids + [self._rules.pad] * (longest - len(ids)) for _, ids in chunk]
-        ids = torch.tensor(padded, device=self._device)
-        mask = torch.tensor([[True] * len(own) + [False] * (longest - len(own)) for _, own in chunk])
-        mask = mask.to(self._device)
-        embedded = language.get_input_embeddings()(ids)
-        image = torch.stack([features[number] for number, _ in chunk]).to(embedded.dtype)
-        there = (ids == self._model.config.image_token_id)[..., None]
-        embedded = embedded.masked_scatter(there, image)
-        states = language.encoder(inputs_embeds=embedded, attention_mask=mask.long()).last_hidden_state
-        return states, mask
+
+class _Queue:
+    """Encoded prompts, encoded when they are wanted."""
+
+    def __init__(self, batches: Iterator[list[Prompt]]):
+        self._batches = batches
+        self._waiting: deque[Prompt] = deque()
+
+    def take(self, count: int) -> list[Prompt]:
+        """The next prompts, `count` or what is left."""
+        while len(self._waiting) < count and (batch := next(self._batches, None)) is not None:
+            self._waiting += batch
+        return [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]

@@ -1,5 +1,6 @@
 """Token for token what transformers' generate writes: every search, any slots, order, company (fp32)."""
 
+import copy
 import itertools
 
 import numpy as np
@@ -9,7 +10,9 @@ from tiny_models import drawing_florence2
 from transformers import AutoProcessor, Florence2ForConditionalGeneration
 
 from maskgen.demo import texts
+from maskgen.grounding.engine.parameters import Parameters
 from maskgen.grounding.engine.rules import Rules
+from maskgen.grounding.engine.slots import Slots
 from maskgen.grounding.engine.writer import Writer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -63,8 +66,9 @@ class World:
             row = self.model.generate(**inputs, pixel_values=pixels, generation_config=self.generation)[0]
         return ended(row.tolist())
 
-    def ours(self, numbers, slots, batch):
+    def ours(self, numbers, slots, batch, blind=1):
         writer = Writer(self.model, Rules.of(self.generation), slots, batch)
+        writer.blind = blind
         rows = writer.write(self.images, [(number, self.prompts[number]) for number in numbers])
         return [ended(row) for row in rows]
 
@@ -82,7 +86,7 @@ def world(tmp_path_factory, request):
 def test_some_answers_are_generates(world, settings):
     world.set(**settings)
     expected = [world.theirs(number) for number in range(12)]
-    assert world.ours(range(12), slots=5, batch=4) == expected
+    assert world.ours(range(12), slots=5, batch=4, blind=4) == expected
 
 
 @pytest.mark.slow
@@ -94,7 +98,7 @@ def test_answers_are_generates_whatever_the_company(world, settings):
     assert world.ours(range(40), slots=40, batch=40) == expected
     assert world.ours(range(40), slots=3, batch=7) == expected
     shuffled = np.random.default_rng(1).permutation(40).tolist()
-    assert world.ours(shuffled, slots=6, batch=5) == [expected[number] for number in shuffled]
+    assert world.ours(shuffled, slots=17, batch=5, blind=4) == [expected[number] for number in shuffled]
 
 
 def test_the_answers_compared_are_of_many_lengths(world):
@@ -122,6 +126,44 @@ def test_an_image_with_several_texts_is_looked_at_once(world):
     hook.remove()
     assert sum(looks) == 2 and len(rows) == 3
     assert ended(rows[0]) == world.theirs(0)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_writer_goes_on_with_other_prompts(world, beams):
+    """Slots are taken once, and larger ones for longer prompts; what was left in them is no matter."""
+    world.set(num_beams=beams, no_repeat_ngram_size=3, early_stopping=True)
+    writer = Writer(world.model, Rules.of(world.generation), slots=4, batch=3)
+    by_length = sorted(range(12), key=lambda number: len(world.prompts[number]))
+    for numbers in (by_length[:3], by_length, by_length[::-1]):
+        rows = writer.write(world.images, [(number, world.prompts[number]) for number in numbers])
+        assert [ended(row) for row in rows] == [world.theirs(number) for number in numbers]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_short_answers(world, beams, limit):
+    world.set(num_beams=beams, no_repeat_ngram_size=2, early_stopping=False, max_new_tokens=limit)
+    expected = [world.theirs(number) for number in range(6)]
+    assert world.ours(range(6), slots=4, batch=2, blind=3) == expected
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_answers_as_long_as_the_positions(world, beams):
+    world.set(num_beams=beams, no_repeat_ngram_size=1, early_stopping=False, max_new_tokens=64)
+    assert world.model.config.text_config.max_position_embeddings == 64
+    assert world.ours(range(3), slots=2, batch=2, blind=3) == [world.theirs(number) for number in range(3)]
+
+
+@pytest.mark.parametrize("settings", SEARCHES, ids=str)
+@torch.inference_mode()
+def test_a_step_asks_nothing_of_the_device(world, settings):
+    """On a device without values nothing can depend on one: neither a shape nor the host."""
+    world.set(**settings)
+    slots = Slots(
+        Parameters.of(copy.deepcopy(world.model).to("meta"), torch.float32), Rules.of(world.generation), 6, 32
+    )
+    for count, place in ((6, 3), (3, 20)):
+        slots.step(count, place)
 
 
 def test_nothing_to_write(world):
