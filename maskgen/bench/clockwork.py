@@ -1,0 +1,129 @@
+"""Random weights whose answers have a drawn length and hold an outline: Florence-2 as a clockwork.
+
+Weights at random write no outline and never end, so nothing like the real work follows from them. Here a few
+channels are set by hand, and the rest is random and too faint to disturb them. Every way of running the
+weights then writes the same kind of answer, and none has to be told its length.
+
+- *Places.* A position of the decoder says which of the 1000 places comes next, as an angle; the rows that
+  write places point along theirs. Odd and even positions walk along an ellipse, so the outline is simple.
+- *The end.* A word of the query, one of a few, carries its length. The first decoder layer reads it and takes
+  it from the position; what is left turns positive where the answer ends, and writes the end token.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+STOP, COS, SIN, ONE, MARK, LENGTH = range(6)
+"""The channels that are set by hand."""
+
+RESERVED = 6
+PLACES = 1000
+NOISE = 0.2  # of the random channels of an embedding, together; the others together have length 1
+FAINT = 0.03  # by which whatever a layer adds is scaled down
+CLOCK = 0.5  # of the position's count, at its longest
+SHARP_PLACE = 20.0
+STEP = 10.0  # nats that the end token gains with each position
+
+
+def wind(model: Any, places: Sequence[int], words: dict[int, int], longest: int) -> None:
+    """Set the hand-made channels of a Florence-2 with untied words, in place.
+
+    `places`: the ids of the 1000 location tokens. `words`: the answer's length in tokens, end token
+    included, for the id of each word that carries one; every prompt must hold exactly one. `longest`: of the
+    lengths.
+    """
+    with torch.no_grad():
+        language = model.model.language_model
+        width = int(model.config.text_config.d_model)
+        for part in (language.encoder, language.decoder):
+            for layer in part.layers:
+                _quieten(layer)
+            _scale(part.embed_positions.weight, NOISE / math.sqrt(2 * width))
+        _scale(language.shared.weight, NOISE / math.sqrt(2 * width))
+        norm = model.model.multi_modal_projector.image_proj_norm
+        norm.weight[:RESERVED] = 0.0
+        norm.bias[:RESERVED] = 0.0
+        _set_positions(language.decoder, longest)
+        _write_words(language.shared.weight, words, longest, width)
+        _listen(language.decoder.layers[0].encoder_attn, width)
+        _write_head(model.lm_head.weight, places, model.generation_config.eos_token_id, longest, width)
+
+
+def _quieten(layer: Any) -> None:
+    """What the layer adds to its residual stream is faint, and nothing in the reserved channels."""
+    for name in ("self_attn", "encoder_attn"):
+        if hasattr(layer, name):
+            _mute(getattr(layer, name).out_proj)
+    _mute(layer.fc2)
+
+
+def _mute(linear: Any) -> None:
+    linear.weight.mul_(FAINT)
+    linear.weight[:RESERVED] = 0.0
+
+
+def _scale(table: torch.Tensor, deviation: float) -> None:
+    """Rows of random channels of this standard deviation; the reserved ones are empty."""
+    table.mul_(deviation / table.std())
+    table[:, :RESERVED] = 0.0
+
+
+def _set_positions(decoder: Any, longest: int) -> None:
+    table = decoder.embed_positions.weight[decoder.embed_positions.offset :]
+    for position, row in enumerate(table[: longest + 2]):
+        angle = _angle(_place(position, longest))
+        row[STOP] = CLOCK * position / longest
+        row[COS], row[SIN] = math.cos(angle) / math.sqrt(2), math.sin(angle) / math.sqrt(2)
+        row[ONE] = 1 / math.sqrt(2)
+
+
+def _place(position: int, longest: int) -> int:
+    """The place that is written after this position: x after odd ones, y after even ones."""
+    turn = 2 * math.pi * ((position - 1) // 2) / (longest // 2 + 2)
+    return round(500 + 350 * (math.cos(turn) if position % 2 else math.sin(turn)))
+
+
+def _angle(place: int) -> float:
+    return math.pi * place / PLACES
+
+
+def _count(position: float, longest: int, width: int) -> float:
+    """The stop channel at a position, once normalised."""
+    own = CLOCK * position / longest
+    return own * math.sqrt(width / (1 + NOISE**2 + own**2))
+
+
+def _write_words(table: torch.Tensor, words: dict[int, int], longest: int, width: int) -> None:
+    """A word carries its count as the sine of an angle, so that all of them have the same length."""
+    for word, length in words.items():
+        # The end token is the answer's last: after `length - 1` positions, from 0, half a step early.
+        sine = 0.8 * _count(length - 1.5, longest, width) / _count(longest, longest, width)
+        table[word, MARK], table[word, LENGTH] = math.sqrt(1 - sine**2), sine
+
+
+def _listen(attention: Any, width: int) -> None:
+    """The first head attends to the marked word alone, and takes its count from the stop channel."""
+    d = width // attention.num_heads
+    for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+        projection.weight[:d] = 0.0
+        projection.bias[:d] = 0.0
+    heard = math.sqrt(width / (1 + NOISE**2))  # a channel of length 1 in the encoder's states
+    attention.q_proj.bias[1] = 1.0
+    attention.k_proj.weight[1, MARK] = 50.0 * math.sqrt(d) / heard
+    attention.v_proj.weight[0, LENGTH] = 1.0 / heard
+    attention.out_proj.weight[STOP, 0] = -_count(1.0, 1, width) / 0.8
+
+
+def _write_head(head: torch.Tensor, places: Sequence[int], end: int, longest: int, width: int) -> None:
+    sharp = SHARP_PLACE * math.sqrt(1024 / width)
+    _scale(head, 0.002 * math.sqrt(1024 / width))
+    head[:, ONE] = -sharp
+    angles = torch.tensor([_angle(place) for place in range(PLACES)])
+    head[list(places), COS] = sharp * angles.cos().to(head)
+    head[list(places), SIN] = sharp * angles.sin().to(head)
+    head[end, ONE] = 0.0
+    # A position moves the channel by about this much.
+    head[end, STOP] = STEP / (_count(longest, longest, width) / longest)
