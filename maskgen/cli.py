@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from maskgen import __version__, config
-from maskgen.commands import training
+from maskgen.commands import bench, training
 from maskgen.errors import MaskgenError
 from maskgen.training import recipe as recipes
 
@@ -203,7 +203,8 @@ def doctor(
     raise typer.Exit(1 if any(finding.ok is False for finding in findings) else 0)
 
 
-training.register(app)
+for commands in (training, bench):
+    commands.register(app)
 
 
 @app.callback(invoke_without_command=True)

@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def counted(work: Callable[[], object]) -> float:
-    """FLOPs (2 for a multiply-add) of the matrix products, convolutions and attentions that `work` asks for."""
+    """FLOPs (2 for a multiply-add) of the matrix products, convolutions and attentions in `work`."""
     with FlopCounterMode(display=False) as counter:
         work()
     return float(counter.get_total_flops())

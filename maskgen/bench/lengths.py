@@ -37,4 +37,6 @@ class Lengths:
 
     def __str__(self) -> str:
         low, high = self.values[0], self.longest
-        return f"log-normal of mean {self.mean} and sigma {SPREAD}, in {COUNT} steps from {low} to {high} tokens"
+        return (
+            f"log-normal of mean {self.mean} and sigma {SPREAD}, in {COUNT} steps from {low} to {high} tokens"
+        )

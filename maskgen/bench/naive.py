@@ -1,7 +1,8 @@
-"""Grounding as scripts do it: transformers' `generate`, then segment-anything's SamPredictor, image by image."""
+"""Grounding as scripts do it: transformers' `generate`, then segment-anything's SamPredictor by one."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,19 @@ from PIL import Image
 from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 
+from maskgen.bench.parts import GEOMETRY, PREPARE, READ, SAM_REST, SEARCH, Seam
 from maskgen.grounding.florence2 import TASK
 
 Polygons = list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Masks, bool (height, width), generated tokens and polygons of each image, in the workload's order."""
+
+    masks: list[np.ndarray]
+    tokens: list[int]
+    polygons: list[int]
 
 
 class Script:
@@ -34,9 +45,9 @@ class Script:
         self._batch = batch
 
     @torch.inference_mode()
-    def ground(self, paths: Sequence[Path], queries: Sequence[str]) -> tuple[list[np.ndarray], list[int]]:
-        """Masks, bool (height, width), and generated tokens an answer."""
-        masks, tokens = [], []
+    def ground(self, paths: Sequence[Path], queries: Sequence[str]) -> Answers:
+        """What it finds in each image."""
+        found = Answers([], [], [])
         for begin in range(0, len(paths), self._batch):
             part = slice(begin, begin + self._batch)
             images = [self._read(path) for path in paths[part]]
@@ -44,9 +55,10 @@ class Script:
             for image, own in zip(images, polygons, strict=True):
                 mask = self._segment(np.array(image), own)
                 cv2.resize(mask.astype(np.float32), (self._cells, self._cells), interpolation=cv2.INTER_AREA)
-                masks.append(mask)
-            tokens += rows
-        return masks, tokens
+                found.masks.append(mask)
+                found.polygons.append(len(own))
+            found.tokens.extend(rows)
+        return found
 
     def _read(self, path: Path) -> Image.Image:
         return Image.open(path).convert("RGB")
@@ -94,11 +106,11 @@ class Script:
         return torch.autocast(self._model.device.type, self._model.dtype)
 
 
-SEAMS: tuple[tuple[Any, str, str], ...] = (
-    (Script, "ground", "geometry"),
-    (Script, "_read", "read"),
-    (Script, "_prepare", "preprocess"),
-    (Script, "_ask", "search"),
-    (Script, "_segment", "SAM pixels"),
+SEAMS: tuple[Seam, ...] = (
+    (Script, "ground", GEOMETRY),
+    (Script, "_read", READ),
+    (Script, "_prepare", PREPARE),
+    (Script, "_ask", SEARCH),
+    (Script, "_segment", SAM_REST),
 )
-"""See `parts.Seam`; a script that does its own geometry has next to none."""
+"""Where a script's own parts are."""

@@ -19,7 +19,6 @@ from transformers.models.florence2.modeling_florence2 import (
 from maskgen.grounding.engine import decoder as writing
 from maskgen.grounding.engine import sam as masking
 from maskgen.grounding.florence2 import Florence2Proposer
-from maskgen.grounding.sam import SamRefiner
 
 READ, PREPARE, LOOK, STEP, SEARCH = "read", "preprocess", "Florence encode", "decoder", "search"
 SAM_LOOK, SAM_MASK, SAM_REST, GEOMETRY = "SAM encode", "SAM decode", "SAM pixels", "geometry"
@@ -35,7 +34,6 @@ Seam = tuple[Any, str, str]
 
 SEAMS: tuple[Seam, ...] = (
     (Florence2Proposer, "_pixels", PREPARE),
-    (Florence2Proposer, "propose", SEARCH),
     (Florence2VisionBackbone, "forward", LOOK),
     (Florence2MultiModalProjector, "forward", LOOK),
     (BartEncoder, "forward", LOOK),
@@ -43,7 +41,6 @@ SEAMS: tuple[Seam, ...] = (
     (Florence2ForConditionalGeneration, "forward", STEP),
     (writing.Decoder, "begin", STEP),
     (writing.Decoder, "step", STEP),
-    (SamRefiner, "refine", SAM_REST),
     (SamPredictor, "set_image", SAM_REST),
     (SamPredictor, "predict", SAM_REST),
     (ImageEncoderViT, "forward", SAM_LOOK),

@@ -60,3 +60,25 @@ def write_sam(path: Path, model: str) -> None:
         torch.manual_seed(0)
         sam = sam_model_registry[model]()
     torch.save(sam.state_dict(), path)
+
+
+def write(
+    folder: Path,
+    dtype: torch.dtype,
+    lengths: Lengths,
+    texts: Iterable[str],
+    sizes: Florence2Sizes = LARGE,
+    rows: int = LARGE_ROWS,
+    sam: str = "vit_h",
+) -> list[str]:
+    """Both checkpoints, in `folder`; what the demo's pipeline must be overridden with to run them."""
+    (folder / "florence2").mkdir(parents=True)
+    write_florence2(folder / "florence2", sizes, rows, lengths, texts, dtype)
+    write_sam(folder / "sam.pth", sam)
+    published = min(1024, sizes.positions - 2)
+    return [
+        f"proposer.model={folder / 'florence2'}",
+        f"proposer.max_new_tokens={published}",
+        f"refiner.model={sam}",
+        f"refiner.checkpoint={folder / 'sam.pth'}",
+    ]

@@ -68,6 +68,7 @@ def questions(data: Path) -> list[str]:
 
 def _enlarge(path: Path) -> None:
     image = cv2.imread(str(path))
+    assert image is not None
     height, width = image.shape[:2]
     scale = LARGE_SIDE / max(height, width)
     size = round(width * scale), round(height * scale)
