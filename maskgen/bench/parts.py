@@ -52,14 +52,17 @@ SEAMS: tuple[Seam, ...] = (
 
 
 class Stopwatch:
-    """Seconds of each part, of one thread. `wait` is called at every border, so that a GPU's work counts
-    where it was asked for."""
+    """Seconds of each part, by the clock and of processor time (all threads).
+
+    `wait` is called at every border, so that a GPU's work counts where it was asked for.
+    """
 
     def __init__(self, wait: Callable[[], None]):
         self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.processor = dict.fromkeys(PARTS, 0.0)
         self._wait = wait
         self._open: list[str] = []
-        self._since = 0.0
+        self._since = (0.0, 0.0)
 
     @contextmanager
     def within(self, part: str) -> Iterator[None]:
@@ -74,9 +77,10 @@ class Stopwatch:
 
     def _turn(self) -> None:
         self._wait()
-        now = time.perf_counter()
+        now = clocks()
         if self._open:
-            self.seconds[self._open[-1]] += now - self._since
+            self.seconds[self._open[-1]] += now[0] - self._since[0]
+            self.processor[self._open[-1]] += now[1] - self._since[1]
         self._since = now
 
 
@@ -106,6 +110,11 @@ def _restore(owner: Any, name: str, own: Any) -> None:
         delattr(owner, name)
     else:
         setattr(owner, name, own)
+
+
+def clocks() -> tuple[float, float]:
+    """Seconds by the clock, and of processor time: on a busy machine, the second is the steadier."""
+    return time.perf_counter(), time.process_time()
 
 
 def waiter(device: torch.device) -> Callable[[], None]:

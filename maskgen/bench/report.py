@@ -22,13 +22,15 @@ class Agreement:
 class WayReport:
     """One way.
 
-    `seconds`: of each round, for `images`; `tokens`: an answer, on average; `memory`: bytes on the GPU at
-    most, or None; `parts`: seconds of each, from a pass of their own.
+    `seconds`, `processor_seconds`: of each round, for `images`, by the clock and of processor time; `tokens`:
+    an answer, on average; `memory`: bytes on the GPU at most, or None; `parts`: seconds of each, from a pass of
+    their own.
     """
 
     name: str
     what: str
     seconds: list[float]
+    processor_seconds: list[float]
     images: int
     tokens: float
     memory: int | None
@@ -43,15 +45,23 @@ class WayReport:
 
 @dataclass(frozen=True)
 class Overhead:
-    """Seconds of the engine's way from plan to shard, and of its models' forward passes alone (medians)."""
+    """Seconds of the engine's way from plan to shard, and of its models' forward passes alone (medians); the
+    same of processor time."""
 
     pipeline: float
     forwards: float
+    pipeline_processor: float
+    forwards_processor: float
 
     @property
     def ratio(self) -> float:
         """How many times as long."""
         return self.pipeline / self.forwards
+
+    @property
+    def processor_ratio(self) -> float:
+        """The same of processor time, which other work on the machine disturbs less."""
+        return self.pipeline_processor / self.forwards_processor
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,7 @@ class Report:
             one["ratio"] = way.rate / self.ways[0].rate
             one["share_of_limit"] = way.rate / self.limit.serial
         tree["limit"] |= {"serial": self.limit.serial, "overlapped": self.limit.overlapped}
-        tree["overhead"]["ratio"] = self.overhead.ratio
+        tree["overhead"] |= {"ratio": self.overhead.ratio, "processor_ratio": self.overhead.processor_ratio}
         return tree
 
 
@@ -157,5 +167,7 @@ def _overhead(report: Report) -> list[str]:
     found = report.overhead
     return [
         f"overhead: plan to shard {found.pipeline:.3f} s, the models' forward passes alone "
-        f"{found.forwards:.3f} s: {found.ratio:.2f} x"
+        f"{found.forwards:.3f} s: {found.ratio:.2f} x",
+        f"  of processor time: {found.pipeline_processor:.3f} s, {found.forwards_processor:.3f} s: "
+        f"{found.processor_ratio:.2f} x",
     ]

@@ -2,7 +2,6 @@
 
 import resource
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from maskgen.bench import limit, weights, workload
 from maskgen.bench.lengths import Lengths
 from maskgen.bench.naive import Answers
-from maskgen.bench.parts import FORWARDS, Stopwatch, waiter
+from maskgen.bench.parts import FORWARDS, Stopwatch, clocks, waiter
 from maskgen.bench.report import Agreement, Overhead, Report, WayReport
 from maskgen.bench.ways import Pipeline, Way, ways
 from maskgen.bench.workload import Workload
@@ -76,22 +75,25 @@ def _planned(prepared: Workload, folder: Path) -> Callable[[str], str]:
 def _measure(request: Request, prepared: Workload, four: list[Way], engine: Pipeline, say: Say) -> Report:
     device = torch.device(request.device)
     seconds: dict[str, list[float]] = {way.name: [] for way in four}
+    processor: dict[str, list[float]] = {way.name: [] for way in four}
     memory = dict.fromkeys(seconds, 0)
     parts, answers = {}, {}
     for way in four:  # also warms everything up
         say(f"{way.name}: {way.what}")
         way.run()
         answers[way.name] = way.answers()
-        parts[way.name] = _watched(way, device)
-    forwards = []
+        parts[way.name] = _watched(way, device).seconds
+    forwards, forwards_processor = [], []
     for number in range(request.rounds):
         say(f"round {number + 1} of {request.rounds}")
         for way in four:
-            took, peak = _timed(way, device)
+            took, used, peak = _timed(way, device)
             seconds[way.name].append(took)
+            processor[way.name].append(used)
             memory[way.name] = max(memory[way.name], peak)
         last = _watched(four[-1], device)
-        forwards.append(sum(last[part] for part in FORWARDS))
+        forwards.append(sum(last.seconds[part] for part in FORWARDS))
+        forwards_processor.append(sum(last.processor[part] for part in FORWARDS))
     reference = answers[four[-2].name]
     tokens = mean(reference.tokens)
     bound = _limit(request, prepared, engine, tokens, mean(reference.polygons))
@@ -113,6 +115,7 @@ def _measure(request: Request, prepared: Workload, four: list[Way], engine: Pipe
                 name=way.name,
                 what=way.what,
                 seconds=seconds[way.name],
+                processor_seconds=processor[way.name],
                 images=request.images,
                 tokens=mean(answers[way.name].tokens),
                 memory=memory[way.name] if device.type == "cuda" else None,
@@ -121,19 +124,25 @@ def _measure(request: Request, prepared: Workload, four: list[Way], engine: Pipe
             )
             for way in four
         ],
-        overhead=Overhead(median(seconds[four[-1].name]), median(forwards)),
+        overhead=Overhead(
+            median(seconds[four[-1].name]),
+            median(forwards),
+            median(processor[four[-1].name]),
+            median(forwards_processor),
+        ),
         process_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
 
 
-def _watched(way: Way, device: torch.device) -> dict[str, float]:
+def _watched(way: Way, device: torch.device) -> Stopwatch:
     watch = Stopwatch(waiter(device))
     way.watch(watch)
-    return watch.seconds
+    return watch
 
 
-def _timed(way: Way, device: torch.device) -> tuple[float, int]:
-    """Seconds of a run, and on a GPU the bytes that it had at most, its weights included."""
+def _timed(way: Way, device: torch.device) -> tuple[float, float, int]:
+    """Seconds of a run by the clock and of processor time, and on a GPU the bytes that it had at most, its
+    weights included."""
     wait = waiter(device)
     others = 0
     if device.type == "cuda":
@@ -141,11 +150,12 @@ def _timed(way: Way, device: torch.device) -> tuple[float, int]:
         torch.cuda.reset_peak_memory_stats(device)
         others = torch.cuda.memory_allocated(device) - way.bytes
     wait()
-    began = time.perf_counter()
+    began, idle = clocks()
     way.run()
     wait()
-    took = time.perf_counter() - began
-    return took, torch.cuda.max_memory_allocated(device) - others if device.type == "cuda" else 0
+    ended, used = clocks()
+    peak = torch.cuda.max_memory_allocated(device) - others if device.type == "cuda" else 0
+    return ended - began, used - idle, peak
 
 
 def _limit(

@@ -79,10 +79,12 @@ def bench(
         flops=flops,
         bandwidth=bandwidth,
     )
+    if to:
+        _writable(Path(to))  # found out before the work, not after
     report = run(request, _say)
     typer.echo(render(report))
     if to:
-        _write(Path(to), json.dumps(report.to_dict(), indent=2) + "\n")
+        Path(to).write_text(json.dumps(report.to_dict(), indent=2) + "\n")
 
 
 def _models(proposer: str, refiner: str) -> list[str]:
@@ -116,9 +118,9 @@ def _device(asked: str) -> str:
     return asked
 
 
-def _write(path: Path, content: str) -> None:
+def _writable(path: Path) -> None:
     try:
-        path.write_text(content)
+        path.open("a").close()
     except OSError as error:
         raise MaskgenError(
             f"--json {path} cannot be written: {error.strerror}. Give another file."
