@@ -4,8 +4,9 @@ Weights at random write no outline and never end, so nothing like the real work 
 channels are set by hand, and the rest is random and too faint to disturb them. Every way of running the
 weights then writes the same kind of answer, and none has to be told its length.
 
-- *Places.* A position of the decoder says which of the 1000 places comes next, as an angle; the rows that
-  write places point along theirs. Odd and even positions walk along an ellipse, so the outline is simple.
+- *Places.* A position of the decoder says which of the 1000 places comes next, as an angle and two multiples
+  of it, which tell neighbours apart; the rows that write places point along theirs. Odd and even positions
+  walk along an ellipse, so the outline is simple.
 - *The end.* A word of the query, one of a few, carries its length. The first decoder layer reads it and takes
   it from the position; what is left turns positive where the answer ends, and writes the end token.
 """
@@ -16,15 +17,17 @@ from typing import Any
 
 import torch
 
-STOP, COS, SIN, ONE, MARK, LENGTH = range(6)
-"""The channels that are set by hand."""
+STOP, ONE, MARK, LENGTH, ANGLES = range(5)
+"""The channels that are set by hand; from ANGLES on there are two for each multiple."""
 
-RESERVED = 6
+MULTIPLES = (1, 10, 100)
+RESERVED = ANGLES + 2 * len(MULTIPLES)
 PLACES = 1000
-NOISE = 0.2  # of the random channels of an embedding, together; the others together have length 1
+SHARE = 0.5  # of a position's length: of each angle, and of ONE; all four together have length 1
+NOISE = 0.2  # of the random channels of an embedding, together
 FAINT = 0.03  # by which whatever a layer adds is scaled down
 CLOCK = 0.5  # of the position's count, at its longest
-SHARP_PLACE = 20.0
+SHARP = 10.0  # nats of each angle, between its place and the far side
 STEP = 10.0  # nats that the end token gains with each position
 
 
@@ -74,10 +77,9 @@ def _scale(table: torch.Tensor, deviation: float) -> None:
 def _set_positions(decoder: Any, longest: int) -> None:
     table = decoder.embed_positions.weight[decoder.embed_positions.offset :]
     for position, row in enumerate(table[: longest + 2]):
-        angle = _angle(_place(position, longest))
         row[STOP] = CLOCK * position / longest
-        row[COS], row[SIN] = math.cos(angle) / math.sqrt(2), math.sin(angle) / math.sqrt(2)
-        row[ONE] = 1 / math.sqrt(2)
+        row[ONE] = SHARE
+        row[ANGLES:RESERVED] = SHARE * _angles(_place(position, longest)).to(row)
 
 
 def _place(position: int, longest: int) -> int:
@@ -86,8 +88,10 @@ def _place(position: int, longest: int) -> int:
     return round(500 + 350 * (math.cos(turn) if position % 2 else math.sin(turn)))
 
 
-def _angle(place: int) -> float:
-    return math.pi * place / PLACES
+def _angles(place: int) -> torch.Tensor:
+    """Cosine and sine of the place's angle and its multiples."""
+    turns = [math.pi * place / PLACES * multiple for multiple in MULTIPLES]
+    return torch.tensor([of(turn) for turn in turns for of in (math.cos, math.sin)])
 
 
 def _count(position: float, longest: int, width: int) -> float:
@@ -118,12 +122,10 @@ def _listen(attention: Any, width: int) -> None:
 
 
 def _write_head(head: torch.Tensor, places: Sequence[int], end: int, longest: int, width: int) -> None:
-    sharp = SHARP_PLACE * math.sqrt(1024 / width)
-    _scale(head, 0.002 * math.sqrt(1024 / width))
-    head[:, ONE] = -sharp
-    angles = torch.tensor([_angle(place) for place in range(PLACES)])
-    head[list(places), COS] = sharp * angles.cos().to(head)
-    head[list(places), SIN] = sharp * angles.sin().to(head)
+    scale = math.sqrt(width / (1 + NOISE**2))  # of a position's channels, once normalised
+    sharp = SHARP / (SHARE * scale)
+    _scale(head, 0.1 / math.sqrt(width))
+    head[:, ONE] = -sharp * len(MULTIPLES)  # so that the place meant gets 0, and what is no place much less
+    head[list(places), ANGLES:RESERVED] = sharp * torch.stack([_angles(n) for n in range(PLACES)]).to(head)
     head[end, ONE] = 0.0
-    # A position moves the channel by about this much.
-    head[end, STOP] = STEP / (_count(longest, longest, width) / longest)
+    head[end, STOP] = STEP / (_count(longest, longest, width) / longest)  # a position's part of the channel

@@ -23,8 +23,8 @@ class WayReport:
     """One way.
 
     `seconds`, `processor_seconds`: of each round, for `images`, by the clock and of processor time; `tokens`:
-    an answer, on average; `memory`: bytes on the GPU at most, or None; `parts`: seconds of each, from a pass of
-    their own.
+    an answer, on average; `memory`: bytes on the GPU at most, or None; `parts`: seconds of each, from a pass
+    of their own.
     """
 
     name: str
