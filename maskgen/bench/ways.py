@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from maskgen.bench import naive
 from maskgen.bench.naive import Answers
@@ -25,12 +24,13 @@ FINGERPRINT = "bench"
 class Way:
     """One way.
 
-    `run`: all images, for the clock alone; `answers`: what the last run found; `watch`: all images once more,
-    one thing after the other, with a stopwatch at every part; `bytes`: of its weights.
+    `run`: all its `images`, for the clock alone; `answers`: what the last run found; `watch`: all of them
+    once more, one thing after the other, with a stopwatch at every part; `bytes`: of its weights.
     """
 
     name: str
     what: str
+    images: int
     run: Callable[[], None]
     answers: Callable[[], Answers]
     watch: Callable[[Stopwatch], None]
@@ -51,7 +51,8 @@ class Pipeline:
 
     def way(self, name: str, what: str) -> Way:
         """As one of the four."""
-        return Way(name, what, self.run, self.answers, self.watch, self.weights())
+        images = len(self._workload.samples)
+        return Way(name, what, images, self.run, self.answers, self.watch, self.weights())
 
     def run(self) -> None:
         """Make the shard."""
@@ -118,13 +119,14 @@ class Pipeline:
 
 
 class Scripted:
-    """A script over the same files, on the weights that a pipeline has loaded."""
+    """A script over the first files, on the weights that a pipeline has loaded."""
 
-    def __init__(self, pipeline: Pipeline, workload: Workload, batch: int):
+    def __init__(self, pipeline: Pipeline, workload: Workload, images: int, batch: int):
         self._bytes = pipeline.weights()
         proposer: Any = pipeline.grounder._proposer
-        self._paths = [workload.path(sample) for sample in workload.samples]
-        self._queries = [sample.query.text for sample in workload.samples]
+        samples = workload.samples[:images]
+        self._paths = [workload.path(sample) for sample in samples]
+        self._queries = [sample.query.text for sample in samples]
         self._script = naive.Script(
             proposer._model,
             proposer._processor,
@@ -137,7 +139,7 @@ class Scripted:
 
     def way(self, name: str, what: str) -> Way:
         """As one of the four."""
-        return Way(name, what, self.run, lambda: self._found, self.watch, self._bytes)
+        return Way(name, what, len(self._paths), self.run, lambda: self._found, self.watch, self._bytes)
 
     def run(self) -> None:
         """Ground all images."""
@@ -150,23 +152,25 @@ class Scripted:
 
 
 def ways(
-    workload: Workload, out: Callable[[str], str], device: str, batch: int
+    workload: Workload, out: Callable[[str], str], device: str, scripted: tuple[int, int]
 ) -> tuple[list[Way], Pipeline]:
-    """The four of them, and the engine's pipeline. `out`: a folder with the plan, by the engine's name;
-    `batch`: of the second way."""
-    pipelines = {}
-    for engine in ("reference", "fast"):
-        settings = _with_engine(workload.config, engine)
-        pipelines[engine] = Pipeline(settings, workload, out(engine), device)
-    plain = pipelines["reference"]
-    if device != "cpu":
-        torch.cuda.empty_cache()
+    """The four of them, and the engine's pipeline.
+
+    `out`: a folder with the plan, by the engine's name. `scripted`: images that the scripts ground, and how
+    many of them the second one gives to `generate` at a time.
+    """
+    plain, engine = (
+        Pipeline(_with_engine(workload.config, name), workload, out(name), device)
+        for name in ("reference", "fast")
+    )
+    images, batch = scripted
+    alone, batches = Scripted(plain, workload, images, 1), Scripted(plain, workload, images, batch)
     return [
-        Scripted(plain, workload, 1).way("a script", "generate, then SamPredictor, an image at a time"),
-        Scripted(plain, workload, batch).way("b batches", f"generate {batch} at a time, SamPredictor by one"),
+        alone.way("a script", "generate, then SamPredictor, an image at a time"),
+        batches.way("b batches", f"generate {batch} at a time, SamPredictor by one"),
         plain.way("c reference", "maskgen with both engines reference, from plan to shard"),
-        pipelines["fast"].way("d engine", "maskgen as it comes, from plan to shard"),
-    ], pipelines["fast"]
+        engine.way("d engine", "maskgen as it comes, from plan to shard"),
+    ], engine
 
 
 def _with_engine(settings: Config, engine: str) -> Config:

@@ -32,6 +32,10 @@ def bench(
     tokens: Annotated[
         int, typer.Option(min=20, max=400, help="With --full-size: tokens an answer, on average.")
     ] = 150,
+    scripted: Annotated[
+        int,
+        typer.Option(min=0, help="Let the two scripts, which are slow, ground only so many. Default: all."),
+    ] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Images a call of generate, in the second way.")] = 16,
     threads: Annotated[int, typer.Option(min=0, help="Of torch, on a CPU. Default: torch's own.")] = 0,
     flops: Annotated[
@@ -68,6 +72,7 @@ def bench(
         rounds=rounds,
         device=device,
         dtype=dtype or ("float32" if device == "cpu" else "bfloat16"),
+        scripted=min(scripted, images),
         batch=batch,
         large=full_size,
         tokens=tokens,

@@ -81,9 +81,10 @@ def test_random_weights_run_every_way(monkeypatch):
         ]
 
     monkeypatch.setattr("maskgen.bench.run.weights.write", write)
-    report = run(Request(images=5, rounds=1, large=True, tokens=40, batch=2), lambda _: None)
+    report = run(Request(images=5, rounds=1, large=True, tokens=40, scripted=3, batch=2), lambda _: None)
     assert "log-normal of mean 40" in report.lengths
-    assert len({way.tokens for way in report.ways}) == 1
+    assert [way.images for way in report.ways] == [3, 3, 5, 5]
+    assert len({way.tokens for way in report.ways}) == 2
     assert report.ways[-1].agreement.equal == 5
     assert all(way.parts["SAM decode"] > 0 for way in report.ways)  # an outline was found, so SAM was asked
 
