@@ -32,7 +32,8 @@ class Script:
     """The loop over images, with `batch` of them in one call of `generate`.
 
     Images are read in line, by Pillow. SAM is shown a box a polygon, and the best of its three masks is
-    taken; it runs under autocast where Florence-2 is in half precision. The grid is OpenCV's mean of areas.
+    taken; its encoder runs under autocast where Florence-2 is in half precision. The grid is OpenCV's mean
+    of areas.
     """
 
     def __init__(self, model: Any, processor: Any, generation: Any, sam: Sam, cells: int, batch: int):
@@ -94,10 +95,12 @@ class Script:
             return union
         with self._precision():
             self._predictor.set_image(image)
-            for points in polygons:
-                box = np.concatenate([points.min(axis=0), points.max(axis=0)])
-                masks, scores, _ = self._predictor.predict(box=box, multimask_output=True)
-                union |= masks[scores.argmax()]
+        # What it hands over goes through NumPy, which knows no bfloat16.
+        self._predictor.features = self._predictor.features.float()
+        for points in polygons:
+            box = np.concatenate([points.min(axis=0), points.max(axis=0)])
+            masks, scores, _ = self._predictor.predict(box=box, multimask_output=True)
+            union |= masks[scores.argmax()]
         return union
 
     def _precision(self) -> AbstractContextManager[None]:
