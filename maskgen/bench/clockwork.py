@@ -28,6 +28,7 @@ NOISE = 0.2  # of the random channels of an embedding, together
 FAINT = 0.03  # by which whatever a layer adds is scaled down
 CLOCK = 0.5  # of the position's count, at its longest
 SHARP = 10.0  # nats of each angle, between its place and the far side
+LOUDEST = 0.8  # sine of the longest length
 STEP = 10.0  # nats that the end token gains with each position
 
 
@@ -50,8 +51,8 @@ def wind(model: Any, places: Sequence[int], words: dict[int, int], longest: int)
         norm.weight[:RESERVED] = 0.0
         norm.bias[:RESERVED] = 0.0
         _set_positions(language.decoder, longest)
-        _write_words(language.shared.weight, words, longest, width)
-        _listen(language.decoder.layers[0].encoder_attn, width)
+        _write_words(language, words, longest, width)
+        _listen(language.decoder, longest, width)
         _write_head(model.lm_head.weight, places, model.generation_config.eos_token_id, longest, width)
 
 
@@ -94,22 +95,37 @@ def _angles(place: int) -> torch.Tensor:
     return torch.tensor([of(turn) for turn in turns for of in (math.cos, math.sin)])
 
 
-def _count(position: float, longest: int, width: int) -> float:
-    """The stop channel at a position, once normalised."""
-    own = CLOCK * position / longest
-    return own * math.sqrt(width / (1 + NOISE**2 + own**2))
+def _count(decoder: Any, position: float) -> float:
+    """The stop channel at a position, or between two, as the decoder's first normalisation leaves it."""
+    table = decoder.embed_positions.weight[decoder.embed_positions.offset :].float()
+    rows = table[[math.floor(position), math.ceil(position)]]
+    spread = rows.var(dim=1, unbiased=False) + NOISE**2 / 2 / table.shape[1]  # a token is added to each
+    return float(((rows[:, STOP] - rows.mean(dim=1)) / spread.sqrt()).mean())
 
 
-def _write_words(table: torch.Tensor, words: dict[int, int], longest: int, width: int) -> None:
+def _heard(sine: float, width: int) -> float:
+    """The length channel of a word of this sine, as the encoder's first normalisation leaves it."""
+    mean = (sine + math.sqrt(1 - sine**2)) / width
+    return (sine - mean) / math.sqrt((1 + NOISE**2) / width - mean**2)
+
+
+def _write_words(language: Any, words: dict[int, int], longest: int, width: int) -> None:
     """A word carries its count as the sine of an angle, so that all of them have the same length."""
+    full = _count(language.decoder, longest)
     for word, length in words.items():
         # The end token is the answer's last: after `length - 1` positions, from 0, half a step early.
-        sine = 0.8 * _count(length - 1.5, longest, width) / _count(longest, longest, width)
-        table[word, MARK], table[word, LENGTH] = math.sqrt(1 - sine**2), sine
+        wanted = _heard(LOUDEST, width) * _count(language.decoder, length - 1.5) / full
+        low, high = 0.0, 1.0
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (middle, high) if _heard(middle, width) < wanted else (low, middle)
+        row = language.shared.weight[word]
+        row[MARK], row[LENGTH] = math.sqrt(1 - low**2), low
 
 
-def _listen(attention: Any, width: int) -> None:
+def _listen(decoder: Any, longest: int, width: int) -> None:
     """The first head attends to the marked word alone, and takes its count from the stop channel."""
+    attention = decoder.layers[0].encoder_attn
     d = width // attention.num_heads
     for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
         projection.weight[:d] = 0.0
@@ -117,8 +133,8 @@ def _listen(attention: Any, width: int) -> None:
     heard = math.sqrt(width / (1 + NOISE**2))  # a channel of length 1 in the encoder's states
     attention.q_proj.bias[1] = 1.0
     attention.k_proj.weight[1, MARK] = 50.0 * math.sqrt(d) / heard
-    attention.v_proj.weight[0, LENGTH] = 1.0 / heard
-    attention.out_proj.weight[STOP, 0] = -_count(1.0, 1, width) / 0.8
+    attention.v_proj.weight[0, LENGTH] = 1.0
+    attention.out_proj.weight[STOP, 0] = -_count(decoder, longest) / _heard(LOUDEST, width)
 
 
 def _write_head(head: torch.Tensor, places: Sequence[int], end: int, longest: int, width: int) -> None:
@@ -128,4 +144,4 @@ def _write_head(head: torch.Tensor, places: Sequence[int], end: int, longest: in
     head[:, ONE] = -sharp * len(MULTIPLES)  # so that the place meant gets 0, and what is no place much less
     head[list(places), ANGLES:RESERVED] = sharp * torch.stack([_angles(n) for n in range(PLACES)]).to(head)
     head[end, ONE] = 0.0
-    head[end, STOP] = STEP / (_count(longest, longest, width) / longest)  # a position's part of the channel
+    head[end, STOP] = STEP * longest / (CLOCK * scale)  # a position is this part of the channel

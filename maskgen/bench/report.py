@@ -23,8 +23,8 @@ class WayReport:
     """One way.
 
     `seconds`, `processor_seconds`: of each round, for `images`, by the clock and of processor time; `tokens`:
-    an answer, on average; `memory`: bytes on the GPU at most, or None; `parts`: seconds of each, from a pass
-    of their own.
+    an answer, on average; `memory`: bytes on the GPU at most, or None; `parts`, `processor_parts`: seconds of
+    each, from a pass of their own.
     """
 
     name: str
@@ -35,12 +35,18 @@ class WayReport:
     tokens: float
     memory: int | None
     parts: dict[str, float]
+    processor_parts: dict[str, float]
     agreement: Agreement
 
     @property
     def rate(self) -> float:
         """Images a second, of the median round."""
         return self.images / median(self.seconds)
+
+    @property
+    def processor_rate(self) -> float:
+        """Images a second of processor time, which other work on the machine disturbs less."""
+        return self.images / median(self.processor_seconds)
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,7 @@ class Report:
         for one, way in zip(tree["ways"], self.ways, strict=True):
             one["images_per_second"] = way.rate
             one["ratio"] = way.rate / self.ways[0].rate
+            one["processor_ratio"] = way.processor_rate / self.ways[0].processor_rate
             one["share_of_limit"] = way.rate / self.limit.serial
         tree["limit"] |= {"serial": self.limit.serial, "overlapped": self.limit.overlapped}
         tree["overhead"] |= {"ratio": self.overhead.ratio, "processor_ratio": self.overhead.processor_ratio}
@@ -114,37 +121,41 @@ def _head(report: Report) -> list[str]:
 
 
 def _ways(report: Report) -> list[str]:
-    rows = [("way", "images/s", "ratio", "of limit", "tokens", "peak memory", "mean IoU", "least", "equal")]
-    first = report.ways[0].rate
+    """A row a way. On a CPU the second ratio is of processor time; a GPU's work would not be in it."""
+    first, cpu = report.ways[0], report.device == "cpu"
+    titles = ["way", "images/s", "ratio", "of processor" if cpu else "peak memory", "of limit", "tokens"]
+    rows = [[*titles, "mean IoU", "least", "equal"]]
     for way in report.ways:
+        used = f"{way.processor_rate / first.processor_rate:,.2f}" if cpu else text.size(way.memory or 0)
         rows.append(
-            (
+            [
                 way.name,
                 f"{way.rate:,.2f}",
-                f"{way.rate / first:,.2f}",
+                f"{way.rate / first.rate:,.2f}",
+                used,
                 text.share(way.rate, report.limit.serial),
                 f"{way.tokens:.1f}",
-                "-" if way.memory is None else text.size(way.memory),
                 f"{way.agreement.iou:.4f}",
                 f"{way.agreement.least:.4f}",
                 f"{way.agreement.equal} of {way.images}",
-            )
+            ]
         )
-    notes = [f"  {way.name}: {way.what}" for way in report.ways]
-    last = "masks are held against those of c; the whole process took "
     return [
         *text.table(rows, right=frozenset(range(1, 9))),
-        *notes,
-        f"  {last}{text.size(report.process_memory)} of memory at most",
+        *[f"  {way.name}: {way.what}" for way in report.ways],
+        f"  masks are held against those of c; the process took {text.size(report.process_memory)} of memory "
+        "at most",
     ]
 
 
 def _parts(report: Report) -> list[str]:
-    """A row a part, milliseconds an image."""
-    rows = [("ms an image, one after the other", *(way.name for way in report.ways))]
+    """A row a part, an image: by the clock, but on a CPU of processor time."""
+    cpu = report.device == "cpu"
+    title = "ms of processor time an image" if cpu else "ms an image"
+    rows = [(f"{title}, parts in turn", *(way.name for way in report.ways))]
     for part in PARTS:
-        spent = [1000 * way.parts[part] / way.images for way in report.ways]
-        rows.append((part, *(f"{each:,.2f}" for each in spent)))
+        spent = [(way.processor_parts if cpu else way.parts)[part] / way.images for way in report.ways]
+        rows.append((part, *(f"{1000 * each:,.2f}" for each in spent)))
     return text.table(rows, right=frozenset(range(1, len(report.ways) + 1)))
 
 

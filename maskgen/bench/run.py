@@ -85,7 +85,7 @@ def _measure(request: Request, prepared: Workload, four: list[Way], engine: Pipe
         say(f"{way.name}: {way.what}")
         way.run()
         answers[way.name] = way.answers()
-        parts[way.name] = _watched(way, device).seconds
+        parts[way.name] = _watched(way, device)
     forwards, forwards_processor = [], []
     for number in range(request.rounds):
         say(f"round {number + 1} of {request.rounds}")
@@ -122,7 +122,8 @@ def _measure(request: Request, prepared: Workload, four: list[Way], engine: Pipe
                 images=way.images,
                 tokens=mean(answers[way.name].tokens),
                 memory=memory[way.name] if device.type == "cuda" else None,
-                parts=parts[way.name],
+                parts=parts[way.name].seconds,
+                processor_parts=parts[way.name].processor,
                 agreement=agreement(answers[way.name], reference),
             )
             for way in four

@@ -36,7 +36,7 @@ def test_the_json_has_everything(found):
     assert (tree["images"], tree["rounds"], tree["dtype"], tree["device"]) == (6, 1, "float32", "cpu")
     assert [way["name"].split()[0] for way in tree["ways"]] == ["a", "b", "c", "d"]
     for way in tree["ways"]:
-        assert set(way["parts"]) == set(PARTS)
+        assert set(way["parts"]) == set(way["processor_parts"]) == set(PARTS)
         assert all(way["parts"][part] > 0 for part in FORWARDS)
         assert way["images_per_second"] == pytest.approx(6 / way["seconds"][0])
         assert way["share_of_limit"] == pytest.approx(way["images_per_second"] / tree["limit"]["serial"])
@@ -59,7 +59,7 @@ def test_the_ways_agree(found):
 
 def test_the_text_names_every_number(found):
     printed, tree = found
-    for phrase in ("a script", "d engine", "of limit", "peak memory", *PARTS, "limit:", "overhead:"):
+    for phrase in ("a script", "d engine", "of processor", "of limit", *PARTS, "limit:", "overhead:"):
         assert phrase in printed
     assert f"{tree['overhead']['ratio']:.2f} x" in printed
 
