@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from maskgen import __version__, config
-from maskgen.commands import analysis, evaluation, reproduction, training
+from maskgen.commands import analysis, bench, evaluation, reproduction, training
 from maskgen.errors import MaskgenError
 from maskgen.training import recipe as recipes
 
@@ -213,10 +213,8 @@ def doctor(
     raise typer.Exit(1 if any(finding.ok is False for finding in findings) else 0)
 
 
-training.register(app)
-reproduction.register(app)
-analysis.register(app)
-evaluation.register(app)
+for commands in (training, evaluation, analysis, reproduction, bench):
+    commands.register(app)
 
 
 @app.callback(invoke_without_command=True)

@@ -127,10 +127,25 @@ def build(folder: str | Path, sizes: Florence2Sizes, texts: Iterable[str], seed:
     `Florence2ForConditionalGeneration`, and generates with the published checkpoints' settings.
     An answer to train on is `<s>...</s>` and the decoder starts from `</s>`, as theirs do.
     """
+    model, processor = untrained(sizes, texts, seed)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def untrained(
+    sizes: Florence2Sizes, texts: Iterable[str], seed: int, rows: int = 0, tied: bool = True
+) -> tuple[Florence2ForConditionalGeneration, Florence2Processor]:
+    """Model and processor that `build` writes.
+
+    `rows`: of the vocabulary, where it should be larger than the tokenizer's. `tied`: whether words are
+    read and written by the same weights, as in the published checkpoints.
+    """
     tokenizer = _tokenizer(texts, sizes.words)
+    config = _config(sizes, max(rows, len(tokenizer)), tokenizer.image_token_id)
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = tied
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Florence2ForConditionalGeneration(_config(sizes, len(tokenizer), tokenizer.image_token_id))
+        model = Florence2ForConditionalGeneration(config)
     model.generation_config = GenerationConfig(
         num_beams=3,
         no_repeat_ngram_size=3,
@@ -142,8 +157,7 @@ def build(folder: str | Path, sizes: Florence2Sizes, texts: Iterable[str], seed:
         forced_bos_token_id=0,
         forced_eos_token_id=2,
     )
-    model.save_pretrained(folder)
-    _processor(tokenizer, sizes).save_pretrained(folder)
+    return model, _processor(tokenizer, sizes)
 
 
 def _tokenizer(texts: Iterable[str], words: int) -> BartTokenizer:

@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from maskgen.age_vlm.vision import look
+from maskgen.flops import counted
 from maskgen.training.recipe import Stage
 from maskgen.training.stage import freeze, rates
 
@@ -107,11 +108,13 @@ def _text_alone(model: Any, length: int, trained: bool) -> float:
     """LLaMA's own layers and head; backward twice the forward where it trains, nothing where it is frozen."""
     language: nn.Module = model.model["language"]
     ids = torch.zeros(1, length, dtype=torch.long, device="meta")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.lm_head(
-            language(input_ids=ids, attention_mask=_ready_mask(ids), use_cache=False).last_hidden_state
+    with torch.no_grad():
+        forward = counted(
+            lambda: model.lm_head(
+                language(input_ids=ids, attention_mask=_ready_mask(ids), use_cache=False).last_hidden_state
+            )
         )
-    return float(counter.get_total_flops()) * (3 if trained else 1)
+    return forward * (3 if trained else 1)
 
 
 def _ready_mask(ids: torch.Tensor) -> torch.Tensor:

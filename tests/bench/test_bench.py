@@ -1,0 +1,129 @@
+"""`maskgen bench` on a handful of scenes."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from maskgen.bench import weights
+from maskgen.bench.naive import Answers
+from maskgen.bench.parts import FORWARDS, GEOMETRY, PARTS, READ, Stopwatch, watched
+from maskgen.bench.run import Request, agreement, run
+from maskgen.cli import app
+from maskgen.demo import florence2, sam
+from maskgen.errors import MaskgenError
+from maskgen.grounding.engine.decoder import Decoder
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    file = tmp_path_factory.mktemp("bench") / "bench.json"
+    result = CliRunner().invoke(
+        app,
+        ["bench", "--images", "6", "--rounds", "1", "--batch", "4", "--device", "cpu", "--json", str(file)],
+    )
+    assert result.exit_code == 0, result.output
+    return result.output, json.loads(file.read_text())
+
+
+def test_the_json_has_everything(found):
+    _, tree = found
+    assert (tree["images"], tree["rounds"], tree["dtype"], tree["device"]) == (6, 1, "float32", "cpu")
+    assert [way["name"].split()[0] for way in tree["ways"]] == ["a", "b", "c", "d"]
+    for way in tree["ways"]:
+        assert set(way["parts"]) == set(way["processor_parts"]) == set(PARTS)
+        assert all(way["parts"][part] > 0 for part in FORWARDS)
+        assert way["images_per_second"] == pytest.approx(6 / way["seconds"][0])
+        assert way["share_of_limit"] == pytest.approx(way["images_per_second"] / tree["limit"]["serial"])
+        assert way["tokens"] > 5 and way["memory"] is None
+    assert tree["ways"][0]["ratio"] == 1
+    assert tree["overhead"]["ratio"] == pytest.approx(
+        tree["overhead"]["pipeline"] / tree["overhead"]["forwards"]
+    )
+    assert tree["machine"]["flops"] > 0 and tree["work"]["florence"] > 0
+
+
+def test_the_ways_agree(found):
+    _, tree = found
+    script, batches, reference, engine = (way["agreement"] for way in tree["ways"])
+    assert engine == reference == {"iou": 1.0, "least": 1.0, "equal": 6}
+    # Scripts cut coordinates down to whole pixels: nearly the same boxes, and nearly the same masks.
+    assert script["iou"] > 0.9 and batches["iou"] > 0.9
+    assert len({round(way["tokens"], 6) for way in tree["ways"]}) == 1
+
+
+def test_the_text_names_every_number(found):
+    printed, tree = found
+    for phrase in ("a script", "d engine", "of processor", "of limit", *PARTS, "limit:", "overhead:"):
+        assert phrase in printed
+    assert f"{tree['overhead']['ratio']:.2f} x" in printed
+
+
+def test_random_weights_run_every_way(monkeypatch):
+    """As --full-size does, with a small Florence-2 of the same make and a small SAM."""
+    sizes = dataclasses.replace(
+        florence2.TINY, width=64, layers=2, feed_forward=128, positions=512, words=900, attention_heads=4
+    )
+
+    def write(folder, dtype, lengths, texts):
+        (folder / "florence2").mkdir(parents=True)
+        weights.write_florence2(folder / "florence2", sizes, 2000, lengths, texts, dtype)
+        sam.build(folder / "sam", sam.TINY, 0)
+        return [
+            f"proposer.model={folder / 'florence2'}",
+            "proposer.max_new_tokens=300",
+            f"refiner.checkpoint={folder / 'sam'}",
+        ]
+
+    monkeypatch.setattr("maskgen.bench.run.weights.write", write)
+    report = run(Request(images=5, rounds=1, large=True, tokens=40, scripted=3, batch=2), lambda _: None)
+    assert "log-normal of mean 40" in report.lengths
+    assert [way.images for way in report.ways] == [3, 3, 5, 5]
+    assert len({way.tokens for way in report.ways}) == 2
+    assert report.ways[-1].agreement.equal == 5
+    assert all(way.parts["SAM decode"] > 0 for way in report.ways)  # an outline was found, so SAM was asked
+
+
+def test_agreement_counts_empty_masks_as_the_same():
+    empty, full = np.zeros((2, 2), bool), np.ones((2, 2), bool)
+    half = np.array([[True, True], [False, False]])
+    reference = Answers([empty, full, full], [1, 1, 1], [1, 1, 1])
+    found = agreement(Answers([empty, half, np.zeros((1, 1), bool)], [1, 1, 1], [1, 1, 1]), reference)
+    assert (found.iou, found.least, found.equal) == (pytest.approx(0.5), 0.0, 1)
+
+
+def test_the_innermost_part_counts():
+    watch = Stopwatch(lambda: None)
+    with watch.within(GEOMETRY), watch.within(READ):
+        sum(range(200_000))  # more than a few calls of the clock
+    assert watch.processor[READ] > watch.processor[GEOMETRY] >= 0
+
+
+def test_seams_are_put_back():
+    before = Decoder.step
+    with watched(Stopwatch(lambda: None)):
+        assert Decoder.step is not before
+    assert Decoder.step is before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--full-size", "--proposer", "x"], "leave out"),
+        (["--refiner", "nowhere.pth"], "says no size"),
+        (["--dtype", "int8"], "--dtype int8"),
+        (["--device", "tpu"], "--device tpu"),
+        (["--device", "cuda:99"], "cuda:99"),
+        (["--proposer", "/nowhere"], "no folder"),
+        (["--json", "/nowhere/x.json"], "cannot be written"),
+    ],
+)
+def test_bad_options_are_sentences(arguments, words):
+    result = CliRunner().invoke(app, ["bench", *arguments])
+    assert isinstance(result.exception, MaskgenError) and words in str(result.exception)
+    assert torch.get_num_threads() == 1
