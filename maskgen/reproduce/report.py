@@ -36,19 +36,22 @@ Table = tuple[list[str], list[list[str]]]
 """Heading and rows."""
 
 
-def write(place: Place, shared: Recipe, seeds: int, exam: int, command: str) -> Path:
-    """Write the pages, the pictures and the findings; returns the HTML page's place."""
+def write(place: Place, to: Path, shared: Recipe, seeds: int, exam: int, command: str) -> Path:
+    """Write the pages, the picture and the findings into `to`, from the measurements of `place`; returns where
+    the HTML page is. The maps that it shows are those that lie in `to` already.
+    """
     found = gather(place, seeds)
-    draw(found, place.out / PICTURE)
+    draw(found, to / PICTURE)
     head = _head(shared, seeds, exam, command)
     claims = claimed(found)
     tables = {title: tabled(found, figures) for title, figures in TABLES.items()}
     tables["Cosines of picture and text"] = _cosines(found)
     tables["What was trained"] = _stages(shared)
-    (place.out / MARKDOWN).write_text(_markdown(head, claims, tables))
-    (place.out / HTML).write_text(_html(head, claims, tables, place.out))
-    (place.out / FINDINGS).write_text(json.dumps(_findings(found), indent=2) + "\n")
-    return place.out / HTML
+    (to / MARKDOWN).write_text(_markdown(head, claims, tables))
+    (to / HTML).write_text(_html(head, claims, tables, to))
+    findings = {"command": command, "seeds": seeds, "exam": exam, **_findings(found)}
+    (to / FINDINGS).write_text(json.dumps(findings, indent=2) + "\n")
+    return to / HTML
 
 
 def claimed(found: Found) -> Table:

@@ -36,7 +36,7 @@ def reproduce(out: str, size: Scale, seeds: int, jobs: int, command: str, say: C
         say(f"training and examining {len(MODELS)} models with {seeds} seeds, {jobs} at a time")
         work(place, shared, seeds, size.exam, jobs)
         _maps(place, shared, size)
-        return report.write(place, shared, seeds, size.exam, command)
+        return report.write(place, place.out, shared, seeds, size.exam, command)
 
 
 def _begin(place: Place, shared: Recipe, size: Scale) -> None:

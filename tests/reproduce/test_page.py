@@ -1,0 +1,40 @@
+"""docs/reproduction.md says what its run's files say, which lie beside it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from maskgen.reproduce import report
+from maskgen.reproduce.plan import SCALES, Place, base
+
+DOCS = Path(__file__).parents[2] / "docs"
+KEPT = DOCS / "reproduction"
+
+
+@pytest.fixture(scope="module")
+def again(tmp_path_factory) -> Path:
+    """The report, written anew from the kept files."""
+    to = tmp_path_factory.mktemp("report")
+    kept = json.loads((KEPT / report.FINDINGS).read_text())
+    report.write(Place(KEPT), to, base(SCALES["demo"]), kept["seeds"], kept["exam"], kept["command"])
+    return to
+
+
+def test_the_page_follows_from_the_files(again):
+    page = (again / report.MARKDOWN).read_text()
+    for picture in (report.PICTURE, report.MAPS):
+        page = page.replace(f"]({picture})", f"](reproduction/{picture})")
+        assert (KEPT / picture).is_file()
+    assert page == (DOCS / "reproduction.md").read_text()
+
+
+def test_the_findings_follow_from_the_files(again):
+    ours, theirs = (json.loads((place / report.FINDINGS).read_text()) for place in (again, KEPT))
+    assert ours == theirs
+
+
+def test_the_run_is_the_recipe_that_is_shipped():
+    recipe = json.loads((KEPT / "run.json").read_text())["recipe"]
+    shipped = base(SCALES["demo"]).model_dump(mode="json", exclude={"resources"})
+    assert recipe == json.loads(json.dumps(shipped))
