@@ -37,8 +37,9 @@ Table = tuple[list[str], list[list[str]]]
 
 
 def write(place: Place, to: Path, shared: Recipe, seeds: int, exam: int, command: str) -> Path:
-    """Write the pages, the picture and the findings into `to`, from the measurements of `place`; returns where
-    the HTML page is. The maps that it shows are those that lie in `to` already.
+    """Write the pages, the picture and the findings into `to`, from the measurements of `place`.
+
+    Returns where the HTML page is. The maps that it shows are those that lie in `to` already.
     """
     found = gather(place, seeds)
     draw(found, to / PICTURE)
@@ -200,4 +201,5 @@ def _findings(found: Found) -> dict[str, Any]:
 
 
 def _plain(one: Estimate) -> dict[str, Any]:
-    return {"value": one.value, "low": one.low, "high": one.high, "seeds": list(one.seeds)}
+    value, low, high, *seeds = (round(each, 6) for each in (one.value, one.low, one.high, *one.seeds))
+    return {"value": value, "low": low, "high": high, "seeds": seeds}
