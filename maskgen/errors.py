@@ -1,4 +1,4 @@
-"""The two kinds of failure: one ends the command, the other ends one sample."""
+"""The two kinds of failure: one ends the command, the other ends one sample; and others' in one line."""
 
 from maskgen.outcome import Outcome
 
@@ -22,3 +22,8 @@ class SampleError(Exception):
 
     def __str__(self) -> str:
         return f"{self.outcome}: {self.reason}"
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's exception says, in one line: its first, or its type's name if it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -11,7 +11,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from maskgen.age_vlm.processing import AgeVlmProcessor
 from maskgen.age_vlm.start import ARCHITECTURES
-from maskgen.errors import MaskgenError
+from maskgen.errors import MaskgenError, first_line
 
 LOCALLY: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 SAFELY: dict[str, Any] = {**LOCALLY, "use_safetensors": True}
@@ -95,8 +95,7 @@ def load(
             **SAFELY,
         )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise MaskgenError(f"the model in {folder} cannot be read: {first}") from error
+        raise MaskgenError(f"the model in {folder} cannot be read: {first_line(error)}") from error
     if told["missing_keys"]:  # transformers would draw them at random
         missing = ", ".join(sorted(told["missing_keys"])[:3])
         raise MaskgenError(f"the model in {folder} lacks weights ({missing}). Copy it again, whole.")

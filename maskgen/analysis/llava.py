@@ -12,7 +12,7 @@ from transformers.utils.logging import disable_progress_bar
 from maskgen.age_vlm.loading import LOCALLY, SAFELY, chosen_device, model_folder
 from maskgen.analysis.gaze import short_name
 from maskgen.analysis.items import Item
-from maskgen.errors import MaskgenError
+from maskgen.errors import MaskgenError, first_line
 
 _PLAIN = "USER: {image}\n{text}\nASSISTANT:"
 
@@ -36,7 +36,7 @@ class Llava:
         except (OSError, ValueError, ImportError, TypeError) as error:
             raise MaskgenError(
                 f"--model {place} cannot be loaded as an image-text-to-text model of transformers "
-                f"({type(error).__name__}: {str(error).splitlines()[0]})."
+                f"({type(error).__name__}: {first_line(error)})."
             ) from error
         if not getattr(getattr(processor, "tokenizer", None), "is_fast", False):
             raise MaskgenError(
