@@ -17,8 +17,10 @@ def auroc(positive: np.ndarray, negative: np.ndarray) -> float:
 def above(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     """The share of negative scores below each positive one, a tie counting half, float (positives,)."""
     ordered = np.sort(negative)
-    below = sum(np.searchsorted(ordered, positive, side) for side in ("left", "right"))
-    return below / (2 * len(negative))
+    below = np.searchsorted(ordered, positive, side="left")
+    up_to = np.searchsorted(ordered, positive, side="right")
+    share: np.ndarray = (below + up_to) / (2 * len(negative))
+    return share
 
 
 def edges(*scores: np.ndarray) -> np.ndarray:
