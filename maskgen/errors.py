@@ -1,4 +1,4 @@
-"""The two kinds of failure: one ends the command, the other ends one sample."""
+"""The two kinds of failure: one ends the command, the other ends one sample; and others' in one line."""
 
 from maskgen.outcome import Outcome
 
@@ -26,3 +26,8 @@ class SampleError(Exception):
     def bare(self) -> "SampleError":
         """The same to be kept: without a traceback, whose frames would keep pictures and tensors alive."""
         return SampleError(self.outcome, self.reason)
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's exception says, in one line: its first, or its type's name if it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

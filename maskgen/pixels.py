@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -15,7 +16,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from maskgen.config import Limits
-from maskgen.errors import SampleError
+from maskgen.errors import MaskgenError, SampleError
 from maskgen.outcome import Outcome
 from maskgen.sample import Picture
 
@@ -105,6 +106,16 @@ def decode(data: bytes, limits: Limits) -> Picture:
     except Exception as error:  # Pillow's plugins raise anything at all on damaged bytes
         raise SampleError(Outcome.IMAGE_CORRUPT, f"the {extension} data is truncated or damaged") from error
     return Picture(data, extension, pixels)
+
+
+def open_image(path: str | Path) -> np.ndarray:
+    """The picture in a file, uint8 (height, width, 3). MaskgenError if there is none that can be read."""
+    try:
+        return decode(Path(path).read_bytes(), Limits()).pixels
+    except OSError as error:
+        raise MaskgenError(f"cannot read the image {path}: {error.strerror or error}.") from error
+    except SampleError as error:
+        raise MaskgenError(f"cannot read the image {path}: {error.reason}.") from error
 
 
 def upright_rgb(image: Image.Image) -> np.ndarray:

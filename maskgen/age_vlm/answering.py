@@ -1,6 +1,7 @@
 """Questions to answers, a batch at a time, with a trained model of either architecture."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ from transformers import StoppingCriteria
 
 from maskgen.age_vlm.chat import ChatTemplate
 from maskgen.age_vlm.processing import AgeVlmProcessor
+from maskgen.errors import MaskgenError
 from maskgen.sample import Turn
 
 
@@ -55,28 +57,54 @@ class Answerer:
         """The prompt's tokens."""
         return len(ChatTemplate(self._tokenizer, self._positions).prompt(question.turns).input_ids)
 
-    @torch.inference_mode()
     def answer(self, questions: Sequence[Question], decoding: Decoding) -> list[Answer]:
         """One answer a question, in their order, all in one batch.
 
-        Prompt and answer share the LLaMA's positions: an answer gets half of them at most, and a prompt that
-        does not fit beside it loses its beginning.
+        An answer does not depend on those it shares the batch with, but for the rounding of floats. Prompt
+        and answer share the LLaMA's positions: an answer gets half of them at most, and a prompt that does
+        not fit beside it loses its beginning. MaskgenError if the GPU's memory does not hold the batch.
         """
+        return self._answer(questions, self._pixels(questions), decoding)
+
+    def answers(self, batches: Iterable[Sequence[Question]], decoding: Decoding) -> Iterator[Answer]:
+        """The same for one batch after the other, as they come. A thread draws the next batch meanwhile, and
+        makes its images ready.
+        """
+        coming = iter(batches)
+
+        def following() -> tuple[Sequence[Question], dict[str, torch.Tensor]] | None:
+            questions = next(coming, None)
+            return None if questions is None else (questions, self._pixels(questions))
+
+        with ThreadPoolExecutor(1) as reader:
+            waiting = reader.submit(following)
+            while (ready := waiting.result()) is not None:
+                waiting = reader.submit(following)
+                yield from self._answer(*ready, decoding)
+
+    @torch.inference_mode()
+    def _answer(
+        self, questions: Sequence[Question], pixels: dict[str, torch.Tensor], decoding: Decoding
+    ) -> list[Answer]:
         longest = min(decoding.max_new_tokens, self._positions // 2)
         template = ChatTemplate(self._tokenizer, self._positions - longest)
         prompts = [template.prompt(question.turns) for question in questions]
         inputs = self._inputs([prompt.input_ids for prompt in prompts], template.pad_id)
         start = inputs["input_ids"].shape[1]
         stop = [_Until(self._tokenizer, decoding.until, start)] if decoding.until else None
-        written = self._model.generate(
-            **inputs,
-            **self._pixels([question.image for question in questions]),
-            **{"do_sample": False, "num_beams": 1, **decoding.options},
-            max_new_tokens=longest,
-            eos_token_id=self._tokenizer.eos_token_id,
-            pad_token_id=template.pad_id,
-            stopping_criteria=stop,
-        )
+        try:
+            written = self._model.generate(
+                **{name: value.to(self._model.device) for name, value in {**inputs, **pixels}.items()},
+                **{"do_sample": False, "num_beams": 1, **decoding.options},
+                max_new_tokens=longest,
+                eos_token_id=self._tokenizer.eos_token_id,
+                pad_token_id=template.pad_id,
+                stopping_criteria=stop,
+            )
+        except torch.OutOfMemoryError as error:
+            raise MaskgenError(
+                f"the GPU's memory does not hold {len(questions)} questions at once. Give a smaller batch."
+            ) from error
         ends = {self._tokenizer.eos_token_id, template.pad_id}
         answers = []
         for prompt, row in zip(prompts, written[:, start:].tolist(), strict=True):
@@ -92,17 +120,18 @@ class Answerer:
         width = max(map(len, prompts))
         ids = torch.tensor([[pad] * (width - len(row)) + row for row in prompts])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts])
-        return {"input_ids": ids.to(self._model.device), "attention_mask": mask.to(self._model.device)}
+        return {"input_ids": ids, "attention_mask": mask}
 
-    def _pixels(self, images: list[Any]) -> dict[str, torch.Tensor]:
+    def _pixels(self, questions: Sequence[Question]) -> dict[str, torch.Tensor]:
         """What `forward` takes of the images: `pixel_values`, `has_image`, and `image_cells` with "pad"."""
+        images = [question.image for question in questions]
         shown = [image for image in images if image is not None]
         if not shown:
             return {}
         found = dict(self._images(shown))
         found["pixel_values"] = found["pixel_values"].to(self._model.dtype)
         found["has_image"] = torch.tensor([image is not None for image in images])
-        return {name: value.to(self._model.device) for name, value in found.items()}
+        return found
 
 
 class _Until(StoppingCriteria):

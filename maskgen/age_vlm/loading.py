@@ -1,6 +1,7 @@
-"""Trained models by the folder of their run, ready to answer."""
+"""Trained models by the folder of their run, ready to answer, and how anything is loaded safely."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,11 @@ from transformers.utils.logging import disable_progress_bar
 
 from maskgen.age_vlm.processing import AgeVlmProcessor
 from maskgen.age_vlm.start import ARCHITECTURES
-from maskgen.errors import MaskgenError
+from maskgen.errors import MaskgenError, first_line
+
+LOCALLY: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+SAFELY: dict[str, Any] = {**LOCALLY, "use_safetensors": True}
+"""How from_pretrained loads: nothing is downloaded or run, and with weights (`SAFELY`) nothing unpickled."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -36,46 +41,74 @@ def model_folder(place: str | Path) -> Path:
     )
 
 
+def model_type(folder: Path) -> str:
+    """What the config.json of a model folder calls the architecture. MaskgenError if it does not."""
+    try:
+        return str(json.loads((folder / "config.json").read_text())["model_type"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MaskgenError(
+            f"{folder / 'config.json'} cannot be read or names no model_type: {folder} is no model. "
+            "Check the path, or copy the folder again."
+        ) from error
+
+
+def chosen_device(name: str | torch.device = "") -> torch.device:
+    """Where to compute: on the device of that name, or on a GPU if there is one. MaskgenError without it."""
+    try:
+        return torch.empty(0, device=name or ("cuda" if torch.cuda.is_available() else "cpu")).device
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch without CUDA
+        raise MaskgenError(f"the device {name} is not to be had here. Leave it out, or give cpu.") from error
+
+
+def usual_dtype(device: torch.device) -> torch.dtype:
+    """What models compute in unless they are told: float32 on a CPU and bfloat16 elsewhere."""
+    return torch.float32 if device.type == "cpu" else torch.bfloat16
+
+
 def load(
-    place: str | Path, device: str | torch.device = "cpu", dtype: str = ""
+    place: str | Path,
+    device: str | torch.device = "",
+    dtype: str = "",
+    config: Mapping[str, Any] | None = None,
 ) -> tuple[Any, AgeVlmProcessor]:
     """Model and processor of a run or a model folder, of either architecture.
 
-    The model is in evaluation mode on `device`. `dtype`: a key of `DTYPES`; left out, float32 on a CPU and
-    bfloat16 elsewhere. MaskgenError for a folder of another kind of model or one that cannot be read whole,
-    and for a device that is not there.
+    The model is in evaluation mode on `device`: see `chosen_device`. `dtype`: a key of `DTYPES`; left out,
+    `usual_dtype`. `config`: settings of the configuration instead of the folder's own, for instance
+    {"fit": "pad"}; the processor follows them. MaskgenError for a folder of another kind of model or one that
+    cannot be read whole, and for a device that is not there.
     """
-    folder = model_folder(place)
-    try:
-        where = torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch without CUDA
-        raise MaskgenError(
-            f"the device {device} is not to be had here. Leave it out, or give cpu."
-        ) from error
-    wanted = dtype or ("float32" if where.type == "cpu" else "bfloat16")
-    if wanted not in DTYPES:
+    folder, where = model_folder(place), chosen_device(device)
+    if dtype and dtype not in DTYPES:
         raise MaskgenError(f"{dtype} is no dtype. Give one of {', '.join(DTYPES)}.")
+    kind = model_type(folder)
+    if kind not in ARCHITECTURES:
+        raise MaskgenError(f"{folder} holds a {kind}, not one of {', '.join(ARCHITECTURES)}.")
+    config_class, model_class = ARCHITECTURES[kind]
     disable_progress_bar()
     try:
-        kind = json.loads((folder / "config.json").read_text()).get("model_type")
-        if kind not in ARCHITECTURES:
-            raise MaskgenError(f"{folder} holds a {kind}, not one of {', '.join(ARCHITECTURES)}.")
-        model, told = ARCHITECTURES[kind][1].from_pretrained(
-            folder, dtype=DTYPES[wanted], output_loading_info=True, use_safetensors=True
+        model, told = model_class.from_pretrained(
+            folder,
+            config=config_class.from_pretrained(folder, **(config or {})),
+            dtype=DTYPES.get(dtype) or usual_dtype(where),
+            output_loading_info=True,
+            **SAFELY,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise MaskgenError(f"the model in {folder} cannot be read: {first}") from error
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        raise MaskgenError(f"the model in {folder} cannot be read: {first_line(error)}") from error
     if told["missing_keys"]:  # transformers would draw them at random
         missing = ", ".join(sorted(told["missing_keys"])[:3])
         raise MaskgenError(f"the model in {folder} lacks weights ({missing}). Copy it again, whole.")
-    return model.to(where).eval(), processor(folder)
+    made = processor(folder)
+    images, read = made.image_processor, model.config
+    images.size, images.cells, images.fit = read.image_size, read.cells, read.fit
+    return model.to(where).eval(), made
 
 
 def processor(folder: str | Path) -> AgeVlmProcessor:
     """The processor of a model folder. MaskgenError if it has none."""
     try:
-        return AgeVlmProcessor.from_pretrained(folder)
+        return AgeVlmProcessor.from_pretrained(folder, **LOCALLY)
     except (OSError, ValueError, TypeError) as error:
         raise MaskgenError(
             f"--model {folder} has no processor that can be read ({type(error).__name__}). Make the folder "

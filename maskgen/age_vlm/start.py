@@ -14,7 +14,7 @@ from maskgen.age_vlm.configuration import AgeVlmConfig, ConcatVlmConfig
 from maskgen.age_vlm.image_processing import AgeVlmImageProcessor
 from maskgen.age_vlm.modeling import AgeVlmForConditionalGeneration
 from maskgen.age_vlm.processing import AgeVlmProcessor
-from maskgen.errors import MaskgenError
+from maskgen.errors import MaskgenError, first_line
 
 ARCHITECTURES: dict[str, tuple[Any, Any]] = {
     "age_vlm": (AgeVlmConfig, AgeVlmForConditionalGeneration),
@@ -110,9 +110,8 @@ def _llama(source: str) -> tuple[LlamaForCausalLM, Any]:
         model, told = LlamaForCausalLM.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
         raise MaskgenError(
-            f"{source} cannot be read as a LLaMA: {first} Give a local folder or a hub id."
+            f"{source} cannot be read as a LLaMA: {first_line(error)} Give a local folder or a hub id."
         ) from error
     if told["missing_keys"]:
         raise MaskgenError(f"{source} lacks {', '.join(sorted(told['missing_keys'])[:3])}. Fetch it again.")

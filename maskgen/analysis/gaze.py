@@ -1,6 +1,5 @@
 """Gaze: a trained model and where it looks. Of both architectures, from a run or a model folder."""
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -9,15 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers.utils.logging import disable_progress_bar
 
 from maskgen.age_vlm.chat import ChatTemplate
 from maskgen.age_vlm.cross_attention import Asking
 from maskgen.age_vlm.image_processing import normalise
+from maskgen.age_vlm.loading import load, model_folder
 from maskgen.analysis.items import Item
 from maskgen.errors import MaskgenError
 from maskgen.geometry import Frame
-from maskgen.training import models
 from maskgen.training.batch import collate
 from maskgen.training.dataset import Example, framed
 
@@ -72,20 +70,10 @@ class Gaze:
         `fit`: how pictures fill the square instead of the model's own way. `device`: by default a GPU if
         there is one. MaskgenError if there is no such model.
         """
-        folder = model_folder(place)
         if fit not in ("", "squash", "pad", "crop"):
             raise MaskgenError(f"--fit {fit}: give squash, pad or crop.")
-        kind = model_type(folder)
-        if kind not in models.KINDS:
-            raise MaskgenError(
-                f"--model {place} holds a {kind}. Attention is drawn of {' and '.join(models.KINDS)} alone."
-            )
-        disable_progress_bar()
-        config = models.model_class(kind).config_class.from_pretrained(folder)
-        config.fit = fit or config.fit
-        model = models.model_class(kind).from_pretrained(folder, config=config, dtype=torch.float32)
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(model.to(device), models.processor(folder), short_name(folder))
+        model, processor = load(place, device, "float32", {"fit": fit} if fit else None)
+        return cls(model, processor, short_name(model_folder(place)))
 
     @property
     def masks_padding(self) -> bool:
@@ -162,28 +150,6 @@ def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
     rest = iter(items)
     while some := list(islice(rest, _ROWS)):
         yield some
-
-
-def model_folder(place: str | Path) -> Path:
-    """The model folder that `place` is or, of a run, has. MaskgenError if neither."""
-    for folder in (Path(place), Path(place) / "model"):
-        if (folder / "config.json").is_file():
-            return folder
-    stages = sorted(Path(place).glob("stage-*/model/config.json"))
-    if stages:
-        raise MaskgenError(f"--model {place} is a run that has not ended. Give --model {stages[-1].parent}.")
-    raise MaskgenError(
-        f"--model {place} is neither a run of maskgen train that has ended nor a model folder: it has no "
-        "config.json."
-    )
-
-
-def model_type(folder: Path) -> str:
-    """What config.json calls the architecture."""
-    try:
-        return str(json.loads((folder / "config.json").read_text())["model_type"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MaskgenError(f"{folder}/config.json names no model_type: this is no model folder.") from error
 
 
 def short_name(folder: Path) -> str:

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from maskgen.analysis import bootstrap
-from maskgen.analysis.bootstrap import Figure
+from maskgen import bootstrap
 from maskgen.analysis.gaze import Gaze, Look
 from maskgen.analysis.inside import Inside, evenly, inside
 from maskgen.analysis.items import Item
+from maskgen.bootstrap import Figure
 from maskgen.errors import MaskgenError
 
 SMALL, LARGE = 0.02, 0.10

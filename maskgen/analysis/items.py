@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from pathlib import Path
 
 import numpy as np
 
@@ -12,7 +11,6 @@ from maskgen.config import Limits
 from maskgen.errors import MaskgenError, SampleError
 from maskgen.geometry import Frame, binarise
 from maskgen.outcome import Outcome
-from maskgen.pixels import decode
 from maskgen.sample import Turn
 from maskgen.training.dataset import ShardSamples
 
@@ -47,16 +45,6 @@ class Item:
 def asked(pixels: np.ndarray, text: str, mask: np.ndarray | None = None) -> Item:
     """A question in memory. `pixels`: uint8 (height, width, 3); `mask`: bool (cells, cells) or None."""
     return Item(pixels, (Turn("human", text),), ((0, 0, len(text)),), mask)
-
-
-def open_image(path: str | Path) -> np.ndarray:
-    """The picture in a file, uint8 (height, width, 3). MaskgenError if there is none that can be read."""
-    try:
-        return decode(Path(path).read_bytes(), Limits()).pixels
-    except OSError as error:
-        raise MaskgenError(f"cannot read the image {path}: {error.strerror or error}.") from error
-    except SampleError as error:
-        raise MaskgenError(f"cannot read the image {path}: {error.reason}.") from error
 
 
 class ShardItems(Sequence[Item]):

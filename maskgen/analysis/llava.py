@@ -9,9 +9,10 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils.logging import disable_progress_bar
 
-from maskgen.analysis.gaze import model_folder, short_name
+from maskgen.age_vlm.loading import LOCALLY, SAFELY, chosen_device, model_folder
+from maskgen.analysis.gaze import short_name
 from maskgen.analysis.items import Item
-from maskgen.errors import MaskgenError
+from maskgen.errors import MaskgenError, first_line
 
 _PLAIN = "USER: {image}\n{text}\nASSISTANT:"
 
@@ -27,24 +28,21 @@ class Llava:
     @classmethod
     def load(cls, place: str | Path, device: str = "") -> "Llava":
         """MaskgenError if the folder holds no such model, or one without tokens for the image."""
-        folder = model_folder(place)
+        folder, where = model_folder(place), chosen_device(device)
         disable_progress_bar()
         try:
-            processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-            model = AutoModelForImageTextToText.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False, dtype="auto"
-            )
+            processor = AutoProcessor.from_pretrained(folder, **LOCALLY)
+            model = AutoModelForImageTextToText.from_pretrained(folder, dtype="auto", **SAFELY)
         except (OSError, ValueError, ImportError, TypeError) as error:
             raise MaskgenError(
                 f"--model {place} cannot be loaded as an image-text-to-text model of transformers "
-                f"({type(error).__name__}: {str(error).splitlines()[0]})."
+                f"({type(error).__name__}: {first_line(error)})."
             ) from error
         if not getattr(getattr(processor, "tokenizer", None), "is_fast", False):
             raise MaskgenError(
                 f"--model {place} has no fast tokenizer, which tells where a text's tokens are."
             )
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(model.to(device), processor, short_name(folder))
+        return cls(model.to(where), processor, short_name(folder))
 
     def states(self, items: Iterable[Item]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """See `similarity.Reader`: the states after the last layer and its norm, image tokens and t_q."""

@@ -77,9 +77,11 @@ def render(found: Mapping[str, Looking]) -> list[str]:
     for name, one in found.items():
         mass = {layer: figures["mass"].value for layer, figures in one.measured.rows["all"].items()}
         mean = sum(mass[layer] for layer in layers) / len(layers)
-        rows.append((name, _percent(mean), *(_percent(mass[layer]) for layer in layers), f"{one.lm:.3f}"))
+        rows.append(
+            (name, text.share(mean, 1), *(text.share(mass[layer], 1) for layer in layers), f"{one.lm:.3f}")
+        )
     even = some.rows["all"][EVEN]["mass"].value
-    rows.append(("spread evenly", _percent(even), *[""] * len(layers), ""))
+    rows.append(("spread evenly", text.share(even, 1), *[""] * len(layers), ""))
     head = (
         f"attention of the question's tokens on {some.counts['all']} held-out scenes, by their known masks:"
     )
@@ -104,7 +106,3 @@ def picture(found: Mapping[str, Looking], to: Path) -> Path:
 def _masked(image: Image.Image, item: Item) -> Image.Image:
     assert item.mask is not None
     return with_grid(image, item.mask.astype("uint8") * 255)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

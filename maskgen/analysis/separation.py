@@ -11,13 +11,16 @@ BINS = 40
 
 def auroc(positive: np.ndarray, negative: np.ndarray) -> float:
     """The probability that a positive score is above a negative one, a tie counting half: 0.5 is chance."""
-    scores = np.concatenate([positive, negative])
-    values, places = np.unique(scores, return_inverse=True)
-    often = np.bincount(places, minlength=len(values))
-    ranks = (np.cumsum(often) - (often - 1) / 2)[places]  # from 1, equal scores sharing their mean
-    count = len(positive)
-    above = ranks[:count].sum() - count * (count + 1) / 2
-    return float(above / (count * len(negative)))
+    return float(above(positive, negative).mean())
+
+
+def above(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    """The share of negative scores below each positive one, a tie counting half, float (positives,)."""
+    ordered = np.sort(negative)
+    below = np.searchsorted(ordered, positive, side="left")
+    up_to = np.searchsorted(ordered, positive, side="right")
+    share: np.ndarray = (below + up_to) / (2 * len(negative))
+    return share
 
 
 def edges(*scores: np.ndarray) -> np.ndarray:

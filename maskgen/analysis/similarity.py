@@ -12,10 +12,10 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from maskgen.analysis import bootstrap
-from maskgen.analysis.bootstrap import Figure
+from maskgen import bootstrap
 from maskgen.analysis.items import Item
 from maskgen.analysis.separation import RIDGE, auroc, edges, overlap, probe
+from maskgen.bootstrap import Figure
 from maskgen.errors import MaskgenError
 
 FOLDS = 5

@@ -9,8 +9,9 @@ from PIL import Image
 
 from maskgen.analysis.attend import Map, attend, legend, seen, tile
 from maskgen.analysis.gaze import Gaze
-from maskgen.analysis.items import Item, asked, open_image
+from maskgen.analysis.items import Item, asked
 from maskgen.errors import MaskgenError
+from maskgen.pixels import open_image
 from maskgen.views import heat, page
 from maskgen.views.drawing import fitted, scaled
 from maskgen.views.sheet import Row, Tile, sheet

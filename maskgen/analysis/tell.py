@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from maskgen.analysis.attend import Map
-from maskgen.analysis.bootstrap import Figure
 from maskgen.analysis.gaze import Gaze
 from maskgen.analysis.ground import EVEN, LARGE, MEASURES, SMALL, Measured
 from maskgen.analysis.similarity import Similarity
+from maskgen.bootstrap import Figure
 from maskgen.views import text
 
 _SIZES = {
@@ -46,7 +46,7 @@ def _ground(found: Sequence[Measured]) -> str:
     ]
     for model in found:
         if min(model.image_share) < 0.999:
-            shares = ", ".join(f"{100 * share:.1f} %" for share in model.image_share)
+            shares = ", ".join(text.share(share, 1) for share in model.image_share)
             lines += [
                 "",
                 f"{model.name}: {shares} of the attention goes to the image; the rest stays in the text.",
@@ -75,7 +75,7 @@ def attention(gazes: Sequence[Gaze], found: Sequence[Sequence[Map]]) -> str:
     for gaze, maps in zip(gazes, found, strict=True):
         for one in maps:
             half = f"{one.half} of {one.attention.size} cells"
-            share = f"{100 * one.on_image_tokens:.1f} %"
+            share = text.share(one.on_image_tokens, 1)
             rows.append(
                 (
                     gaze.name,
@@ -92,8 +92,8 @@ def attention(gazes: Sequence[Gaze], found: Sequence[Sequence[Map]]) -> str:
 def _padding(gaze: Gaze, one: Map) -> str:
     if one.on_padding is None:
         return "no padding"
-    cells = f"{100 * float((~one.image).mean()):.1f} % of the cells"
-    return f"{100 * one.on_padding:.1f} % ({cells}" + (", closed)" if gaze.masks_padding else ")")
+    cells = f"{text.share(float((~one.image).mean()), 1)} of the cells"
+    return f"{text.share(one.on_padding, 1)} ({cells}" + (", closed)" if gaze.masks_padding else ")")
 
 
 def similarity(found: Sequence[Similarity]) -> str:

@@ -77,7 +77,8 @@ def attend(
     """Draw where models look when they are asked something: every cross-attention layer and their mean."""
     from maskgen.analysis import attend, table, tell
     from maskgen.analysis.gaze import Gaze
-    from maskgen.analysis.items import asked, open_image
+    from maskgen.analysis.items import asked
+    from maskgen.pixels import open_image
 
     if grid and (image or question or tokens):
         raise MaskgenError("--grid takes its pictures and questions from the file: leave out the others.")

@@ -46,12 +46,13 @@ class Scored:
 
 def ask(request: Request, say: Callable[[str], None], count: Count) -> None:
     """Write the answers that are missing in `request.out`. MaskgenError if other answers lie there."""
-    from maskgen.evaluation import model as models
+    from maskgen.age_vlm.answering import Answerer
+    from maskgen.age_vlm.loading import load, model_folder
     from maskgen.evaluation.answering import answers as ask_model
     from maskgen.running.lease import Lease
 
-    folder = models.find(request.model)
-    identity = predictions.digest(models.identity(folder))
+    folder = model_folder(request.model)
+    identity = predictions.identity(folder)
     settings = {"max_new_tokens": request.max_new_tokens}
     with Lease(request.out):
         todo = []
@@ -71,11 +72,11 @@ def ask(request: Request, say: Callable[[str], None], count: Count) -> None:
         if not total:
             say("every question is answered already")
             return
-        speaker, answered = models.load(folder, request.device), 0
+        answerer, answered = Answerer(*load(folder, request.device)), 0
         for place, left, pictures in todo:
             options = {"batch": request.batch, "max_new_tokens": request.max_new_tokens}
             with _written(place, left) as write:
-                for text in ask_model(speaker, left, pictures, **options):
+                for text in ask_model(answerer, left, pictures, **options):
                     write(text)
                     answered += 1
                     count(answered, total)

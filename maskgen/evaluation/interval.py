@@ -5,20 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from maskgen.bootstrap import DRAWS, Figure, figure
 from maskgen.evaluation.figures import Measure
 from maskgen.evaluation.question import Question
-
-RESAMPLES = 1000
-_TAILS = (2.5, 97.5)
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A value and its 95 % interval, NaN to NaN if there is none."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -34,15 +23,13 @@ class Drawn:
 
     def figure(self) -> Figure:
         """With its percentile interval."""
-        known = self.resampled[~np.isnan(self.resampled)]
-        low, high = np.percentile(known, _TAILS) if len(known) else (np.nan, np.nan)
-        return Figure(self.value, float(low), float(high))
+        return figure(self.value, self.resampled)
 
 
 def draw(
     questions: Sequence[Question],
     measures: Mapping[str, Measure],
-    resamples: int = RESAMPLES,
+    resamples: int = DRAWS,
     seed: int = 0,
 ) -> dict[str, dict[str, Drawn]]:
     """The figures of every measure, by its name and theirs, on the same resamples of `questions`.

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from maskgen.age_vlm.loading import LOCALLY, SAFELY, chosen_device, usual_dtype
 from maskgen.errors import MaskgenError
-from maskgen.evaluation.model import SAFELY, place
 from maskgen.evaluation.options import matched
 from maskgen.evaluation.question import Question
 
@@ -27,11 +27,10 @@ class LocalJudge:
     """Letters for answers, or "" where the judge names no option. See `scoring.Judge`."""
 
     def __init__(self, folder: str, device: str = ""):
-        where, dtype = place(device)
-        plain = {"local_files_only": True, "trust_remote_code": False}
+        where = chosen_device(device)
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, **plain)
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **SAFELY)
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, **LOCALLY)
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=usual_dtype(where), **SAFELY)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise MaskgenError(
                 f"--judge {folder} cannot be loaded ({type(error).__name__}). Give the folder of a causal "

@@ -14,6 +14,7 @@ from typing import Any
 
 from maskgen.errors import MaskgenError
 from maskgen.evaluation.question import Question
+from maskgen.grounding.weights import probe
 from maskgen.store import Store
 
 TESTS = ("plain", "blind", "shuffled")
@@ -101,6 +102,12 @@ class Answers:
 
     def _parts(self) -> list[str]:
         return [name for name in self._store.names() if re.fullmatch(r"part-\d{5}\.parquet", name)]
+
+
+def identity(folder: Path) -> str:
+    """What a model is, without loading it: a digest of size and probe of each file that it is loaded from."""
+    files = sorted({*folder.glob("*.json"), *folder.glob("*.safetensors")} - {folder / "lineage.json"})
+    return digest({path.name: probe(str(path)) for path in files})
 
 
 def digest(tree: Any) -> str:

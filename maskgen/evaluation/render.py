@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from maskgen.bootstrap import Figure
 from maskgen.evaluation import table
 from maskgen.evaluation.benchmarks import BENCHMARKS
 from maskgen.evaluation.evaluate import Scored
-from maskgen.evaluation.interval import Figure
 from maskgen.evaluation.scoring import Disagreement, Score
 from maskgen.views import text
 

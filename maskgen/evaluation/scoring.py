@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from maskgen.bootstrap import DRAWS, Figure
 from maskgen.errors import MaskgenError
 from maskgen.evaluation.baselines import baselines
 from maskgen.evaluation.benchmarks.benchmark import PAPER, Benchmark
-from maskgen.evaluation.interval import RESAMPLES, Figure, draw
+from maskgen.evaluation.interval import draw
 from maskgen.evaluation.question import Question, Reading
 
 Judge = Callable[[Sequence[Question], Sequence[str]], list[str]]
@@ -58,7 +59,7 @@ def score(
     *,
     judge: Judge | None = None,
     tests: Mapping[str, Sequence[str]] | None = None,
-    resamples: int = RESAMPLES,
+    resamples: int = DRAWS,
     seed: int = 0,
 ) -> Score:
     """Score `answers` to `questions`, an answer each.

@@ -17,9 +17,8 @@ from tqdm import tqdm
 
 from maskgen.age_vlm.answering import Answer, Answerer, Question
 from maskgen.age_vlm.loading import load
-from maskgen.config import Limits
-from maskgen.errors import MaskgenError, SampleError
-from maskgen.pixels import decode
+from maskgen.errors import MaskgenError
+from maskgen.pixels import open_image
 from maskgen.plugins.generation_kwargs import decoding, unused
 from maskgen.sample import Turn
 
@@ -142,9 +141,9 @@ def _image(given: Any, name: str) -> Any:
     if not isinstance(given, str | Path):
         return given
     try:
-        return decode(Path(given).read_bytes(), Limits()).pixels
-    except (OSError, SampleError) as error:
-        raise MaskgenError(f"the image {given} of {name} cannot be read: {error}") from error
+        return open_image(given)
+    except MaskgenError as error:
+        raise MaskgenError(f"{name}: {error}") from error
 
 
 def _reported(answers: list[Answer], seconds: float) -> list[GenerationResult]:

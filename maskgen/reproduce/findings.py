@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from maskgen.analysis.separation import overlap
+from maskgen.analysis.separation import above, overlap
 from maskgen.reproduce.measure import SEEN, right
 from maskgen.reproduce.plan import MODELS, Place
 from maskgen.reproduce.statistics import Estimate, estimate
@@ -111,7 +111,7 @@ def selected(found: Mapping[str, Any]) -> Values:
 def apart(found: Mapping[str, Any]) -> Values:
     """For each matching pair, the share of other pairs with a lower cosine: its mean is the AUROC."""
     matching, other = (np.array(found["similarity"][name]) for name in ("matching", "other"))
-    ranks = np.array([(other < one).mean() + (other == one).mean() / 2 for one in matching])
+    ranks = above(matching, other)
     return ranks, np.arange(len(ranks))
 
 

@@ -79,7 +79,7 @@ def measure(folder: Path, of: Exam, threshold: float) -> dict[str, Any]:
     """Everything about the model in `folder`, as JSON values: a number for each question, scene and pair, so
     that intervals can be drawn from them later.
     """
-    model, processor = load(folder, "cuda" if torch.cuda.is_available() else "cpu", "float32")
+    model, processor = load(folder, dtype="float32")
     gaze = Gaze(model, processor, folder.parent.name)
     return {
         "answers": answers(Answerer(model, processor), of),

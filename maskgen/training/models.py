@@ -1,39 +1,28 @@
 """Model folders: what is loaded before a stage and written after it."""
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.utils.logging import disable_progress_bar
 
-from maskgen.age_vlm.concat import ConcatVlmForConditionalGeneration
-from maskgen.age_vlm.configuration import AgeVlmConfig, ConcatVlmConfig
+from maskgen.age_vlm import loading
 from maskgen.age_vlm.image_processing import normalise
-from maskgen.age_vlm.loading import processor
-from maskgen.age_vlm.modeling import AgeVlmForConditionalGeneration
+from maskgen.age_vlm.loading import model_type, processor
+from maskgen.age_vlm.start import ARCHITECTURES
 from maskgen.errors import MaskgenError
 from maskgen.training.recipe import Recipe, Stage
-
-_MODELS: dict[str, Any] = {
-    "age_vlm": AgeVlmForConditionalGeneration,
-    "concat_vlm": ConcatVlmForConditionalGeneration,
-}
-KINDS = tuple(_MODELS)
-"""The architectures' model_type."""
 
 
 def model_class(kind: str) -> Any:
     """The class of a model_type."""
-    return _MODELS[kind]
+    return ARCHITECTURES[kind][1]
 
 
 def full_size(kind: str) -> Any:
     """The paper's configuration: Llama-3.2-1B and the CLIP ConvNeXt-L at 768 pixels."""
-    config: Any = AgeVlmConfig if kind == "age_vlm" else ConcatVlmConfig
-    return config(
+    return ARCHITECTURES[kind][0](
         text_config={
             "vocab_size": 128256,
             "hidden_size": 2048,
@@ -57,7 +46,7 @@ def read_config(folder: str | Path, recipe: Recipe) -> Any:
             f"--model {folder} is no model folder: it has no config.json. Make one with maskgen init-model, "
             "or give a folder that maskgen train wrote."
         )
-    kind = json.loads(path.read_text()).get("model_type")
+    kind = model_type(Path(folder))
     if kind != recipe.architecture:
         raise MaskgenError(
             f"--model {folder} holds a {kind}, but the recipe {recipe.recipe} trains a "
@@ -69,11 +58,9 @@ def read_config(folder: str | Path, recipe: Recipe) -> Any:
 
 def load(folder: str | Path, recipe: Recipe, stage: Stage) -> Any:
     """The model in float32, set to the stage's resolution."""
-    disable_progress_bar()
-    config = read_config(folder, recipe)
-    config.image_size = stage.size
-    config.fit = recipe.data.fit
-    return model_class(recipe.architecture).from_pretrained(folder, config=config, dtype=torch.float32)
+    read_config(folder, recipe)
+    settings = {"image_size": stage.size, "fit": recipe.data.fit}
+    return loading.load(folder, "cpu", "float32", settings)[0]
 
 
 def tokenizer(folder: str | Path) -> Any:

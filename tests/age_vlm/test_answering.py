@@ -1,34 +1,16 @@
-"""Many questions at once are answered as each is alone, and a run's model is found."""
+"""Many questions at once are answered as each is alone."""
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
-from transformers import PreTrainedTokenizerFast
+from tiny import made
 
-from maskgen.age_vlm import AgeVlmImageProcessor, AgeVlmProcessor
 from maskgen.age_vlm.answering import Answerer, Decoding, Question
-from maskgen.age_vlm.loading import load, model_folder
-from maskgen.demo import checkpoint
 from maskgen.errors import MaskgenError
 from maskgen.sample import Turn
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def made(kind, fit="squash"):
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint("llama"))
-    torch.manual_seed(0)
-    model = tiny.age_vlm(fit=fit) if kind == "age_vlm" else tiny.concat(fit=fit)
-    model.resize_token_embeddings(len(tokenizer))
-    with torch.no_grad():
-        for weight in model.model["language"].parameters():
-            if weight.dim() == 2:
-                weight.normal_(0, 0.3)  # wider than at the start: else it repeats the last word
-    processor = AgeVlmProcessor(AgeVlmImageProcessor(tiny.SIDE, tiny.SIDE // 16, fit), tokenizer)
-    return model, processor
 
 
 def picture(seed, width=40, height=30):
@@ -110,47 +92,29 @@ def test_sampling_follows_the_seed():
     assert told[0] == told[1] != told[2]
 
 
-@pytest.mark.parametrize("kind", ["age_vlm", "concat"])
-def test_a_runs_model_is_found_and_loaded(kind, tmp_path):
-    model, processor = made(kind)
-    for part in (model, processor):
-        part.save_pretrained(tmp_path / "RUN" / "model")
-    for place in (tmp_path / "RUN", tmp_path / "RUN" / "model"):
-        loaded, read = load(place)
-        assert type(loaded) is type(model) and not loaded.training and loaded.dtype == torch.float32
-        assert torch.equal(loaded.lm_head.weight, model.lm_head.weight)
-        assert read.image_processor.size == tiny.SIDE
-    assert load(tmp_path / "RUN", dtype="bfloat16")[0].dtype == torch.bfloat16
+def test_answers_come_as_batches_do():
+    answerer = Answerer(*made("age_vlm"))
+    alone = [answerer.answer([question], Decoding(12))[0].text for question in QUESTIONS]
+    drawn = []
+
+    def batches():
+        for batch in (QUESTIONS[:1], QUESTIONS[1:3], QUESTIONS[3:]):
+            drawn.append(len(batch))
+            yield batch
+
+    coming = answerer.answers(batches(), Decoding(12))
+    assert next(coming).text == alone[0]
+    assert drawn[:1] == [1] and len(drawn) < 3  # the next one at most
+    assert [answer.text for answer in coming] == alone[1:]
+    assert list(answerer.answers([], Decoding(12))) == []
 
 
-def test_what_is_no_model_is_a_sentence(tmp_path):
-    with pytest.raises(MaskgenError, match="neither a run of maskgen train nor a folder"):
-        model_folder(tmp_path)
-    for stage in (2, 10):
-        (tmp_path / f"stage-{stage}" / "model").mkdir(parents=True)
-        (tmp_path / f"stage-{stage}" / "model" / "config.json").write_text("{}")
-    with pytest.raises(MaskgenError, match=r"stages to go.*stage-10/model"):
-        model_folder(tmp_path)
-    with pytest.raises(MaskgenError, match="holds a llama, not one of age_vlm, concat_vlm"):
-        load(checkpoint("llama"))
-    with pytest.raises(MaskgenError, match="int3 is no dtype"):
-        load(checkpoint("llama"), dtype="int3")
-    with pytest.raises(MaskgenError, match="device cuda:77 is not to be had"):
-        load(checkpoint("llama"), "cuda:77")
+def test_memory_that_runs_out_is_a_sentence(monkeypatch):
+    model, processor = made("age_vlm")
 
+    def full(**_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
-def test_a_damaged_model_is_a_sentence(tmp_path):
-    model, processor = made("concat")
-    for part in (model, processor):
-        part.save_pretrained(tmp_path)
-    weights = tmp_path / "model.safetensors"
-    tensors = load_file(weights)
-    save_file({name: tensors[name] for name in sorted(tensors)[1:]}, weights, {"format": "pt"})
-    with pytest.raises(MaskgenError, match=r"lacks weights \(.*\). Copy it again"):
-        load(tmp_path)
-    weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(MaskgenError, match="cannot be read"):
-        load(tmp_path)
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(MaskgenError, match="cannot be read"):
-        load(tmp_path)
+    monkeypatch.setattr(model, "generate", full)
+    with pytest.raises(MaskgenError, match=r"does not hold 4 questions at once\. Give a smaller batch"):
+        Answerer(model, processor).answer(QUESTIONS, Decoding(12))

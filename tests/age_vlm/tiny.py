@@ -1,14 +1,17 @@
 """Tiny models of both architectures, and batches for them."""
 
 import torch
-from transformers import ConvNextConfig, LlamaConfig
+from transformers import ConvNextConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from maskgen.age_vlm import (
     AgeVlmConfig,
     AgeVlmForConditionalGeneration,
+    AgeVlmImageProcessor,
+    AgeVlmProcessor,
     ConcatVlmConfig,
     ConcatVlmForConditionalGeneration,
 )
+from maskgen.demo import checkpoint
 
 WORDS, SIDE, CELLS = 97, 64, 16
 
@@ -66,3 +69,17 @@ def batch(rows: int = 3, length: int = 9, seed: int = 0) -> dict[str, torch.Tens
         "attention_mask": torch.ones(rows, length, dtype=torch.long),
         "pixel_values": torch.randn(rows, 3, SIDE, SIDE, generator=generator),
     }
+
+
+def made(kind, fit="squash"):
+    """A model with the demo LLaMA's tokenizer that says something else for every image, and its processor."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint("llama"))
+    torch.manual_seed(0)
+    model = age_vlm(fit=fit) if kind == "age_vlm" else concat(fit=fit)
+    model.resize_token_embeddings(len(tokenizer))
+    with torch.no_grad():
+        for weight in model.model["language"].parameters():
+            if weight.dim() == 2:
+                weight.normal_(0, 0.3)  # wider than at the start: else it repeats the last word
+    processor = AgeVlmProcessor(AgeVlmImageProcessor(SIDE, SIDE // 16, fit), tokenizer)
+    return model, processor

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskgen.analysis.bootstrap import means, statistic
 from maskgen.analysis.separation import auroc, logistic, overlap, probe
 
 scores = st.lists(st.integers(-3, 3), min_size=1, max_size=12)
@@ -44,22 +43,3 @@ def test_a_probe_finds_what_is_there_on_pairs_it_has_not_seen():
     assert np.mean(probe(noise + 3 * labels[:, None] * (np.arange(40) == 7), labels, folds)) > 0.9
     constant = np.ones((300, 3))
     assert probe(constant, labels, folds) == [0.5] * 5
-
-
-def test_a_bootstrap_interval_narrows_with_the_pictures_not_with_the_samples():
-    random = np.random.default_rng(0)
-    few = random.normal(1, 1, (30, 1))
-    (first,) = means(few, np.arange(30))
-    assert first.value == pytest.approx(few.mean())
-    assert first.low < first.value < first.high
-    (again,) = means(np.repeat(few, 20, axis=0), np.repeat(np.arange(30), 20))
-    assert again.high - again.low == pytest.approx(first.high - first.low)
-    (many,) = means(random.normal(1, 1, (3000, 1)), np.arange(3000))
-    assert many.high - many.low < (first.high - first.low) / 4
-
-
-def test_a_statistics_interval():
-    values = np.random.default_rng(0).normal(size=400)
-    found = statistic(lambda rows: float(np.median(values[rows])), 400)
-    assert found.value == np.median(values)
-    assert found.low < found.value < found.high

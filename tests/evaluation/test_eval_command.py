@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from maskgen import cli
 from maskgen.demo import checkpoint
-from maskgen.evaluation.predictions import Answers
+from maskgen.evaluation.predictions import Answers, identity
 from maskgen.evaluation.table import PAPER
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -195,6 +196,13 @@ def test_baselines_need_no_model(call, place):
     )
 
 
+def test_a_model_is_what_its_files_are(place, tmp_path):
+    shutil.copytree(place / "RUN" / "model", tmp_path / "copy")
+    (tmp_path / "copy" / "lineage.json").write_text("{}")
+    assert identity(tmp_path / "copy") == identity(place / "RUN" / "model")
+    assert identity(tmp_path / "copy") != identity(place / "OTHER" / "model")
+
+
 def test_a_local_judge_reads_what_no_rule_can(call, place, tmp_path):
     assert call(*line(place, tmp_path / "out", bench="cvbench"))[0] == 0
     code, out, err = call("score", tmp_path / "out", "--judge", checkpoint("llama"), "--device", "cpu")
@@ -224,12 +232,12 @@ def test_a_damaged_part_is_named(call, place, tmp_path):
             "pope has no protocol strict",
         ),
         (["eval", "--bench", "pope", "--data", "DATA", "--protocol", "mme=strict"], "no benchmark mme"),
-        (["eval", "--data", "DATA", "--model", "/no/such", "--out", "OUT"], "there is no model in it"),
+        (["eval", "--data", "DATA", "--model", "/no/such", "--out", "OUT"], "is no model: neither a run"),
         (
             ["eval", "--data", "DATA", "--model", "RUN", "--out", "OUT", "--device", "cuda:99"],
-            "--device cuda:99",
+            "the device cuda:99 is not to be had",
         ),
-        (["eval", "--data", "DATA", "--model", "RUN", "--out", "OUT", "--device", "tpu9"], "--device tpu9"),
+        (["eval", "--data", "DATA", "--model", "RUN", "--out", "OUT", "--device", "tpu9"], "the device tpu9"),
         (["score", "/no/such"], "holds no answers"),
         (["score", "/no/such", "--json", "--markdown"], "give one of them"),
     ],

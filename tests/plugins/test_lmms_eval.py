@@ -179,7 +179,9 @@ def test_an_image_may_be_a_path(asked, tmp_path):
     )
     assert by_path.text == open_.text != without.text
     (tmp_path / "scene.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(MaskgenError, match=r"scene.png of question 0 of the task pairs \(test\) cannot be"):
+    with pytest.raises(
+        MaskgenError, match=r"question 0 of the task pairs \(test\): cannot read the image .*scene.png"
+    ):
         asked(messages("?", str(tmp_path / "scene.png")))
 
 

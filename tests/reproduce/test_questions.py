@@ -67,7 +67,7 @@ def test_a_popular_object_is_the_first_of_the_list_that_is_missing():
     for scene in scenes:
         query = presence(scene, "popular", False, np.random.default_rng(0), popular)
         first = next(phrase for phrase in popular if not named(f"{phrase.colour} {phrase.shape}", scene))
-        assert query.text == f"Is there a {first}?"
+        assert query is not None and query.text == f"Is there a {first}?"
 
 
 @pytest.mark.parametrize("questions", [1, 6])

@@ -1,4 +1,4 @@
-"""Bootstrap intervals: how far a mean could be off, had other pictures been drawn."""
+"""Bootstrap intervals: how far a figure could be off, had other pictures been drawn."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _CHUNK = 50
 
 @dataclass(frozen=True)
 class Figure:
-    """A value and its interval at `LEVEL`."""
+    """A value and its interval at `LEVEL`, NaN to NaN if there is none."""
 
     value: float
     low: float
@@ -19,6 +19,13 @@ class Figure:
 
     def to_dict(self) -> dict[str, float]:
         return {"value": self.value, "low": self.low, "high": self.high}
+
+
+def figure(value: float, draws: np.ndarray) -> Figure:
+    """`value` with its percentile interval over `draws`, float (draws,), of which NaN do not count."""
+    known = draws[~np.isnan(draws)]
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if len(known) else (np.nan, np.nan)
+    return Figure(value, float(low), float(high))
 
 
 def means(values: np.ndarray, groups: np.ndarray, seed: int = 0) -> list[Figure]:
@@ -38,7 +45,7 @@ def means(values: np.ndarray, groups: np.ndarray, seed: int = 0) -> list[Figure]
         )
         drawn.append((often @ sums) / (often @ counts)[:, None])
     return [
-        _figure(float(value), draws)
+        figure(float(value), draws)
         for value, draws in zip(values.mean(axis=0), np.concatenate(drawn).T, strict=True)
     ]
 
@@ -47,9 +54,4 @@ def statistic(compute: Callable[[np.ndarray], float], count: int, draws: int = 2
     """`compute` of all of `count` rows, given as their numbers, with an interval over rows drawn again."""
     random = np.random.default_rng(seed)
     found = [compute(random.integers(0, count, count)) for _ in range(draws)]
-    return _figure(compute(np.arange(count)), np.array(found))
-
-
-def _figure(value: float, draws: np.ndarray) -> Figure:
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Figure(value, float(low), float(high))
+    return figure(compute(np.arange(count)), np.array(found))
