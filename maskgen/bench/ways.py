@@ -12,7 +12,7 @@ from maskgen.bench.parts import GEOMETRY, READ, SAM_REST, SEAMS, SEARCH, Seam, S
 from maskgen.bench.workload import Workload
 from maskgen.config import Config
 from maskgen.pixels import decode
-from maskgen.running.worker import Job, ShardWorker, Task
+from maskgen.running.worker import Job, ShardWorker, Task, chunk_size
 from maskgen.sharding.reader import read_shard
 from maskgen.sources.images import ImageRoot
 from maskgen.store import Store
@@ -70,7 +70,7 @@ class Pipeline:
 
     def watch(self, watch: Stopwatch) -> None:
         """The worker's batches, in one thread, written nowhere."""
-        size = self.worker._chunk_size()
+        size = chunk_size(self._config)
         samples = self._workload.samples
         seams: list[Seam] = [
             *SEAMS,

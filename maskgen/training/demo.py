@@ -4,6 +4,7 @@ minutes.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -63,6 +64,6 @@ def first_model(folder: Path, recipe: Recipe) -> Path:
         return folder
     last = recipe.stages[str(len(recipe.stages))]
     parts = str(checkpoint("llama")), str(checkpoint("convnext"))
-    options = {"slots": SLOTS, "image_size": last.size, "fit": recipe.data.fit}
+    options: dict[str, Any] = {"slots": SLOTS, "image_size": last.size, "fit": recipe.data.fit}
     write(start(*parts, seed=recipe.seed, initializer_range=FIRST_WEIGHTS, **options), str(folder))
     return folder
