@@ -114,7 +114,10 @@ def as_page(gazes: Sequence[Gaze], lines: Sequence[Line]) -> str:
             Tile(image, line.pair.image),
             *(tile(picture, one, top) for picture, one in _over(gazes, line)),
         ]
-        cells = [f'<img src="{page.inlined(one.image)}" alt="">{_small(one.caption)}' for one in tiles]
+        cells = [
+            f'<img src="{page.inlined(one.image)}" alt="" width="{one.image.width * 3 // 4}">{_small(one.caption)}'
+            for one in tiles
+        ]
         rows.append([page.said(line.pair.item.text), *cells])
     head = ["question", "image", *_names(gazes)]
     scale = f'<img src="{page.inlined(heat.scale(top))}" alt="1 to {top} times the even share">'

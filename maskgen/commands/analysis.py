@@ -119,7 +119,7 @@ def similarity(
     pool: Annotated[
         str, typer.Option(help="mean: cosine of the mean states; pairs: mean cosine over pairs of tokens.")
     ] = "mean",
-    limit: Limit = 0,
+    limit: Limit = 2000,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
