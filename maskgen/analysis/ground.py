@@ -82,7 +82,7 @@ def ground(
         count(number + 1)
     if not masks:
         raise MaskgenError("no sample has a mask and a text: there is nothing to hold the attention against.")
-    swapped = []
+    swapped: list[np.ndarray] = []
     for done, (_, look) in enumerate(gaze.looks(_other_texts(items, kept, texts)), len(items) + 1):
         swapped.append(_held(_with_mean(look)[-1:], masks[len(swapped)]))
         count(done)
