@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from transformers.utils.logging import disable_progress_bar
 
 from maskgen.age_vlm.chat import ChatTemplate
@@ -82,15 +81,9 @@ class Gaze:
                 f"--model {place} holds a {kind}. Attention is drawn of {' and '.join(models.KINDS)} alone."
             )
         disable_progress_bar()
-        try:
-            config = models.model_class(kind).config_class.from_pretrained(folder)
-            config.fit = fit or config.fit
-            model = models.model_class(kind).from_pretrained(folder, config=config, dtype=torch.float32)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            problem = (str(error) or type(error).__name__).splitlines()[0]
-            raise MaskgenError(
-                f"--model {place} cannot be loaded: {problem}. Copy or train it anew."
-            ) from error
+        config = models.model_class(kind).config_class.from_pretrained(folder)
+        config.fit = fit or config.fit
+        model = models.model_class(kind).from_pretrained(folder, config=config, dtype=torch.float32)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(model.to(device), models.processor(folder), short_name(folder))
 

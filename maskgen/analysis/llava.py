@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils.logging import disable_progress_bar
 
@@ -36,10 +35,10 @@ class Llava:
             model = AutoModelForImageTextToText.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False, dtype="auto"
             )
-        except (OSError, ValueError, ImportError, TypeError, RuntimeError, SafetensorError) as error:
+        except (OSError, ValueError, ImportError, TypeError) as error:
             raise MaskgenError(
                 f"--model {place} cannot be loaded as an image-text-to-text model of transformers "
-                f"({type(error).__name__}: {(str(error) or type(error).__name__).splitlines()[0]})."
+                f"({type(error).__name__}: {str(error).splitlines()[0]})."
             ) from error
         if not getattr(getattr(processor, "tokenizer", None), "is_fast", False):
             raise MaskgenError(

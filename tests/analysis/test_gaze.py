@@ -126,10 +126,6 @@ def test_models_are_found_in_runs_and_missing_ones_are_explained(folders, tmp_pa
     with pytest.raises(MaskgenError, match=r"has not ended\. Give --model .*stage-2"):
         Gaze.load(tmp_path)
     assert short_name(stage) == f"{tmp_path.name}/stage-2"
-    weights = stage / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(MaskgenError, match="cannot be loaded"):
-        Gaze.load(stage)
     (stage / "config.json").write_text('{"model_type": "llava"}')
     with pytest.raises(MaskgenError, match="holds a llava"):
         Gaze.load(stage)
