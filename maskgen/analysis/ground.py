@@ -69,30 +69,29 @@ def ground(
     `count` is told how many of twice the items are read. Intervals are bootstrap ones over pictures.
     MaskgenError if no item has a mask and a text.
     """
-    kept, texts, maps, masks, open_cells, shares, pictures = [], [], [], [], [], [], []
+    kept, texts, masks, open_cells, found, shares, pictures = [], [], [], [], [], [], []
     for number, (item, look) in enumerate(gaze.looks(items)):
         if item.mask is not None and item.mask.any() and look.asking:
             kept.append(number)
             texts.append(item.text)
-            maps.append(_with_mean(look))
             masks.append(np.asarray(item.mask, bool).ravel())
             open_cells.append(look.open.ravel())
+            found.append(_held(_with_mean(look), masks[-1]))
             shares.append(look.maps.sum(axis=(1, 2)))
             pictures.append(item.picture_id())
         count(number + 1)
     if not masks:
         raise MaskgenError("no sample has a mask and a text: there is nothing to hold the attention against.")
+    swapped: list[np.ndarray] = []
+    for done, (_, look) in enumerate(gaze.looks(_other_texts(items, kept, texts)), len(items) + 1):
+        swapped.append(_held(_with_mean(look)[-1:], masks[len(swapped)]))
+        count(done)
     wanted = np.stack(masks)
     layers = gaze.layers if len(gaze.layers) == 1 else [*gaze.layers, MEAN]
-    rows = dict(zip(layers, np.stack(maps, axis=1), strict=True))
-    swapped = []
-    for done, (_, look) in enumerate(gaze.looks(_other_texts(items, kept, texts)), len(items) + 1):
-        swapped.append(_with_mean(look)[-1])
-        count(done)
+    rows = dict(zip(layers, np.stack(found, axis=1), strict=True))
     if swapped:
-        rows[OTHER] = np.stack(swapped)
-    found = {name: inside(each, wanted) for name, each in rows.items()}
-    found[EVEN] = evenly(wanted, np.stack(open_cells))
+        rows[OTHER] = np.concatenate(swapped)
+    rows[EVEN] = _columns(evenly(wanted, np.stack(open_cells)))
     groups = np.unique(pictures, return_inverse=True)[1]
     sizes = by_size(wanted)
     return Measured(
@@ -101,10 +100,19 @@ def ground(
         gaze.frame.cells,
         layers,
         {size: int(chosen.sum()) for size, chosen in sizes.items()},
-        {size: _figures(found, chosen, groups, seed) for size, chosen in sizes.items() if chosen.any()},
+        {size: _figures(rows, chosen, groups, seed) for size, chosen in sizes.items() if chosen.any()},
         np.stack(shares).mean(axis=0).tolist(),
         len(items) - len(kept),
     )
+
+
+def _held(maps: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The measures of each map, (maps, cells^2), against one mask, (cells^2,): (maps, `MEASURES`)."""
+    return _columns(inside(maps, np.broadcast_to(mask, maps.shape)))
+
+
+def _columns(found: Inside) -> np.ndarray:
+    return np.stack([getattr(found, measure) for measure in MEASURES], axis=-1)
 
 
 def _with_mean(look: Look) -> np.ndarray:
@@ -135,9 +143,9 @@ def by_size(masks: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _figures(
-    found: Mapping[str, Inside], chosen: np.ndarray, groups: np.ndarray, seed: int
+    rows: Mapping[str, np.ndarray], chosen: np.ndarray, groups: np.ndarray, seed: int
 ) -> dict[str, dict[str, Figure]]:
-    """The figures of the chosen samples; the same draws for every row."""
-    columns = [getattr(one, measure)[chosen] for one in found.values() for measure in MEASURES]
-    figures = iter(bootstrap.means(np.stack(columns, axis=1), groups[chosen], seed))
-    return {name: {measure: next(figures) for measure in MEASURES} for name in found}
+    """The figures of the chosen samples, each row being (samples, `MEASURES`); the same draws for all."""
+    values = np.concatenate([row[chosen] for row in rows.values()], axis=1)
+    figures = iter(bootstrap.means(values, groups[chosen], seed))
+    return {name: {measure: next(figures) for measure in MEASURES} for name in rows}

@@ -1,6 +1,7 @@
 """How well attention falls on a mask: mass, pointing accuracy, IoU, and what even attention would have."""
 
 from dataclasses import dataclass
+from functools import cache
 from math import lgamma
 
 import numpy as np
@@ -52,6 +53,7 @@ def evenly(masks: np.ndarray, open_cells: np.ndarray) -> Inside:
     return Inside(*np.array(figures, np.float64).reshape(-1, 3).T)
 
 
+@cache
 def _evenly(reachable: int, mask: int, cells: int) -> tuple[float, float, float]:
     if not mask or not cells:
         return (np.nan,) * 3

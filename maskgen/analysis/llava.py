@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils.logging import disable_progress_bar
 
@@ -48,7 +49,7 @@ class Llava:
         """See `similarity.Reader`: the states after the last layer and its norm, image tokens and t_q."""
         for item in items:
             prompt, start = self._prompt(item.text)
-            inputs = self.processor(images=item.pixels, text=prompt, return_tensors="pt")
+            inputs = self.processor(images=Image.fromarray(item.pixels), text=prompt, return_tensors="pt")
             asks = self._asks(prompt, start, start + len(item.text), inputs["input_ids"].shape[1])
             inputs = inputs.to(self.model.device, self.model.dtype)
             with torch.inference_mode():

@@ -115,7 +115,7 @@ def as_page(gazes: Sequence[Gaze], lines: Sequence[Line]) -> str:
             Tile(image, line.pair.image),
             *(tile(picture, one, top) for picture, one in _over(gazes, line)),
         ]
-        cells = [f'<img src="{page.inlined(one.image)}" alt="">{_small(one.caption)}' for one in tiles]
+        cells = [_cell(one) for one in tiles]
         rows.append([page.said(line.pair.item.text), *cells])
     head = ["question", "image", *_names(gazes)]
     scale = f'<img src="{page.inlined(heat.scale(top))}" alt="1 to {top} times the even share">'
@@ -142,5 +142,7 @@ def _names(gazes: Sequence[Gaze]) -> list[str]:
     return [gaze.name for gaze in gazes]
 
 
-def _small(words: str) -> str:
-    return f"<br><small>{page.said(words)}</small>"
+def _cell(one: Tile) -> str:
+    """A picture at three quarters of its size, sharp on fine screens, with its words."""
+    image = f'<img src="{page.inlined(one.image)}" alt="" width="{one.image.width * 3 // 4}">'
+    return f"{image}<br><small>{page.said(one.caption)}</small>"

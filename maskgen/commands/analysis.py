@@ -68,8 +68,8 @@ def attend(
         ),
     ] = "",
     layer: Annotated[
-        str, typer.Option(help="With --grid: first (Table 4), last, mean, or a number from 1.")
-    ] = "first",
+        str, typer.Option(help="With --grid: first (Table 4, the default), last, mean, or a number from 1.")
+    ] = "",
     fit: Annotated[
         str, typer.Option(help="Place pictures by squash, pad or crop instead of as the model was trained.")
     ] = "",
@@ -82,13 +82,15 @@ def attend(
 
     if grid and (image or question or tokens):
         raise MaskgenError("--grid takes its pictures and questions from the file: leave out the others.")
+    if layer and not grid:
+        raise MaskgenError("--layer goes with --grid: a single picture is drawn with all layers.")
     if not grid and not (image and question):
         raise MaskgenError("give a picture and a question, or --grid with a file of them.")
     pairs = table.read_pairs(grid) if grid else []
     item = None if grid else asked(open_image(image), question)
     gazes = [Gaze.load(place, fit) for place in model]
     if item is None:
-        lines = table.look(gazes, pairs, layer)
+        lines = table.look(gazes, pairs, layer or "first")
         _write(Path(to).with_suffix(".html"), table.as_page(gazes, lines))
         _draw(table.as_image(gazes, lines), to)
         typer.echo(f"{to}\n{Path(to).with_suffix('.html')}")
@@ -120,7 +122,7 @@ def similarity(
     pool: Annotated[
         str, typer.Option(help="mean: cosine of the mean states; pairs: mean cosine over pairs of tokens.")
     ] = "mean",
-    limit: Limit = 0,
+    limit: Limit = 2000,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:

@@ -62,6 +62,7 @@ def test_attend(place, tmp_path):
     ("words", "problem"),
     [
         (["a.png"], "a picture and a question"),
+        (["a.png", "Where?", "--layer", "last"], "--layer goes with --grid"),
         (["a.png", "Where?", "--grid", "pairs.jsonl"], "leave out the others"),
         (["none.png", "Where?"], "cannot read the image none.png"),
         (["pairs.jsonl", "Where?"], "cannot read the image pairs.jsonl"),
