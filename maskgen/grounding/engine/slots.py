@@ -8,7 +8,7 @@ from maskgen.grounding.engine.greedy import Greedy
 from maskgen.grounding.engine.parameters import Parameters
 from maskgen.grounding.engine.room import room
 from maskgen.grounding.engine.rules import Rules
-from maskgen.grounding.engine.steps import Steps
+from maskgen.grounding.engine.steps import SHORTEST, Steps
 
 
 class Slots:
@@ -17,12 +17,14 @@ class Slots:
     def __init__(self, parameters: Parameters, rules: Rules, most: int, prompt: int):
         """`most`: slots, fewer where a GPU has no room; `prompt`: encoded tokens that each can hold."""
         self._device = parameters.words.device
-        sizes = rules.beams, rules.length, prompt
+        # Whole multiples: a GPU's fused attention wants its mask aligned.
+        places = -(-rules.length // SHORTEST) * SHORTEST
+        sizes = rules.beams, places, prompt
         self.count = min(most, room(self._device, Decoder.bytes_a_slot(parameters, *sizes)))
         self._decoder = Decoder(parameters, self.count, *sizes)
         kind = Beams if rules.beams > 1 else Greedy
         self._search = kind(rules, self.count, len(parameters.words), self._device)
-        self._steps = Steps(self._decoder, self._search, rules.length)
+        self._steps = Steps(self._decoder, self._search, places)
 
     def begin(self, slots: list[int], prompts: list[torch.Tensor]) -> None:
         """New answers to encoded prompts, each (layers, 2, heads, tokens, d)."""

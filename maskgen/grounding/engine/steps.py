@@ -18,7 +18,7 @@ class Steps:
     """
 
     def __init__(self, decoder: Decoder, search: Search, length: int):
-        """`length`: of the longest answer."""
+        """`length`: places that the decoder has, a multiple of SHORTEST."""
         self._decoder = decoder
         self._search = search
         self._length = length
@@ -41,7 +41,9 @@ class Steps:
             step(*self._bound[key])
         elif self._captures:
             self._graphs[key] = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graphs[key], pool=self._pool):
+            # Only this thread's calls are captured: others may be copying pictures.
+            mode = "thread_local"
+            with torch.cuda.graph(self._graphs[key], pool=self._pool, capture_error_mode=mode):
                 step(*self._bound[key])
             self._graphs[key].replay()
         else:
