@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from maskgen.flow import Flow
 from maskgen.grounding.engine.parameters import Parameters
 from maskgen.grounding.engine.reader import Prompt, Reader
 from maskgen.grounding.engine.rules import Rules
@@ -29,8 +30,11 @@ class Writer:
         self._most = slots
         self._bank: Slots | None = None
         self._room = 0
+        on_gpu = self._parameters.words.is_cuda
         # Steps between two looks at what has ended; to look, a GPU has to be waited for.
-        self.blind = 4 if self._parameters.words.is_cuda else 1
+        self.blind = 4 if on_gpu else 1
+        # Batches encoded while others decode, which leaves most of a GPU idle; a CPU has nothing to spare.
+        self.ahead = 1 if on_gpu else 0
 
     @torch.inference_mode()
     def write(
@@ -45,18 +49,24 @@ class Writer:
         if not prompts:
             return answers
         desk = _Desk(self._fitting(max(len(ids) for _, ids in prompts)))
-        coming = _Queue(self._encoded(images, prompts))
-        while desk.refill(coming):
-            for _ in range(self.blind):
-                desk.step()
-            for number, answer in desk.collect():
-                answers[number] = answer
+        with Flow("decoding") as flow:
+            coming = _Queue(flow.stage("encoding", self._encoded(images, prompts), self.ahead))
+            while desk.refill(coming):
+                for _ in range(self.blind):
+                    desk.step()
+                for number, answer in desk.collect():
+                    answers[number] = answer
         return answers
 
     def _encoded(
         self, images: Sequence[torch.Tensor], prompts: Sequence[tuple[int, list[int]]]
     ) -> Iterator[list[Prompt]]:
-        return self.reader.read(images, prompts)
+        """Batches of encoded prompts; on a GPU made in a stream of their own, and finished when they come."""
+        if not self._parameters.words.is_cuda:
+            return _inferred(self.reader.read(images, prompts))
+        lane = torch.cuda.Stream(self._parameters.words.device)
+        lane.wait_stream(torch.cuda.current_stream(lane.device))  # the pixels are on their way in that one
+        return _inferred(self.reader.read(images, prompts), lane)
 
     def _fitting(self, prompt: int) -> Slots:
         """Slots for prompts of so many tokens: the ones there are, or larger ones."""
@@ -65,6 +75,18 @@ class Writer:
             self._bank = None  # its memory first
             self._bank = Slots(self._parameters, self._rules, self._most, self._room)
         return self._bank
+
+
+def _inferred(batches: Iterator[list[Prompt]], lane: Any = None) -> Iterator[list[Prompt]]:
+    """The batches, made in inference mode, which each thread has to ask for, and in the stream `lane`."""
+    while True:
+        with torch.inference_mode(), torch.cuda.stream(lane):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        if lane is not None:
+            lane.synchronize()
+        yield batch
 
 
 class _Desk:
@@ -125,5 +147,8 @@ class _Queue:
     def take(self, count: int) -> list[Prompt]:
         """The next prompts, `count` or what is left."""
         while len(self._waiting) < count and (batch := next(self._batches, None)) is not None:
+            for prompt in batch:
+                if prompt.cross.is_cuda:  # another stream's memory, not to be given away while this one reads
+                    prompt.cross.record_stream(torch.cuda.current_stream(prompt.cross.device))
             self._waiting += batch
         return [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]

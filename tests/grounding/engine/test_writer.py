@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -66,9 +67,9 @@ class World:
             row = self.model.generate(**inputs, pixel_values=pixels, generation_config=self.generation)[0]
         return ended(row.tolist())
 
-    def ours(self, numbers, slots, batch, blind=1):
+    def ours(self, numbers, slots, batch, blind=1, ahead=0):
         writer = Writer(self.model, Rules.of(self.generation), slots, batch)
-        writer.blind = blind
+        writer.blind, writer.ahead = blind, ahead
         rows = writer.write(self.images, [(number, self.prompts[number]) for number in numbers])
         return [ended(row) for row in rows]
 
@@ -86,7 +87,7 @@ def world(tmp_path_factory, request):
 def test_some_answers_are_generates(world, settings):
     world.set(**settings)
     expected = [world.theirs(number) for number in range(12)]
-    assert world.ours(range(12), slots=5, batch=4, blind=4) == expected
+    assert world.ours(range(12), slots=5, batch=4, blind=4, ahead=1) == expected
 
 
 @pytest.mark.slow
@@ -137,6 +138,18 @@ def test_a_writer_goes_on_with_other_prompts(world, beams):
     for numbers in (by_length[:3], by_length, by_length[::-1]):
         rows = writer.write(world.images, [(number, world.prompts[number]) for number in numbers])
         assert [ended(row) for row in rows] == [world.theirs(number) for number in numbers]
+
+
+def test_what_fails_while_encoding_is_raised_and_leaves_no_thread(world):
+    world.set(num_beams=1, no_repeat_ngram_size=3, early_stopping=True)
+    writer = Writer(world.model, Rules.of(world.generation), slots=2, batch=2)
+    writer.ahead = 1
+    broken = [*world.images[:3], world.images[3][:, :8]]
+    with pytest.raises(RuntimeError):
+        writer.write(broken, [(number, world.prompts[number]) for number in range(4)])
+    assert not [one for one in threading.enumerate() if one.name == "maskgen-encoding"]
+    rows = writer.write(world.images, [(number, world.prompts[number]) for number in range(4)])
+    assert [ended(row) for row in rows] == [world.theirs(number) for number in range(4)]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
