@@ -42,7 +42,7 @@ def test_appendix_b():
 
 def test_splits_and_recipes_are_told_apart():
     assert config.shipped() == ["demo", "finetune", "pretrain"]
-    assert set(recipe.names()) == {"age-vlm", "age-vlm-lm", "ca-baseline", "concat", "demo"}
+    assert set(recipe.names()) == {"age-vlm", "age-vlm-lm", "ca-baseline", "concat", "demo", "reproduce"}
     with pytest.raises(MaskgenError, match="training recipe"):
         config.load("age-vlm")
     with pytest.raises(MaskgenError, match="is a split"):
