@@ -1,6 +1,7 @@
 """From measurements to findings: figures for each model, differences between them, and which claims hold."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,11 +47,14 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of the report. `unit`: how it is written: "percent", "points" of it, or "number"."""
+    """One figure of the report. `unit`: how it is written: "percent", "points" of it, or "number".
+    `without`: the same figure for who answers without looking.
+    """
 
     name: str
     values: Callable[[Mapping[str, Any]], Values]
     unit: str = "percent"
+    without: Callable[[Mapping[str, Any]], Values] | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,21 @@ def looked(name: str) -> Callable[[Mapping[str, Any]], Values]:
     return values
 
 
+def commonest(prefix: str) -> Callable[[Mapping[str, Any]], Values]:
+    """What the commonest answer of each family would score: as much as can be had without looking."""
+
+    def values(found: Mapping[str, Any]) -> Values:
+        rows = [row for row in found["answers"] if row["family"].startswith(prefix)]
+        often = {
+            family: Counter(row["expected"] for row in rows if row["family"] == family).most_common(1)[0][0]
+            for family in {row["family"] for row in rows}
+        }
+        hits = [row["expected"] == often[row["family"]] for row in rows]
+        return np.array(hits, float), np.array([row["scene"] for row in rows])
+
+    return values
+
+
 def selected(found: Mapping[str, Any]) -> Values:
     """Attention inside the mask for the text that it belongs to, less that for another text."""
     (own, scenes), (other, _) = looked("mass")(found), looked("other_text")(found)
@@ -127,8 +146,8 @@ def surprise(found: Mapping[str, Any]) -> Values:
     return loss / tokens, np.arange(len(loss))
 
 
-PRESENCE = Figure("presence, all", answered("presence"))
-ALL = Figure("all questions", answered())
+PRESENCE = Figure("presence, all", answered("presence"), without=commonest("presence"))
+ALL = Figure("all questions", answered(), without=commonest(""))
 MASS = Figure("attention inside the mask", looked("mass"))
 POINTING = Figure("strongest cell inside the mask", looked("pointing"))
 OTHER = Figure("the same, with another text", looked("other_text"))
@@ -141,7 +160,11 @@ AUROC = Figure("AUROC of cosines", apart, "number")
 PROBE = Figure("AUROC of a linear probe", probed, "number")
 LANGUAGE = Figure("loss a token, no picture", surprise, "number")
 
-ANSWERS = [*(Figure(name, answered(family)) for family, name in FAMILIES.items()), PRESENCE, ALL]
+ANSWERS = [
+    *(Figure(name, answered(family), without=commonest(family)) for family, name in FAMILIES.items()),
+    PRESENCE,
+    ALL,
+]
 TABLES: dict[str, list[Figure]] = {
     "Answers": [*ANSWERS, Figure("share of yes (half is right)", said_yes)],
     "Grounding": [MASS, OTHER, EVEN, SELECTION, POINTING, IOU],

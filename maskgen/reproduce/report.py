@@ -73,12 +73,16 @@ def claimed(found: Found) -> Table:
 
 
 def tabled(found: Found, figures: Sequence[Figure]) -> Table:
-    """A row a figure, a column a model."""
-    rows = [
-        [figure.name, *(_told(figure, of_model(found, model, figure)) for model in MODELS)]
-        for figure in figures
-    ]
-    return ["", *MODELS], rows
+    """A row a figure, a column a model, and one for the commonest answer where there are answers."""
+    some = found[MODELS[0]][0]
+    rows = []
+    for figure in figures:
+        row = [figure.name, *(_told(figure, of_model(found, model, figure)) for model in MODELS)]
+        if any(each.without for each in figures):
+            row.append(written(figure, float(figure.without(some)[0].mean())) if figure.without else "")
+        rows.append(row)
+    extra = ["the commonest answer"] if any(each.without for each in figures) else []
+    return ["", *MODELS, *extra], rows
 
 
 def _head(shared: Recipe, seeds: int, exam: int, command: str) -> list[str]:
