@@ -17,7 +17,7 @@ from small_runs import SIZE, model_folder, shards
 
 from maskgen.running.address import unreachable
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 BIN = Path(sys.executable).parent
 ENVIRONMENT = {
     **os.environ,
