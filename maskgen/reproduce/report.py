@@ -32,6 +32,11 @@ FINDINGS = "findings.json"
 
 _LOOKS = "From left: a held-out scene, and where each model of the first seed looks for the text above it."
 
+_NOTES = {
+    "Similarity of picture and text": "AGE-VLM's LLaMA has no image tokens: its image states are the adapter's, "
+    "which nothing in training makes comparable to text by a cosine. The probe is the fairer question.",
+}
+
 Table = tuple[list[str], list[list[str]]]
 """Heading and rows."""
 
@@ -144,7 +149,7 @@ def _markdown(head: list[str], claims: Table, tables: dict[str, Table]) -> str:
     parts += ["## Which claims hold", _as_markdown(claims)]
     parts += ["## Where they look", f"![Attention of the four models]({MAPS})", _LOOKS]
     for title, table in tables.items():
-        parts += [f"## {title}", _as_markdown(table)]
+        parts += [f"## {title}", _as_markdown(table), *([_NOTES[title]] if title in _NOTES else [])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -163,8 +168,12 @@ def _html(head: list[str], claims: Table, tables: dict[str, Table], out: Path) -
         _image(out / PICTURE),
         page.section("Which claims hold", _as_html(claims)),
         page.section("Where they look", *maps),
-        *(page.section(title, _as_html(table)) for title, table in tables.items()),
+        *(page.section(title, _as_html(table), _noted(title)) for title, table in tables.items()),
     )
+
+
+def _noted(title: str) -> str:
+    return f"<p class='soft'>{escape(_NOTES[title])}</p>" if title in _NOTES else ""
 
 
 def _as_html(table: Table) -> str:
