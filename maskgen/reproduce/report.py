@@ -33,8 +33,9 @@ FINDINGS = "findings.json"
 _LOOKS = "From left: a held-out scene, and where each model of the first seed looks for the text above it."
 
 _NOTES = {
-    "Similarity of picture and text": "AGE-VLM's LLaMA has no image tokens: its image states are the adapter's, "
-    "which nothing in training makes comparable to text by a cosine. The probe is the fairer question.",
+    "Similarity of picture and text": "AGE-VLM's LLaMA has no image tokens: its image states are the "
+    "adapter's, which nothing in training makes comparable to text by a cosine. The probe is the fairer "
+    "question.",
 }
 
 Table = tuple[list[str], list[list[str]]]
