@@ -44,6 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=256)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--smaller-sam", default="", help="the folder of one, to measure it too")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     scenes = [draw(seed) for seed in range(FIRST, FIRST + options.scenes)]
@@ -54,6 +55,8 @@ def main() -> None:
 
     print(f"{len(scenes)} scenes    IoU with the default's  the same  another object  IoU with the truth")
     default: list[np.ndarray] = []
+    if options.smaller_sam:
+        OPTIONS["a smaller SAM"] = [f"refiner.checkpoint={options.smaller_sam}"]
     for name, overrides in OPTIONS.items():
         grounder = Grounder(config.load("demo", overrides=overrides), "", "cpu")
         masks = [grounding.mask for grounding in grounder.ground(pictures, samples)]

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -175,9 +175,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000, help=f"of {SCENES} scenes")
     parser.add_argument("--seed", type=int, default=0, help="of the first weights")
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
+    parser.add_argument("--smaller", action="store_true", help="one encoder block of half the width")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
-    learner = Learner(small.create(SIZES))
+    smaller = replace(SIZES, width=SIZES.width // 2, depth=1, global_blocks=(0,))
+    learner = Learner(small.create(smaller if options.smaller else SIZES))
     prompts = Prompts(learner.sam, options.steps, SCENES, loose=0.1)
 
     def batches(first: int) -> Iterator[Batch]:
