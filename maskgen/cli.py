@@ -275,8 +275,8 @@ def main() -> None:
 def script() -> None:
     """The console script: `main`, then what Python does at its end, and out.
 
-    The destructors of C++ libraries are left out: about one time in a hundred pyarrow's pool of threads aborts
-    in its own, after all is said and done, and the exit code would say that the command failed.
+    The destructors of C++ libraries are left out: now and then pyarrow's pool of threads aborts in its own,
+    after all is said and done, and the exit code would say that the command failed.
     """
     code: int | str | None = 0
     try:
