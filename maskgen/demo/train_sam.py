@@ -134,10 +134,10 @@ def measure(learner: nn.Module, batches: int = 8) -> dict[str, float]:
     return result
 
 
-def export(learner: nn.Module, folder: Path) -> None:
+def export(learner: nn.Module, folder: Path, sizes: small.SamSizes) -> None:
     """The model in half precision, as `maskgen.demo.sam.load` reads it."""
     assert isinstance(learner, Learner)
-    small.save(folder, learner.sam.half(), SIZES)
+    small.save(folder, learner.sam.half(), sizes)
     learner.sam.float()
 
 
@@ -179,7 +179,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     smaller = replace(SIZES, width=SIZES.width // 2, depth=1, global_blocks=(0,))
-    learner = Learner(small.create(smaller if options.smaller else SIZES))
+    sizes = smaller if options.smaller else SIZES
+    learner = Learner(small.create(sizes))
     prompts = Prompts(learner.sam, options.steps, SCENES, loose=0.1)
 
     def batches(first: int) -> Iterator[Batch]:
@@ -194,7 +195,7 @@ def main() -> None:
         options.steps,
         options.rate,
     )
-    export(average, options.out / "model")
+    export(average, options.out / "model", sizes)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from maskgen.training.run import METRICS
 LINE = [
     sys.executable,
     "-c",
-    "from maskgen.cli import main; main()",
+    "from maskgen.cli import script; script()",
     "reproduce",
     "--scale",
     "tiny",
