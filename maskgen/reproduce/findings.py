@@ -184,7 +184,7 @@ CLAIMS = [
     Claim("Guidance puts the strongest cell on what the text names.", POINTING, "age-vlm", "ca-baseline"),
     Claim("Guidance makes answers about presence better.", PRESENCE, "age-vlm", "ca-baseline"),
     Claim(
-        "Guidance helps most against hallucination: adversarial presence.",
+        "Guidance helps against hallucinating what is made of things that are there (adversarial).",
         ANSWERS[2],
         "age-vlm",
         "ca-baseline",

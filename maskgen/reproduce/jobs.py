@@ -52,13 +52,11 @@ def _work(family: Family, place: Place, shared: Recipe, seed: int, exam: int) ->
     with (place.out / f"seed-{seed}-{FAMILIES[family][0]}.log").open("a", buffering=1) as log:
         sys.stdout = sys.stderr = log
         family(place, shared, seed)
-        last = str(len(shared.stages))
         asked = Exam(exam)
         for model in FAMILIES[family]:
             to = place.found(seed, model)
             if not to.is_file():
                 found = measure(place.run(seed, model) / "model", asked, shared.data.threshold)
-                found |= {"model": model, "seed": seed, "last_stage": last}
                 partial = to.with_name(f".partial-{to.name}")
                 partial.write_text(json.dumps(found))
                 partial.replace(to)
