@@ -2,29 +2,19 @@
 
 import json
 import multiprocessing
-import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from maskgen.reproduce.measure import Exam, measure
-from maskgen.reproduce.plan import Place
-from maskgen.reproduce.training import train_concat, train_family
+from maskgen.reproduce.plan import FAMILIES, GOES_ON, MODELS, Place
+from maskgen.reproduce.training import train_model
 from maskgen.training.recipe import Recipe
 from maskgen.training.run import METRICS
-
-Family = Callable[[Place, Recipe, int], None]
-
-FAMILIES: dict[Family, tuple[str, ...]] = {
-    train_family: ("ca-baseline", "age-vlm", "age-vlm-lm"),
-    train_concat: ("concat",),
-}
-"""What trains one after the other, and the models that come of it."""
-
-_FIRST_STAGE = {"age-vlm": 3, "age-vlm-lm": 4}
 
 
 def work(place: Place, shared: Recipe, seeds: int, exam: int, jobs: int) -> None:
@@ -32,13 +22,13 @@ def work(place: Place, shared: Recipe, seeds: int, exam: int, jobs: int) -> None
 
     The first failure is raised; what the others have done by then is kept.
     """
-    orders = [(family, seed) for seed in range(seeds) for family in FAMILIES]
-    orders = [(family, seed) for family, seed in orders if not _done(place, family, seed)]
+    orders = [(models, seed) for seed in range(seeds) for models in FAMILIES]
+    orders = [(models, seed) for models, seed in orders if not _done(place, models, seed)]
     if not orders:
         return
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(jobs, len(orders)), spawn, _settle) as pool:
-        coming = [pool.submit(_work, family, place, shared, seed, exam) for family, seed in orders]
+        coming = [pool.submit(_work, models, place, shared, seed, exam) for models, seed in orders]
         try:
             _watch(coming, place, shared, seeds)
         except BaseException:
@@ -48,12 +38,12 @@ def work(place: Place, shared: Recipe, seeds: int, exam: int, jobs: int) -> None
             raise
 
 
-def _work(family: Family, place: Place, shared: Recipe, seed: int, exam: int) -> None:
-    with (place.out / f"seed-{seed}-{FAMILIES[family][0]}.log").open("a", buffering=1) as log:
-        sys.stdout = sys.stderr = log
-        family(place, shared, seed)
+def _work(models: Sequence[str], place: Place, shared: Recipe, seed: int, exam: int) -> None:
+    path = place.out / f"seed-{seed}-{models[0]}.log"
+    with path.open("a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
         asked = Exam(exam)
-        for model in FAMILIES[family]:
+        for model in models:
+            train_model(place, shared, seed, model)
             to = place.found(seed, model)
             if not to.is_file():
                 found = measure(place.run(seed, model) / "model", asked, shared.data.threshold)
@@ -64,7 +54,7 @@ def _work(family: Family, place: Place, shared: Recipe, seed: int, exam: int) ->
 
 def _watch(coming: list[Future[None]], place: Place, shared: Recipe, seeds: int) -> None:
     """A bar over all steps of all trainings, until the last measurement is written."""
-    runs = [(seed, model) for seed in range(seeds) for models in FAMILIES.values() for model in models]
+    runs = [(seed, model) for seed in range(seeds) for model in MODELS]
     steps = {model: _steps(shared, model) for _, model in runs}
     with tqdm(total=sum(steps[model] for _, model in runs), unit=" steps", desc="training") as bar:
         rest = set(coming)
@@ -77,8 +67,8 @@ def _watch(coming: list[Future[None]], place: Place, shared: Recipe, seeds: int)
 
 
 def _steps(shared: Recipe, model: str) -> int:
-    first = _FIRST_STAGE.get(model, 1)
-    stages = [stage for number, stage in shared.stages.items() if int(number) >= first]
+    _, shared_stages = GOES_ON.get(model, ("", 0))
+    stages = [stage for number, stage in shared.stages.items() if int(number) > shared_stages]
     return sum(stage.epochs * -(-shared.data.expected[stage.data] // shared.batch) for stage in stages)
 
 
@@ -86,8 +76,8 @@ def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.is_file() else 0
 
 
-def _done(place: Place, family: Family, seed: int) -> bool:
-    return all(place.found(seed, model).is_file() for model in FAMILIES[family])
+def _done(place: Place, models: Sequence[str], seed: int) -> bool:
+    return all(place.found(seed, model).is_file() for model in models)
 
 
 def _settle() -> None:

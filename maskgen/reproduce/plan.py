@@ -10,6 +10,14 @@ from maskgen.training.recipe import Recipe, Stage
 MODELS = ("concat", "ca-baseline", "age-vlm", "age-vlm-lm")
 """The paper's comparison without cross-attention, its baseline without guidance, and its two models."""
 
+GOES_ON = {"age-vlm": ("ca-baseline", 2), "age-vlm-lm": ("age-vlm", 3)}
+"""Whose stage a model goes on from. Table 1 has the three alike up to where guidance sets in, so they share
+what they have in common.
+"""
+
+FAMILIES = (("ca-baseline", "age-vlm", "age-vlm-lm"), ("concat",))
+"""Models that train one after the other."""
+
 BASE = "reproduce"
 
 

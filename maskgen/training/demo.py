@@ -20,6 +20,7 @@ from maskgen.training.world import World
 HELD_OUT = 200
 _FIRST = 600_000  # the first training scene's seed
 SLOTS = (1, 4, 7)
+"""Where the cross-attention layers stand in the small LLaMA: spread as the paper's four are over sixteen."""
 
 
 def demo(recipe: Recipe, out: str, say: Callable[[str], None]) -> str:
@@ -59,11 +60,16 @@ def unguided(recipe: Recipe) -> Recipe:
 
 
 def first_model(folder: Path, recipe: Recipe) -> Path:
-    """The shipped small LLaMA and ConvNeXt made one; left as it is if it is there."""
+    """The shipped small LLaMA and ConvNeXt made one; left as it is if it is there.
+
+    The recipe says of which architecture, and its seed draws the new layers.
+    """
     if folder.is_dir():
         return folder
-    last = recipe.stages[str(len(recipe.stages))]
     parts = str(checkpoint("llama")), str(checkpoint("convnext"))
-    options: dict[str, Any] = {"slots": SLOTS, "image_size": last.size, "fit": recipe.data.fit}
-    write(start(*parts, seed=recipe.seed, initializer_range=FIRST_WEIGHTS, **options), str(folder))
+    size = recipe.stages[str(len(recipe.stages))].size
+    options: dict[str, Any] = {"image_size": size, "fit": recipe.data.fit, "initializer_range": FIRST_WEIGHTS}
+    if recipe.architecture == "age_vlm":
+        options["slots"] = SLOTS
+    write(start(*parts, recipe.architecture, recipe.seed, **options), str(folder))
     return folder
