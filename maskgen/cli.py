@@ -275,8 +275,9 @@ def main() -> None:
 def script() -> None:
     """The console script: `main`, then what Python does at its end, and out.
 
-    The destructors of C++ libraries are left out: now and then pyarrow's pool of threads aborts in its own,
-    after all is said and done, and the exit code would say that the command failed.
+    The destructors of C++ libraries are left out. Arrow's threads that have read from a Python file may meet
+    an interpreter that has ended, and abort (apache/arrow issues 34314 and 50482): one `maskgen verify` in
+    ten, all of its work done, would say that it failed. Giving Arrow bytes would hold whole plans in memory.
     """
     code: int | str | None = 0
     try:

@@ -6,6 +6,7 @@ of an answer that has ended: the host may look when it likes.
 """
 
 import copy
+from abc import ABC, abstractmethod
 from functools import reduce
 
 import torch
@@ -15,7 +16,7 @@ from maskgen.grounding.engine.rules import Rules
 FAR = -1.0e9  # what transformers gives to candidates that are out
 
 
-class Search:
+class Search(ABC):
     """State of all slots, the slot first in every tensor.
 
     `place`: int64 (slots,), where the last tokens stand, the start token at 0. `last`: int64 (slots, beams),
@@ -64,16 +65,16 @@ class Search:
             held = getattr(self, name)
             held.index_copy_(0, target, held.index_select(0, source))
 
+    @abstractmethod
     def advance(self, logits: torch.Tensor) -> torch.Tensor | None:
         """Choose the next tokens by `logits`, float32 (slots * beams, W), which it may write to.
 
         Returns, for each row of slots * beams, the row it goes on from, int64; None if each its own.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def answers(self, where: torch.Tensor) -> list[list[int]]:
         """The tokens of the ended slots `where`, the start token first."""
-        raise NotImplementedError
 
     def _view(self, slots: int, length: int) -> None:
         """The buffers as a step on `slots` and `length` places needs them."""
