@@ -85,7 +85,7 @@ def measure(folder: Path, of: Exam, threshold: float) -> dict[str, Any]:
         "answers": answers(Answerer(model, processor), of),
         "looking": looking(gaze, of.grounded(gaze.frame, threshold)),
         "similarity": similar(gaze, of.described()),
-        "language": perplexity(gaze),
+        "language": language(gaze),
     }
 
 
@@ -143,7 +143,7 @@ def similar(gaze: Gaze, items: Sequence[Item]) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def perplexity(gaze: Gaze) -> dict[str, list[float]]:
+def language(gaze: Gaze) -> dict[str, list[float]]:
     """What is left of the LLaMA: loss and number of learnt tokens in conversations without a picture, as the
     LLaMA read them before it had eyes.
     """

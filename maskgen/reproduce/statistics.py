@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-DRAWS, LEVEL = 2000, 0.95
+from maskgen.bootstrap import figure
+
+DRAWS = 2000
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its interval at `LEVEL`, and the mean of each seed."""
+    """A mean with its interval at `bootstrap.LEVEL`, and the mean of each seed."""
 
     value: float
     low: float
@@ -44,6 +46,6 @@ def estimate(values: Sequence[np.ndarray], scenes: Sequence[np.ndarray], seed: i
     drawn = (often @ sums.T) / np.maximum(often @ counts.T, 1)  # (draws, seeds)
     chosen = random.integers(0, len(values), (DRAWS, len(values)))
     means = np.take_along_axis(drawn, chosen, axis=1).mean(axis=1)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     own = sums.sum(axis=1) / counts.sum(axis=1)
-    return Estimate(float(own.mean()), float(low), float(high), tuple(own.tolist()))
+    found = figure(float(own.mean()), means)
+    return Estimate(found.value, found.low, found.high, tuple(own.tolist()))
