@@ -12,6 +12,7 @@ from transformers.utils.logging import disable_progress_bar
 from maskgen.age_vlm.processing import AgeVlmProcessor
 from maskgen.age_vlm.start import ARCHITECTURES
 from maskgen.errors import MaskgenError, first_line
+from maskgen.runtime.device import choose_device, usual_dtype
 
 LOCALLY: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 SAFELY: dict[str, Any] = {**LOCALLY, "use_safetensors": True}
@@ -52,19 +53,6 @@ def model_type(folder: Path) -> str:
         ) from error
 
 
-def chosen_device(name: str | torch.device = "") -> torch.device:
-    """Where to compute: on the device of that name, or on a GPU if there is one. MaskgenError without it."""
-    try:
-        return torch.empty(0, device=name or ("cuda" if torch.cuda.is_available() else "cpu")).device
-    except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch without CUDA
-        raise MaskgenError(f"the device {name} is not to be had here. Leave it out, or give cpu.") from error
-
-
-def usual_dtype(device: torch.device) -> torch.dtype:
-    """What models compute in unless they are told: float32 on a CPU and bfloat16 elsewhere."""
-    return torch.float32 if device.type == "cpu" else torch.bfloat16
-
-
 def load(
     place: str | Path,
     device: str | torch.device = "",
@@ -73,12 +61,12 @@ def load(
 ) -> tuple[Any, AgeVlmProcessor]:
     """Model and processor of a run or a model folder, of either architecture.
 
-    The model is in evaluation mode on `device`: see `chosen_device`. `dtype`: a key of `DTYPES`; left out,
-    `usual_dtype`. `config`: settings of the configuration instead of the folder's own, for instance
-    {"fit": "pad"}; the processor follows them. MaskgenError for a folder of another kind of model or one that
-    cannot be read whole, and for a device that is not there.
+    The model is in evaluation mode on `device`, by default a GPU if there is one. `dtype`: a key of `DTYPES`;
+    left out, what suits the device. `config`: settings of the configuration instead of the folder's own, for
+    instance {"fit": "pad"}; the processor follows them. MaskgenError for a folder of another kind of model or
+    one that cannot be read whole, and for a device that is not there.
     """
-    folder, where = model_folder(place), chosen_device(device)
+    folder, where = model_folder(place), choose_device(device)
     if dtype and dtype not in DTYPES:
         raise MaskgenError(f"{dtype} is no dtype. Give one of {', '.join(DTYPES)}.")
     kind = model_type(folder)

@@ -10,10 +10,11 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils.logging import disable_progress_bar
 
-from maskgen.age_vlm.loading import LOCALLY, SAFELY, chosen_device, model_folder
+from maskgen.age_vlm.loading import LOCALLY, SAFELY, model_folder
 from maskgen.analysis.gaze import short_name
 from maskgen.analysis.items import Item
 from maskgen.errors import MaskgenError, first_line
+from maskgen.runtime.device import choose_device
 
 _PLAIN = "USER: {image}\n{text}\nASSISTANT:"
 
@@ -29,7 +30,7 @@ class Llava:
     @classmethod
     def load(cls, place: str | Path, device: str = "") -> "Llava":
         """MaskgenError if the folder holds no such model, or one without tokens for the image."""
-        folder, where = model_folder(place), chosen_device(device)
+        folder, where = model_folder(place), choose_device(device)
         disable_progress_bar()
         try:
             processor = AutoProcessor.from_pretrained(folder, **LOCALLY)

@@ -63,8 +63,9 @@ def bench(
 
     from maskgen.bench.report import render
     from maskgen.bench.run import Request, run
+    from maskgen.runtime.device import choose_device
 
-    device = _device(device)
+    device = str(choose_device(device))
     if threads:
         torch.set_num_threads(threads)
     request = Request(
@@ -104,23 +105,6 @@ def _models(proposer: str, refiner: str) -> list[str]:
             "name (sam_vit_h_4b8939.pth), or the folder of a small SAM."
         )
     return [*found, f"refiner.model={model}", f"refiner.checkpoint={json.dumps(refiner)}"]
-
-
-def _device(asked: str) -> str:
-    import torch
-
-    if not asked:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        found = torch.device(asked)
-    except RuntimeError:
-        raise MaskgenError(f"--device {asked}: give cpu, cuda or cuda:N.") from None
-    if found.type not in ("cpu", "cuda"):
-        raise MaskgenError(f"--device {asked}: give cpu, cuda or cuda:N.")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if found.type == "cuda" and (found.index or 0) >= count:
-        raise MaskgenError(f"--device {asked}: torch sees {count} GPUs here. Give another, or cpu.")
-    return asked
 
 
 def _writable(path: Path) -> None:

@@ -23,16 +23,16 @@ def reproduce(
     Draws and grounds scenes, trains concat, CA-baseline, AGE-VLM and AGE-VLM-LM on them, and examines all of
     them on other scenes. Rerun the same line after an interruption: it goes on.
     """
-    import torch
-
     from maskgen.reproduce.plan import SCALES
     from maskgen.reproduce.reproduce import reproduce
+    from maskgen.runtime.device import choose_device
 
     if scale not in SCALES:
         raise MaskgenError(f"--scale {scale}: give one of {', '.join(SCALES)}.")
     size = SCALES[scale]
     count = seeds or size.seeds
-    side_by_side = jobs or (1 if torch.cuda.is_available() else min(len(os.sched_getaffinity(0)), 2 * count))
+    cores = len(os.sched_getaffinity(0)) if choose_device().type == "cpu" else 1
+    side_by_side = jobs or min(cores, 2 * count)
     command = f"maskgen reproduce --scale {scale}" + (f" --seeds {seeds}" if seeds else "")
     done = reproduce(out, size, count, side_by_side, command, lambda line: typer.echo(line, err=True))
     typer.echo(f"the report is {done}")

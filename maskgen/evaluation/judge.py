@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from maskgen.age_vlm.loading import LOCALLY, SAFELY, chosen_device, usual_dtype
+from maskgen.age_vlm.loading import LOCALLY, SAFELY
 from maskgen.errors import MaskgenError
 from maskgen.evaluation.options import matched
 from maskgen.evaluation.question import Question
+from maskgen.runtime.device import choose_device, usual_dtype
 
 _BATCH, _NEW_TOKENS = 8, 8
 _TASK = (
@@ -27,7 +28,7 @@ class LocalJudge:
     """Letters for answers, or "" where the judge names no option. See `scoring.Judge`."""
 
     def __init__(self, folder: str, device: str = ""):
-        where = chosen_device(device)
+        where = choose_device(device)
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, **LOCALLY)
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=usual_dtype(where), **SAFELY)

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 import numpy as np
-import torch
 
 from maskgen.demo.drawing import Scene
 from maskgen.demo.grounded import ground
 from maskgen.reproduce.plan import GOES_ON, Place, recipe_of
 from maskgen.reproduce.questions import described, talk
+from maskgen.runtime.device import choose_device
 from maskgen.sample import Turn
 from maskgen.training.demo import first_model
 from maskgen.training.recipe import Recipe, SetName
@@ -43,8 +43,9 @@ def train_model(place: Place, shared: Recipe, seed: int, model: str) -> None:
     else:
         first, stage = first_model(place.start(seed, recipe.architecture), recipe), 0
     sets: dict[SetName, list[str]] = {name: [str(place.shards(name))] for name in FIRST_SEEDS}
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    train(Request(recipe, str(first), sets, str(run), stage + 1), World(0, 1, device), lambda _: None)
+    train(
+        Request(recipe, str(first), sets, str(run), stage + 1), World(0, 1, choose_device()), lambda _: None
+    )
 
 
 def _described(scene: Scene) -> list[Turn]:

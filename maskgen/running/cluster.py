@@ -11,6 +11,7 @@ from maskgen.errors import MaskgenError
 from maskgen.running.address import check
 from maskgen.running.calls import Call, Ended
 from maskgen.running.worker import Job, ShardWorker, Task
+from maskgen.runtime.device import choose_device
 from maskgen.sharding.commit import Commit
 
 # Nobody asked to be reported on; and the workers are the job itself, not a background task.
@@ -26,8 +27,7 @@ class _Actor:
         import torch
 
         torch.set_num_threads(threads)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._worker = ShardWorker(job, name, device)
+        self._worker = ShardWorker(job, name, str(choose_device()))
         return self._worker.describe()
 
     def make(self, task: Task) -> Commit:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from maskgen.config import Config, Select, Shards
 from maskgen.running.worker import Job, ShardWorker, Task, chunk_size
+from maskgen.runtime.device import choose_device, device_name
 from maskgen.sources.plan import count_rows, make_plan
 from maskgen.store import Store
 
@@ -33,9 +34,7 @@ class Pilot:
 
 def fly(config: Config, data: str, rows: int, say: Callable[[str], None]) -> Pilot:
     """Plan `rows` and a warm-up of the same kind, ground them, and throw the shards away."""
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    here = choose_device()
     chunk = chunk_size(config)
     # Shard 0 is measured; what is left over warms up before it (kernels, caches, disks).
     small = config.model_copy(
@@ -50,9 +49,9 @@ def fly(config: Config, data: str, rows: int, say: Callable[[str], None]) -> Pil
             make_plan(small, data, path)
         with store.open("plan.parquet") as file:
             sizes = count_rows(file)
-        say(f"pilot: loading the models on {device}")
+        say(f"pilot: loading the models on {device_name(here)}")
         began = time.monotonic()
-        worker = ShardWorker(Job(small, data, out, FINGERPRINT), "pilot", device)
+        worker = ShardWorker(Job(small, data, out, FINGERPRINT), "pilot", str(here))
         loaded = time.monotonic()
         if len(sizes) == 1:
             say(f"pilot: only {sizes[0]} rows, so they are measured without a warm-up")
@@ -68,5 +67,5 @@ def fly(config: Config, data: str, rows: int, say: Callable[[str], None]) -> Pil
             seconds=time.monotonic() - started,
             shard_bytes=commit.tar.bytes + commit.parquet.bytes,
             loading_seconds=loaded - began,
-            device=torch.cuda.get_device_name() if device == "cuda" else "cpu",
+            device=device_name(here),
         )

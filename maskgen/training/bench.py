@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from maskgen.runtime.device import choose_device, device_name
 from maskgen.training import models
 from maskgen.training.batch import Batch
 from maskgen.training.cost import cost
@@ -43,7 +44,7 @@ def measure(recipe: Recipe, model: str, steps: int) -> list[Measured]:
     price.
     """
     config = models.read_config(model, recipe) if model else models.full_size(recipe.architecture)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device()
     found = []
     for number, stage in recipe.stages.items():
         found.append(_stage(recipe, f"{number}", stage, config, device, steps))
@@ -55,7 +56,7 @@ def measure(recipe: Recipe, model: str, steps: int) -> list[Measured]:
 
 def render(found: list[Measured], recipe: Recipe) -> str:
     """The measurements as a table."""
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "this CPU"
+    name = device_name(choose_device())
     rows = [("stage", "samples/s", "TFLOP/s", "MFU", "peak memory")]
     rows += [
         (

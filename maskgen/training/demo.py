@@ -6,13 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from maskgen.age_vlm.start import start, write
 from maskgen.analysis.looking import Looking, look_at, picture, render
 from maskgen.demo import FIRST_WEIGHTS, checkpoint
 from maskgen.demo.drawing import FIRST_HELD_OUT_SEED
 from maskgen.demo.grounded import ground
+from maskgen.runtime.device import choose_device
 from maskgen.training.recipe import Recipe
 from maskgen.training.run import Request, train
 from maskgen.training.world import World
@@ -40,7 +39,7 @@ def demo(recipe: Recipe, out: str, say: Callable[[str], None]) -> str:
         run = folder / name
         train(
             Request(chosen, str(first), {"pretrain": [shards], "finetune": [shards]}, str(run)),
-            World(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+            World(0, 1, choose_device()),
             say,
         )
         found[name] = look_at(run / "model", recipe, held_out)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from maskgen.runtime.device import choose_device
 from maskgen.training.run import Request, train
 from maskgen.training.world import World
 
@@ -28,15 +29,15 @@ def launch(request: Request, address: str, processes: int, say: Callable[[str], 
 def world() -> Iterator[World]:
     """This process's place, from torchrun's variables; alone if there are none."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        yield World(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        yield World(0, 1, choose_device())
         return
-    device = torch.device("cpu")
-    if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    here = choose_device()
+    if here.type == "cuda":
+        here = choose_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+        torch.cuda.set_device(here)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo")
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), device)
+        yield World(dist.get_rank(), dist.get_world_size(), here)
     finally:
         dist.destroy_process_group()
 

@@ -6,12 +6,10 @@ import sys
 import warnings
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
-from pathlib import Path
-
-import psutil
 
 from maskgen.errors import MaskgenError
 from maskgen.running.address import check
+from maskgen.runtime.device import host_memory
 from maskgen.views import text
 from maskgen.views.finding import Finding
 
@@ -67,10 +65,7 @@ def gpus(full_size: bool) -> Finding:
 def memory(full_size: bool) -> Finding:
     """Processors and memory that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    free, total = psutil.virtual_memory().available, psutil.virtual_memory().total
-    limit = _container_limit()
-    if limit is not None:
-        free, total = min(free, limit), min(total, limit)
+    free, total = host_memory()
     found = f"{text.plural(cores, 'core')}, {text.size(free)} of {text.size(total)} memory free"
     if free < _MEMORY[full_size]:
         remedy = "Ask for fewer workers (--set resources.actors=1), or free some memory."
@@ -120,12 +115,3 @@ def _usable_gpus(listed: list[tuple[str, str]], usable: int, build: str, full_si
         remedy = "Should memory run out, batches are halved; smaller ones from the start: proposer.batch."
         return Finding("GPU", None, found, remedy)
     return Finding("GPU", True, found)
-
-
-def _container_limit() -> int | None:
-    try:
-        told = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        return max(0, int(told) - used) if told.isdigit() else None
-    except (OSError, ValueError):
-        return None

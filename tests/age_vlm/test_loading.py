@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import made
 
-from maskgen.age_vlm.loading import chosen_device, load, model_folder, usual_dtype
+from maskgen.age_vlm.loading import load, model_folder
 from maskgen.demo import checkpoint
 from maskgen.errors import MaskgenError
 
@@ -36,12 +36,6 @@ def test_settings_replace_the_folders_own(kind, tmp_path):
     images = processor.image_processor
     assert (images.fit, images.size, images.cells) == ("pad", 2 * tiny.SIDE, tiny.SIDE // 8)
     assert "image_cells" in images(np.zeros((8, 16, 3), np.uint8))
-
-
-def test_without_a_device_a_gpu_is_taken_if_there_is_one():
-    there = torch.cuda.is_available()
-    assert chosen_device().type == ("cuda" if there else "cpu")
-    assert usual_dtype(torch.device("cuda")) == torch.bfloat16
 
 
 def test_what_is_no_model_is_a_sentence(tmp_path):

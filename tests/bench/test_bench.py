@@ -117,7 +117,7 @@ def test_seams_are_put_back():
         (["--full-size", "--proposer", "x"], "leave out"),
         (["--refiner", "nowhere.pth"], "says no size"),
         (["--dtype", "int8"], "--dtype int8"),
-        (["--device", "tpu"], "--device tpu"),
+        (["--device", "tpu"], "the device tpu"),
         (["--device", "cuda:99"], "cuda:99"),
         (["--proposer", "/nowhere"], "no folder"),
         (["--json", "/nowhere/x.json"], "cannot be written"),

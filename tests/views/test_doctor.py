@@ -203,7 +203,7 @@ def test_the_lease(tmp_path):
 
 
 def test_a_container_without_memory_warns(monkeypatch):
-    monkeypatch.setattr(machine, "_container_limit", lambda: 1_000_000_000)
+    monkeypatch.setattr(machine, "host_memory", lambda: (1_000_000_000, 1_000_000_000))
     found = machine.memory(False)
     assert found.ok is None and "1.0 GB" in found.found and "resources.actors" in found.remedy
 

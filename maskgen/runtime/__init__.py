@@ -1,0 +1,1 @@
+"""What every part of maskgen runs on: devices, files, processes."""
