@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -22,6 +22,12 @@ _COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _REMOTE_DEPTH = 3  # listing a bucket with millions of images takes minutes and gigabytes
 _Entry = tuple[int, int, int, int, int]
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip member: magic, length of its name, of its extra field
+
+
+class Found(NamedTuple):
+    """An image that is there: `member` is None for a file that has the reference's own name."""
+
+    member: ArchiveMember | None
 
 
 class ArchiveIndex:
@@ -79,6 +85,19 @@ class ArchiveIndex:
             self._member(*entry) if entry and not in_folder[reference] else None
             for reference, entry in zip(references, found, strict=True)
         ]
+
+    def find(self, references: list[str]) -> list[Found | None]:
+        """Where each image lies, in a file or in an archive; None where it is nowhere."""
+        members = self.locate(references)
+        there = self.exist(references)
+        return [
+            Found(member) if member or exists else None
+            for member, exists in zip(members, there, strict=True)
+        ]
+
+    def has(self, reference: str) -> bool:
+        """Whether the image is there. `find` asks for many at a time, which a remote root answers sooner."""
+        return self.find([reference])[0] is not None
 
     def exist(self, references: list[str]) -> list[bool]:
         """Whether the folder itself has each of the files."""

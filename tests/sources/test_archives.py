@@ -131,3 +131,14 @@ def test_a_storage_that_cannot_list_is_a_note(monkeypatch):
     with ArchiveIndex("memory://archives-unlisted") as index:
         assert index.is_empty
         assert index.notes == ["the image root cannot be searched for archives: ZeroDivisionError"]
+
+
+def test_images_that_are_there_are_found_in_files_and_archives(tmp_path):
+    write_tar(tmp_path / "a.tar", {"1.jpg": b"one", "2.jpg": b"two"})
+    (tmp_path / "2.jpg").write_bytes(b"file")
+    with ArchiveIndex(str(tmp_path)) as index:
+        in_archive, in_folder, nowhere = index.find(["1.jpg", "2.jpg", "3.jpg"])
+        assert in_archive is not None and in_archive.member is not None and in_archive.member.archive == "a.tar"
+        assert in_folder is not None and in_folder.member is None
+        assert nowhere is None
+        assert index.has("1.jpg") and not index.has("3.jpg")
