@@ -91,8 +91,7 @@ class ArchiveIndex:
         members = self.locate(references)
         there = self.exist(references)
         return [
-            Found(member) if member or exists else None
-            for member, exists in zip(members, there, strict=True)
+            Found(member) if member or exists else None for member, exists in zip(members, there, strict=True)
         ]
 
     def has(self, reference: str) -> bool:

@@ -138,7 +138,9 @@ def test_images_that_are_there_are_found_in_files_and_archives(tmp_path):
     (tmp_path / "2.jpg").write_bytes(b"file")
     with ArchiveIndex(str(tmp_path)) as index:
         in_archive, in_folder, nowhere = index.find(["1.jpg", "2.jpg", "3.jpg"])
-        assert in_archive is not None and in_archive.member is not None and in_archive.member.archive == "a.tar"
+        assert (
+            in_archive is not None and in_archive.member is not None and in_archive.member.archive == "a.tar"
+        )
         assert in_folder is not None and in_folder.member is None
         assert nowhere is None
         assert index.has("1.jpg") and not index.has("3.jpg")
