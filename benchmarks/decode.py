@@ -22,18 +22,18 @@ import numpy as np
 import torch
 
 from maskgen import config, pixels
-from maskgen.bench import weights
-from maskgen.bench.lengths import Lengths
-from maskgen.demo import florence2
-from maskgen.demo.drawing import draw
-from maskgen.demo.scenes import encode_image, scene_query
+from maskgen.bench import random_checkpoints
+from maskgen.bench.answer_lengths import Lengths
 from maskgen.grounding.florence2 import Florence2Proposer
 from maskgen.sample import Picture, Proposal, Query, Sample
+from maskgen.scenes.drawing import draw
+from maskgen.scenes.scene_dataset import encode_image, scene_query
+from maskgen.small_models import small_florence2
 
 FIRST = 2_000_000
 
 
-TINY = dataclasses.replace(florence2.TINY, positions=256, words=1200)
+TINY = dataclasses.replace(small_florence2.TINY, positions=256, words=1200)
 LENGTHS = Lengths(40)
 
 
@@ -84,7 +84,7 @@ def main() -> None:
     pictures, samples = scenes(len(endings), endings)
     if options.tiny:
         texts = [sample.query.text for sample in samples]
-        weights.write_florence2(Path(folder.name), TINY, 0, LENGTHS, texts, torch.float32)
+        random_checkpoints.write_florence2(Path(folder.name), TINY, 0, LENGTHS, texts, torch.float32)
 
     def proposer(engine: str) -> Florence2Proposer:
         settings = {

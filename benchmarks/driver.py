@@ -5,20 +5,20 @@
 Without Ray the workers are done as soon as they are asked. With Ray they are real actors, which publish the
 smallest commit there is. Time is the wall's, and the driver's own seconds on the processor: with few cores
 the actors stand in the driver's way, and only the latter tells what a driver on a machine of its own could
-do. What it needs more with Ray than without is `RAY_SECONDS` in maskgen/running/ceiling.py.
+do. What it needs more with Ray than without is `RAY_SECONDS` in maskgen/running/driver_ceiling.py.
 """
 
 import argparse
 import tempfile
 
 from maskgen import config
-from maskgen.running import ceiling
-from maskgen.running.calls import Workers
-from maskgen.running.cluster import Cluster
-from maskgen.running.journal import Beacon, Journal
-from maskgen.running.worker import Job, Task
+from maskgen.estimate import driver_ceiling
+from maskgen.pipeline.ray_cluster import Cluster
+from maskgen.pipeline.worker import Job, Task
+from maskgen.pipeline.worker_calls import Workers
+from maskgen.runtime.journal import Beacon, Journal
+from maskgen.runtime.store import Store
 from maskgen.sharding.commit import Commit, publish
-from maskgen.store import Store
 
 
 class NoWork:
@@ -30,13 +30,13 @@ class NoWork:
         return {}
 
     def make(self, task: Task) -> Commit:
-        publish(self._store, commit := ceiling.nothing(task))
+        publish(self._store, commit := driver_ceiling.nothing(task))
         return commit
 
 
 def measured(workers: Workers, out: str, journal: Journal, shards: int) -> tuple[float, float]:
     """Wall-clock and processor seconds a shard."""
-    return ceiling.drive(workers, Job(config.load("demo"), out, out, "0" * 16), journal, shards)
+    return driver_ceiling.drive(workers, Job(config.load("demo"), out, out, "0" * 16), journal, shards)
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
     for count in map(int, options.workers.split(",")):
         with tempfile.TemporaryDirectory() as out:
             journal = Journal(out)
-            idle = ceiling.IdleWorkers(count, journal)
+            idle = driver_ceiling.IdleWorkers(count, journal)
             found.append((f"{count} workers", measured(idle, out, journal, options.shards)))
     with tempfile.TemporaryDirectory() as out, Cluster("", options.actors, actor=NoWork) as cluster:
         found.append((f"{options.actors} Ray actors", measured(cluster, out, Journal(out), options.shards)))

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from maskgen import config, pixels
-from maskgen.demo.drawing import draw
-from maskgen.demo.scenes import encode_image, scene_query, target_mask
 from maskgen.grounding.grounder import Grounder
 from maskgen.sample import Query, Sample
+from maskgen.scenes.drawing import draw
+from maskgen.scenes.scene_dataset import encode_image, scene_query, target_mask
 
 FIRST = 2_000_000
 OPTIONS = {

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from maskgen import config, pixels
-from maskgen.demo.drawing import draw
-from maskgen.demo.scenes import encode_image, scene_query
 from maskgen.grounding import polygon
 from maskgen.grounding.interface import Refinement
 from maskgen.grounding.sam import SamRefiner
+from maskgen.scenes.drawing import draw
+from maskgen.scenes.scene_dataset import encode_image, scene_query
 
 FIRST = 2_000_000
 

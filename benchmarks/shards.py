@@ -27,22 +27,22 @@ from PIL import Image
 from pycocotools import mask as coco
 from transformers import AutoTokenizer
 
-from maskgen import demo, pixels
+from maskgen import pixels, small_models
 from maskgen.age_vlm.chat import ChatTemplate
 from maskgen.config import Grid, Limits
-from maskgen.demo.drawing import draw
-from maskgen.demo.scenes import scene_query, target_mask
 from maskgen.geometry import Frame, binarise
 from maskgen.outcome import Outcome
+from maskgen.runtime.store import Store
 from maskgen.sample import Grounding, Query, Sample, Turn
+from maskgen.scenes.drawing import draw
+from maskgen.scenes.scene_dataset import scene_query, target_mask
 from maskgen.sharding import index
 from maskgen.sharding.reader import read_shard
 from maskgen.sharding.writer import Record, ShardWriter
-from maskgen.store import Store
-from maskgen.training.batch import Batch, collate
+from maskgen.training.collate import Batch, collate
+from maskgen.training.data_loader import Feed, MicroBatches
 from maskgen.training.dataset import Example, ShardDataset
-from maskgen.training.feed import Feed, MicroBatches
-from maskgen.training.schedule import Schedule
+from maskgen.training.sampler import Schedule
 
 FIRST, SIDE, FINGERPRINT = 2_000_000, 640, "0" * 64
 GRID = Grid()
@@ -194,7 +194,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.filterwarnings("ignore", module="webdataset")
     torch.set_num_threads(1)
-    template = ChatTemplate(AutoTokenizer.from_pretrained(demo.checkpoint("llama")), 512)
+    template = ChatTemplate(AutoTokenizer.from_pretrained(small_models.checkpoint("llama")), 512)
     records = [record(seed) for seed in range(FIRST, FIRST + options.samples)]
     with tempfile.TemporaryDirectory() as folder:
         ways = {

@@ -21,15 +21,16 @@ from unittest import mock
 import torch
 
 from maskgen import config
-from maskgen.grounding.engine import sam as sam_engine
-from maskgen.grounding.engine.decoder import Decoder
-from maskgen.running import worker as workers
-from maskgen.running.journal import Journal
-from maskgen.running.source import ensure
-from maskgen.running.worker import Job, ShardWorker, Task
+from maskgen.draw import text
+from maskgen.grounding.fast import sam_forward as sam_engine
+from maskgen.grounding.fast.decoder import Decoder
+from maskgen.pipeline import worker as workers
+from maskgen.pipeline.worker import Job, ShardWorker, Task
+from maskgen.runtime.journal import Journal
+from maskgen.runtime.store import Store
+from maskgen.sources.data_root import ensure
 from maskgen.sources.plan import make_plan
-from maskgen.store import Store
-from maskgen.views import flow, text
+from maskgen.views import stage_times
 
 NAME = "bench"
 SHARD = "000000"
@@ -153,7 +154,13 @@ def main() -> None:
         wall, processor = both.wall / best[name].wall, both.processor / best[name].processor
         print(f"overlapped / {name:<14} {wall:.3f}, on the processor {processor:.3f}")
     print(f"the same bytes: {'yes' if one == other else 'NO'}")
-    print("\n".join(text.table([flow.HEAD, *flow.rows(flow.stages([], [beacon]))], right=frozenset({1}))))
+    print(
+        "\n".join(
+            text.table(
+                [stage_times.HEAD, *stage_times.rows(stage_times.stages([], [beacon]))], right=frozenset({1})
+            )
+        )
+    )
 
 
 if __name__ == "__main__":

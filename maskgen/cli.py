@@ -13,7 +13,13 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from maskgen import __version__, config
-from maskgen.commands import analysis, bench, evaluation, reproduction, training
+from maskgen.commands import (
+    analysis_commands,
+    bench_commands,
+    evaluation_commands,
+    reproduce_commands,
+    training_commands,
+)
 from maskgen.errors import MaskgenError
 from maskgen.training import recipe as recipes
 
@@ -69,7 +75,7 @@ def run(
     Exit codes: 0 all done; 1 usage or configuration; 2 finished, but over the failure budget;
     3 interrupted, resumable.
     """
-    from maskgen.running.run import Request, failures, run
+    from maskgen.pipeline.run import Request, failures, run
     from maskgen.views.summary import close
 
     settings = config.load(split, file, [*(overrides or []), *(["proposer.exact=true"] if exact else [])])
@@ -102,7 +108,7 @@ def pack(
 
     All rows, unless --set select.count=N says otherwise. Rerun the same line after a failure.
     """
-    from maskgen.running.run import Request, run
+    from maskgen.pipeline.run import Request, run
     from maskgen.views.summary import close
 
     keep = "keep" if text_only else "drop"
@@ -128,8 +134,8 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """The dry run: rows read and skipped and why, shards, disk; with --pilot also time and GPU-hours."""
-    from maskgen.running.estimate import estimate
-    from maskgen.running.scaling import counts
+    from maskgen.estimate.estimate import estimate
+    from maskgen.estimate.scaling import counts
     from maskgen.views.summary import render_estimate
 
     settings = config.load(split, file, overrides)
@@ -166,9 +172,9 @@ def status(out: Place, as_json: Json = False) -> None:
 @app.command()
 def verify(out: Place) -> None:
     """Recount, rehash and re-read every shard with the strict decoder. Exit code 1 if anything is wrong."""
-    from maskgen.running.progress import counting
+    from maskgen.pipeline.progress import counting
+    from maskgen.runtime.store import Store
     from maskgen.sharding.verify import verify
-    from maskgen.store import Store
     from maskgen.views.summary import render_problems
 
     with counting("verifying", "shards") as count:
@@ -192,7 +198,7 @@ def show(
 @app.command()
 def report(out: Place) -> None:
     """Write report.html, one self-contained page: outcomes, distributions, throughput, pictures."""
-    from maskgen.store import Store
+    from maskgen.runtime.store import Store
     from maskgen.views.report import write_report
 
     typer.echo(write_report(Store(out)))
@@ -216,7 +222,13 @@ def doctor(
     raise typer.Exit(1 if any(finding.ok is False for finding in findings) else 0)
 
 
-for commands in (training, evaluation, analysis, reproduction, bench):
+for commands in (
+    training_commands,
+    evaluation_commands,
+    analysis_commands,
+    reproduce_commands,
+    bench_commands,
+):
     commands.register(app)
 
 

@@ -27,7 +27,7 @@ def test_an_installed_wheel_has_all_it_needs(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     script = (
-        "import maskgen, maskgen.config as config, maskgen.demo as demo, maskgen.views.report\n"
+        "import maskgen, maskgen.config as config, maskgen.small_models as demo, maskgen.views.report\n"
         f"assert maskgen.__file__.startswith({str(tmp_path)!r}), maskgen.__file__\n"
         "assert config.shipped() == ['demo', 'finetune', 'pretrain'], config.shipped()\n"
         "[config.load(split) for split in config.shipped()]\n"

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from maskgen.analysis.gaze import Gaze, Look
-from maskgen.analysis.items import Item
+from maskgen.analysis.attention_maps import Gaze, Look
+from maskgen.analysis.samples import Item
+from maskgen.draw import heatmap
+from maskgen.draw.overlay import fitted, scaled
+from maskgen.draw.tiles import Row, Tile, sheet
 from maskgen.errors import MaskgenError
 from maskgen.geometry import Frame
-from maskgen.views import heat
-from maskgen.views.drawing import fitted, scaled
-from maskgen.views.sheet import Row, Tile, sheet
 
 _ROOM, _SMALL = (300, 300), (170, 170)
 _ACROSS = 8  # tokens in a row
@@ -34,7 +34,7 @@ class Map:
     @property
     def ratios(self) -> np.ndarray:
         """The attention as multiples of the even share."""
-        return heat.ratio(self.attention, self.open)
+        return heatmap.ratio(self.attention, self.open)
 
     @property
     def on_padding(self) -> float | None:
@@ -73,31 +73,31 @@ def attend(gazes: Sequence[Gaze], item: Item) -> list[list[Map]]:
 
 def overlays(gazes: Sequence[Gaze], item: Item, found: Sequence[Sequence[Map]]) -> Image.Image:
     """A row a model: the picture as the model sees it, and every map over it."""
-    top = heat.top_of(*(one.ratios for row in found for one in row))
+    top = heatmap.top_of(*(one.ratios for row in found for one in row))
     rows = []
     for gaze, row in zip(gazes, found, strict=True):
         picture = seen(gaze.frame, item.pixels, _ROOM)
         tiles = [Tile(picture, f"the picture ({gaze.frame.fit})"), *(tile(picture, one, top) for one in row)]
         rows.append(Row(gaze.name, tiles))
-    return sheet(rows, item.text, foot=legend(found), key=heat.scale(top))
+    return sheet(rows, item.text, foot=legend(found), key=heatmap.scale(top))
 
 
 def token_overlays(gazes: Sequence[Gaze], item: Item) -> Image.Image:
     """For every model and layer the tokens of the text, one beside the other."""
     found = [[(word, maps(gaze, look)) for word, look in gaze.tokens(item)] for gaze in gazes]
-    top = heat.top_of(*(one.ratios for tokens in found for _, layers in tokens for one in layers))
+    top = heatmap.top_of(*(one.ratios for tokens in found for _, layers in tokens for one in layers))
     rows = []
     for gaze, tokens in zip(gazes, found, strict=True):
         picture = seen(gaze.frame, item.pixels, _SMALL)
         for layer, one in enumerate(tokens[0][1]):
             tiles = [
-                Tile(heat.heated(picture, layers[layer].ratios, top), f'"{word.strip() or word}"')
+                Tile(heatmap.heated(picture, layers[layer].ratios, top), f'"{word.strip() or word}"')
                 for word, layers in tokens
             ]
             for first in range(0, len(tiles), _ACROSS):
                 label = f"{gaze.name}, {one.name}" if first == 0 else ""
                 rows.append(Row(label, tiles[first : first + _ACROSS]))
-    return sheet(rows, item.text, foot=_LEGEND, key=heat.scale(top))
+    return sheet(rows, item.text, foot=_LEGEND, key=heatmap.scale(top))
 
 
 def seen(frame: Frame, pixels: np.ndarray, room: tuple[int, int]) -> Image.Image:
@@ -108,7 +108,7 @@ def seen(frame: Frame, pixels: np.ndarray, room: tuple[int, int]) -> Image.Image
 
 def tile(picture: Image.Image, one: Map, top: int) -> Tile:
     """The map over the picture, with its peak and its share on padding."""
-    drawn = heat.heated(picture, one.ratios, top)
+    drawn = heatmap.heated(picture, one.ratios, top)
     caption = f"{one.name}, peak {one.ratios.max():.1f}x"
     if one.on_padding is None:
         return Tile(drawn, caption)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from maskgen import bootstrap
-from maskgen.analysis.gaze import Gaze, Look
-from maskgen.analysis.inside import Inside, evenly, inside
-from maskgen.analysis.items import Item
+from maskgen.analysis.attention_maps import Gaze, Look
+from maskgen.analysis.attention_metrics import Inside, evenly, inside
+from maskgen.analysis.samples import Item
 from maskgen.bootstrap import Figure
 from maskgen.errors import MaskgenError
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from maskgen.analysis.separation import edges
 from maskgen.analysis.similarity import Similarity
-from maskgen.views.sketch import Sketch
+from maskgen.draw.vector_drawing import Sketch
 
 MATCHING, OTHER = (44, 127, 184), (222, 119, 40)
 _INK, _GREY, _PALE = (24, 28, 36), (104, 112, 126), (226, 229, 234)

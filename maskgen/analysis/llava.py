@@ -11,8 +11,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils.logging import disable_progress_bar
 
 from maskgen.age_vlm.loading import LOCALLY, SAFELY, model_folder
-from maskgen.analysis.gaze import short_name
-from maskgen.analysis.items import Item
+from maskgen.analysis.attention_maps import short_name
+from maskgen.analysis.samples import Item
 from maskgen.errors import MaskgenError, first_line
 from maskgen.runtime.device import choose_device
 

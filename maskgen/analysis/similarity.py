@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from maskgen import bootstrap
-from maskgen.analysis.items import Item
+from maskgen.analysis.samples import Item
 from maskgen.analysis.separation import RIDGE, auroc, edges, overlap, probe
 from maskgen.bootstrap import Figure
 from maskgen.errors import MaskgenError

@@ -8,12 +8,12 @@ from typing import Any
 import cv2
 
 from maskgen import config
-from maskgen.bench.lengths import Lengths
+from maskgen.bench.answer_lengths import Lengths
 from maskgen.config import Config
-from maskgen.demo.scenes import ROWS, write_scenes
+from maskgen.runtime.store import Store
 from maskgen.sample import Sample
+from maskgen.scenes.scene_dataset import ROWS, write_scenes
 from maskgen.sources.plan import make_plan, read_shard
-from maskgen.store import Store
 
 FIRST = 2_000_000  # scenes that no shipped model has seen
 LARGE_SIDE = 640  # pixels of the long side, as photographs have

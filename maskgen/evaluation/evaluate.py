@@ -11,10 +11,10 @@ import numpy as np
 from maskgen.errors import MaskgenError
 from maskgen.evaluation import predictions
 from maskgen.evaluation.benchmarks import BENCHMARKS, PAPER, Benchmark
+from maskgen.evaluation.locations import Source
 from maskgen.evaluation.predictions import TESTS, Answers, Asked
 from maskgen.evaluation.question import Question
 from maskgen.evaluation.scoring import Disagreement, Judge, Score, disagreements, score
-from maskgen.evaluation.sources import Source
 
 _PART, _SECONDS = 256, 30.0  # what a kill may cost at most: so many answers, so much time
 _SEED = 0
@@ -46,10 +46,10 @@ class Scored:
 
 def ask(request: Request, say: Callable[[str], None], count: Count) -> None:
     """Write the answers that are missing in `request.out`. MaskgenError if other answers lie there."""
-    from maskgen.age_vlm.answering import Answerer
+    from maskgen.age_vlm.generation import Answerer
     from maskgen.age_vlm.loading import load, model_folder
-    from maskgen.evaluation.answering import answers as ask_model
-    from maskgen.running.lease import Lease
+    from maskgen.evaluation.inference import answers as ask_model
+    from maskgen.runtime.lease import Lease
 
     folder = model_folder(request.model)
     identity = predictions.identity(folder)

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from maskgen.age_vlm.loading import LOCALLY, SAFELY
 from maskgen.errors import MaskgenError
-from maskgen.evaluation.options import matched
+from maskgen.evaluation.option_matching import matched
 from maskgen.evaluation.question import Question
 from maskgen.runtime.device import choose_device, usual_dtype
 

@@ -15,7 +15,7 @@ from typing import Any
 from maskgen.errors import MaskgenError
 from maskgen.evaluation.question import Question
 from maskgen.grounding.weights import probe
-from maskgen.store import Store
+from maskgen.runtime.store import Store
 
 TESTS = ("plain", "blind", "shuffled")
 _HEADER = "asked.json"

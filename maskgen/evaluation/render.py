@@ -6,11 +6,11 @@ from dataclasses import asdict
 from typing import Any
 
 from maskgen.bootstrap import Figure
-from maskgen.evaluation import table
+from maskgen.draw import text
+from maskgen.evaluation import table2
 from maskgen.evaluation.benchmarks import BENCHMARKS
 from maskgen.evaluation.evaluate import Scored
 from maskgen.evaluation.scoring import Disagreement, Score
-from maskgen.views import text
 
 _SHOWN = 20
 
@@ -18,7 +18,7 @@ _SHOWN = 20
 def in_text(found: Sequence[Scored]) -> str:
     """A block a score, then Table 2."""
     blocks = ["\n".join([_title(each), *_aligned(_figures(each.score)), *_differing(each)]) for each in found]
-    rows = table.cells(found)
+    rows = table2.cells(found)
     lines = [f"Table 2, ours above the paper's own figures{_partly(found)}:", *_aligned(rows)]
     return "\n\n".join([*blocks, "\n".join(lines)])
 
@@ -30,7 +30,7 @@ def in_markdown(found: Sequence[Scored]) -> str:
         lines = [f"**{_escaped(_title(each))}**", "", *_markdown(_figures(each.score)), ""]
         lines += [f"- {_escaped(line)}" for line in _differing(each)]
         blocks.append("\n".join(lines).rstrip())
-    above, below, *rows = table.cells(found)
+    above, below, *rows = table2.cells(found)
     head, full = "", []
     for title, heading in zip(above, below, strict=True):
         head = title or head
@@ -65,7 +65,7 @@ def in_json(found: Sequence[Scored]) -> dict[str, Any]:
                 "source": "paper" if line.is_papers else "maskgen",
                 **{f"{name} {heading}": finite(value) for (name, heading), value in line.values.items()},
             }
-            for line in table.lines(found)
+            for line in table2.lines(found)
         ],
     }
 

@@ -7,7 +7,7 @@ from maskgen.bootstrap import DRAWS, Figure
 from maskgen.errors import MaskgenError
 from maskgen.evaluation.baselines import baselines
 from maskgen.evaluation.benchmarks.benchmark import PAPER, Benchmark
-from maskgen.evaluation.interval import draw
+from maskgen.evaluation.cluster_bootstrap import draw
 from maskgen.evaluation.question import Question, Reading
 
 Judge = Callable[[Sequence[Question], Sequence[str]], list[str]]

@@ -12,11 +12,11 @@ from transformers.utils import logging
 from maskgen.config import Florence2
 from maskgen.errors import MaskgenError
 from maskgen.grounding import weights
-from maskgen.grounding.engine.fp8 import use_fp8
-from maskgen.grounding.engine.images import Florence2Images
-from maskgen.grounding.engine.parameters import Parameters
-from maskgen.grounding.engine.rules import Rules
-from maskgen.grounding.engine.writer import Writer
+from maskgen.grounding.fast.decoder_weights import Parameters
+from maskgen.grounding.fast.fp8 import use_fp8
+from maskgen.grounding.fast.generation_rules import Rules
+from maskgen.grounding.fast.generator import Writer
+from maskgen.grounding.fast.preprocessing import Florence2Images
 from maskgen.sample import Picture, Proposal, Sample
 
 TASK = "<REFERRING_EXPRESSION_SEGMENTATION>"

@@ -13,18 +13,18 @@ from shapely import MultiPolygon, Polygon
 from shapely.affinity import scale
 
 from maskgen import config
-from maskgen.demo import sam as small
 from maskgen.errors import MaskgenError, SampleError
 from maskgen.geometry import Frame
 from maskgen.grounding import polygon, weights
-from maskgen.grounding.engine import masks
-from maskgen.grounding.engine import sam as engine
-from maskgen.grounding.engine.compiled import Compiled
-from maskgen.grounding.engine.fp8 import use_fp8
-from maskgen.grounding.engine.images import Upload, resized
+from maskgen.grounding.fast import mask_ops
+from maskgen.grounding.fast import sam_forward as engine
+from maskgen.grounding.fast.compiled import Compiled
+from maskgen.grounding.fast.fp8 import use_fp8
+from maskgen.grounding.fast.preprocessing import Upload, resized
 from maskgen.grounding.interface import Refinement
 from maskgen.outcome import Outcome
 from maskgen.sample import Picture
+from maskgen.small_models import small_sam as small
 
 Encoder = Callable[[torch.Tensor], torch.Tensor]
 
@@ -79,7 +79,7 @@ class SamRefiner:
             self._chosen(*each, size, picture)
             for each, size, picture in zip(decoded, sizes, pictures, strict=True)
         ]
-        found = masks.fetched(chosen, self._frame) if fast else [masks.plain(*each) for each in chosen]
+        found = mask_ops.fetched(chosen, self._frame) if fast else [mask_ops.plain(*each) for each in chosen]
         return [
             # An empty mask has no area, but its score is still the model's.
             Refinement(mask, float(np.average(scores, weights=areas + 1)), polygon.box(region), grid)

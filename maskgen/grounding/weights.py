@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from maskgen import demo
+from maskgen import small_models
 from maskgen.config import Config, Florence2, Recorded, Sam
 from maskgen.errors import MaskgenError
 
@@ -23,7 +23,7 @@ _SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
 def florence2_folder(config: Florence2) -> Path:
     """The checkpoint's folder: the package's own, a local one, or the hub's (downloaded if need be)."""
     if config.model == DEMO:
-        return demo.checkpoint("florence2")
+        return small_models.checkpoint("florence2")
     local = Path(config.model).expanduser()
     if local.is_dir():
         return local
@@ -41,7 +41,7 @@ def sam_checkpoint(config: Sam) -> Path:
     if config.model == DEMO:
         if config.checkpoint and not path.is_dir():
             raise MaskgenError(f"refiner.checkpoint: there is no folder {path}. Leave it empty, or make one.")
-        return path if config.checkpoint else demo.checkpoint("sam")
+        return path if config.checkpoint else small_models.checkpoint("sam")
     if not path.is_file():
         name = _SAM_FILES[config.model]
         raise MaskgenError(

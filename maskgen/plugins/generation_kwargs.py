@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from maskgen.age_vlm.answering import Decoding
+from maskgen.age_vlm.generation import Decoding
 from maskgen.errors import MaskgenError
 
 MAX_NEW_TOKENS = 1024

@@ -15,7 +15,7 @@ from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from loguru import logger
 from tqdm import tqdm
 
-from maskgen.age_vlm.answering import Answer, Answerer, Question
+from maskgen.age_vlm.generation import Answer, Answerer, Question
 from maskgen.age_vlm.loading import load
 from maskgen.errors import MaskgenError
 from maskgen.pixels import open_image

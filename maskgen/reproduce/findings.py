@@ -11,8 +11,8 @@ import numpy as np
 
 from maskgen.analysis.separation import above, overlap
 from maskgen.reproduce.measure import SEEN, right
-from maskgen.reproduce.plan import MODELS, Place
-from maskgen.reproduce.statistics import Estimate, estimate
+from maskgen.reproduce.scales import MODELS, Place
+from maskgen.reproduce.seed_bootstrap import Estimate, estimate
 
 Found = Mapping[str, Sequence[Mapping[str, Any]]]
 """What was measured: for each model, one measurement a seed."""

@@ -11,10 +11,10 @@ import torch
 from tqdm import tqdm
 
 from maskgen.reproduce.measure import Exam, measure
-from maskgen.reproduce.plan import FAMILIES, GOES_ON, MODELS, Place
-from maskgen.reproduce.training import train_model
+from maskgen.reproduce.runs import train_model
+from maskgen.reproduce.scales import FAMILIES, GOES_ON, MODELS, Place
 from maskgen.training.recipe import Recipe
-from maskgen.training.run import METRICS
+from maskgen.training.trainer import METRICS
 
 
 def work(place: Place, shared: Recipe, seeds: int, exam: int, jobs: int) -> None:

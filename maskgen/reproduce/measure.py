@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from maskgen.age_vlm.answering import Answerer, Decoding, Question
+from maskgen.age_vlm.generation import Answerer, Decoding, Question
 from maskgen.age_vlm.loading import load
-from maskgen.analysis.gaze import Gaze
-from maskgen.analysis.inside import Inside, evenly, inside
-from maskgen.analysis.items import Item, asked
+from maskgen.analysis.attention_maps import Gaze
+from maskgen.analysis.attention_metrics import Inside, evenly, inside
+from maskgen.analysis.samples import Item, asked
 from maskgen.analysis.similarity import similarity
-from maskgen.demo.drawing import FIRST_HELD_OUT_SEED, Scene, draw
-from maskgen.demo.scenes import scene_query, target_mask
-from maskgen.demo.talks import talk
-from maskgen.demo.texts import Query, caption
 from maskgen.evaluation.reading import words
 from maskgen.geometry import Frame, binarise
-from maskgen.reproduce.questions import by_frequency, exam
+from maskgen.reproduce.question_families import by_frequency, exam
 from maskgen.sample import Turn
+from maskgen.scenes.dialogues import talk
+from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, Scene, draw
+from maskgen.scenes.scene_dataset import scene_query, target_mask
+from maskgen.scenes.texts import Query, caption
 
 FIRST_SCENE = FIRST_HELD_OUT_SEED + 500_000
 SEEN = ("image", "blind", "shuffled")

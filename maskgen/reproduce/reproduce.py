@@ -5,18 +5,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from maskgen.analysis.gaze import Gaze
-from maskgen.analysis.table import Pair, as_image, look
-from maskgen.demo import checkpoint
+from maskgen.analysis.attention_maps import Gaze
+from maskgen.analysis.attention_page import Pair, as_image, look
 from maskgen.errors import MaskgenError
 from maskgen.grounding.weights import probe
-from maskgen.reproduce import report
+from maskgen.pipeline.fingerprint import differences
+from maskgen.reproduce import findings_page
 from maskgen.reproduce.jobs import work
 from maskgen.reproduce.measure import Exam
-from maskgen.reproduce.plan import MODELS, Place, Scale, base
-from maskgen.reproduce.training import ground_sets
-from maskgen.running.fingerprint import differences
-from maskgen.running.lease import Lease
+from maskgen.reproduce.runs import ground_sets
+from maskgen.reproduce.scales import MODELS, Place, Scale, base
+from maskgen.runtime.lease import Lease
+from maskgen.small_models import checkpoint
 from maskgen.training.recipe import Recipe
 
 RECORD = "run.json"
@@ -36,7 +36,7 @@ def reproduce(out: str, size: Scale, seeds: int, jobs: int, command: str, say: C
         say(f"training and examining {len(MODELS)} models with {seeds} seeds, {jobs} at a time")
         work(place, shared, seeds, size.exam, jobs)
         _maps(place, shared, size)
-        return report.write(place, place.out, shared, seeds, size.exam, command)
+        return findings_page.write(place, place.out, shared, seeds, size.exam, command)
 
 
 def _begin(place: Place, shared: Recipe, size: Scale) -> None:
@@ -64,7 +64,7 @@ def _maps(place: Place, shared: Recipe, size: Scale) -> None:
     gazes = [Gaze.load(place.run(0, model)) for model in MODELS]
     items = Exam(size.exam).grounded(gazes[0].frame, shared.data.threshold)[:_SHOWN]
     lines = look(gazes, [Pair("", item) for item in items], "mean")
-    as_image(gazes, lines).save(place.out / report.MAPS)
+    as_image(gazes, lines).save(place.out / findings_page.MAPS)
 
 
 def _lines(rows: list[dict[str, Any]]) -> str:

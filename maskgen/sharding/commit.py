@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
+from maskgen.runtime.store import AbsentError, Store
 from maskgen.sharding.format import SCHEMA
-from maskgen.store import AbsentError, Store
 
 _COMMIT = re.compile(r"(\d{6,})\.json")
 

@@ -7,12 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from maskgen.errors import MaskgenError
-from maskgen.sharding import table
+from maskgen.runtime.store import AbsentError, Store, dump_json
+from maskgen.sharding import shard_table
 from maskgen.sharding.commit import Commit, committed, shard_name
 from maskgen.sharding.huggingface import features
-from maskgen.store import AbsentError, Store, dump_json
 
-COLUMNS = pa.schema([pa.field("shard", pa.int32(), nullable=False), *table.COLUMNS])
+COLUMNS = pa.schema([pa.field("shard", pa.int32(), nullable=False), *shard_table.COLUMNS])
 _SOURCE = b"maskgen.shards"
 
 
@@ -101,7 +101,7 @@ def _write_index(store: Store, commits: dict[int, Commit]) -> None:
     with store.publish(name) as path, pq.ParquetWriter(path, schema, compression="zstd") as writer:
         # Row group i is shard i, as in plan.parquet.
         for shard in sorted(commits):
-            of_shard = table.read(store, f"{shard_name(shard)}.parquet")
+            of_shard = shard_table.read(store, f"{shard_name(shard)}.parquet")
             writer.write_table(rows(shard, of_shard).cast(schema), row_group_size=max(1, len(of_shard)))
 
 

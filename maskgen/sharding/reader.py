@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 
 from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
-from maskgen.sharding import format, table
+from maskgen.runtime.store import Store
+from maskgen.sharding import format, shard_table
 from maskgen.sharding.commit import Commit, committed, read_commit, shard_name
 from maskgen.sharding.format import FormatError, ShardSample
-from maskgen.store import Store
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def read_raw(store: Store, shard: int) -> Iterator[tuple[dict[str, Any], list[tu
     commit = _finished(store, shard)
     stem = shard_name(shard)
     samples = _stored(store, commit)
-    for row in table.read(store, f"{stem}.parquet").to_pylist():
+    for row in shard_table.read(store, f"{stem}.parquet").to_pylist():
         stored = next(samples, None) if row["offset"] >= 0 else None
         if stored is None:
             if row["offset"] >= 0:
@@ -80,7 +80,7 @@ def find(store: Store, key: str) -> ShardSample:
     """One sample, read by its offset alone. MaskgenError if there is none, or why it is not in a tar."""
     shard = _shard_of(store, key)
     _finished(store, shard)
-    rows = table.read(store, f"{shard_name(shard)}.parquet")
+    rows = shard_table.read(store, f"{shard_name(shard)}.parquet")
     row = rows.filter(pc.equal(rows["key"], key)).to_pylist()[0]
     if row["offset"] < 0:
         retry = " Mend the source, then run again with --retry-failed."
@@ -114,7 +114,7 @@ def _shard_of(store: Store, key: str) -> int:
                     return int(rows["shard"][place].as_py())
     else:
         for shard in committed(store):
-            rows = table.read(store, f"{shard_name(shard)}.parquet")
+            rows = shard_table.read(store, f"{shard_name(shard)}.parquet")
             if pc.index(rows["key"], key).as_py() >= 0:
                 return shard
     raise MaskgenError(

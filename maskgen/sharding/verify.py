@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 
 from maskgen.errors import MaskgenError
 from maskgen.geometry import Frame
-from maskgen.sharding import format, index, reader, table
+from maskgen.runtime.store import Store
+from maskgen.sharding import format, index, reader, shard_table
 from maskgen.sharding.commit import Commit, Digest, committed, read_commit, shard_name
 from maskgen.sharding.format import ShardSample
-from maskgen.store import Store
 
 _SHARD_FILE = re.compile(r"(\d+)\.(tar|parquet|json)")
 _COVERAGE_TOLERANCE = 2e-6
@@ -93,7 +93,7 @@ def _shard(store: Store, shard: int, planned: pa.Array, fingerprint: str | None)
         yield from _attempt(f"{stem}.tar", partial(_file, store, f"{stem}.tar", commit.tar))
     elif store.exists(f"{stem}.tar"):
         yield f"{stem}.tar is there, though {stem}.json says that no sample is."
-    rows = table.read(store, f"{stem}.parquet")
+    rows = shard_table.read(store, f"{stem}.parquet")
     yield from _rows(stem, commit, rows, planned)
     if commit.samples:
         yield from _samples(store, stem, rows.filter(pc.greater_equal(rows["offset"], 0)).to_pylist())
@@ -139,7 +139,7 @@ def _samples(store: Store, stem: str, rows: list[dict[str, Any]]) -> Iterator[st
                 return
             try:
                 sample = format.decode(dict(stored.members))
-                problem = _sample(sample, row, table.row_of(sample, stored.offset, stored.size))
+                problem = _sample(sample, row, shard_table.row_of(sample, stored.offset, stored.size))
             except MaskgenError as error:
                 problem = str(error)
             if problem:
@@ -188,6 +188,6 @@ def _indexes(store: Store, shards: int, fingerprint: str | None) -> Iterator[str
             yield f"index.parquet was not made of these shards. {remedy}"
             return
         for shard in range(shards):
-            of_shard = table.read(store, f"{shard_name(shard)}.parquet")
+            of_shard = shard_table.read(store, f"{shard_name(shard)}.parquet")
             if not file.read_row_group(shard).equals(index.rows(shard, of_shard)):
                 yield f"index.parquet differs from {shard_name(shard)}.parquet. {remedy}"

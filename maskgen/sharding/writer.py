@@ -12,11 +12,11 @@ from typing import IO, Any
 
 from maskgen import config
 from maskgen.outcome import Outcome
+from maskgen.runtime.store import Store
 from maskgen.sample import Grounding, Picture, Sample
 from maskgen.sharding import commit as commits
-from maskgen.sharding import format, table
+from maskgen.sharding import format, shard_table
 from maskgen.sharding.commit import Commit, Digest, shard_name
-from maskgen.store import Store
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class ShardWriter:
         sample, picture, grounding = record.sample, record.picture, record.grounding
         if not record.outcome.in_tar:
             shape = (picture.height, picture.width) if picture else (0, 0)
-            row = table.row_outside(
+            row = shard_table.row_outside(
                 key=sample.key,
                 id=sample.id,
                 image=sample.image,
@@ -115,7 +115,7 @@ class ShardWriter:
         with self._stack:
             tar = self._tar.close() if self._tar else Digest()
             rows = self._stack.enter_context(self._store.partial(f"{stem}.parquet"))
-            table.write(self._rows, rows)
+            shard_table.write(self._rows, rows)
             commit = Commit(
                 schema=format.SCHEMA,
                 shard=self._shard,
@@ -138,7 +138,7 @@ class ShardWriter:
 
 def _entry(members: list[tuple[str, bytes]]) -> Entry:
     sample = format.decode(dict(members))  # nothing is published that the strict reader refuses
-    return Entry(sample.fields.outcome, table.row_of(sample, 0, 0), members)
+    return Entry(sample.fields.outcome, shard_table.row_of(sample, 0, 0), members)
 
 
 class _Tar:

@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 from maskgen.config import Config, NoProposer, Text
 from maskgen.errors import MaskgenError, SampleError
 from maskgen.outcome import Outcome
+from maskgen.runtime.store import Store
 from maskgen.sample import ArchiveMember, Query, Sample, Turn
 from maskgen.sources import conversation
 from maskgen.sources.archives import ArchiveIndex
 from maskgen.sources.images import ImageRoot
 from maskgen.sources.rows import BrokenRow, RawRow, find_files, place, read_rows
 from maskgen.sources.selection import Cut, Spill
-from maskgen.store import Store
 
 PROGRESS_ROWS = 10_000
 _EXAMPLES = 5

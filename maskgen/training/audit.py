@@ -10,14 +10,14 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from maskgen.age_vlm.chat import ChatTemplate
+from maskgen.draw import text
+from maskgen.draw.lettering import drawable, font
+from maskgen.draw.overlay import INK, WHITE, with_grid
 from maskgen.errors import SampleError
 from maskgen.geometry import Frame
 from maskgen.training.dataset import Example, ShardDataset
 from maskgen.training.recipe import Recipe
-from maskgen.training.schedule import Schedule
-from maskgen.views import text
-from maskgen.views.drawing import INK, WHITE, with_grid
-from maskgen.views.lettering import drawable, font
+from maskgen.training.sampler import Schedule
 
 READ = 2000
 """Samples that are decoded, drawn at random; what the index alone tells is counted over all."""

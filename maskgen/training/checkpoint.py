@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from maskgen.errors import MaskgenError
-from maskgen.training.world import World
+from maskgen.training.distributed import World
 
 _PARTIAL = ".partial-"
 _NAME = re.compile(r"stage-(\d+)-step-(\d+)")

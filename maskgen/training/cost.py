@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from maskgen.age_vlm.vision import look
 from maskgen.flops import counted
+from maskgen.training.freezing import freeze, rates
 from maskgen.training.recipe import Stage
-from maskgen.training.stage import freeze, rates
 
 _LENGTHS = (64, 128, 256)  # a transformer's FLOPs are a quadratic of the length: three points give it
 
@@ -36,7 +36,7 @@ class Cost:
 
 def blank(config: Any) -> Any:
     """The model of `config` without memory for its weights."""
-    from maskgen.training.models import model_class
+    from maskgen.training.model_folders import model_class
 
     with torch.device("meta"):
         return model_class(config.model_type)(config)

@@ -7,11 +7,11 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from maskgen.draw.lettering import drawable, font
+from maskgen.draw.overlay import INK, WHITE
 from maskgen.errors import MaskgenError
 from maskgen.training.metrics import mean, read_lines
-from maskgen.training.run import METRICS
-from maskgen.views.drawing import INK, WHITE
-from maskgen.views.lettering import drawable, font
+from maskgen.training.trainer import METRICS
 
 _COLOURS = ((214, 39, 90), (31, 119, 180), (44, 140, 70), (220, 130, 20), (120, 80, 180), (90, 90, 90))
 _PALE, _GREY = (232, 234, 238), (130, 136, 146)

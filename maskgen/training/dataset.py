@@ -15,11 +15,11 @@ from maskgen.config import Limits
 from maskgen.errors import MaskgenError
 from maskgen.geometry import HALF, Frame, binarise
 from maskgen.outcome import Outcome
+from maskgen.runtime.store import Store
 from maskgen.sharding import format
 from maskgen.sharding.commit import shard_name
 from maskgen.sharding.format import FormatError, ShardSample
 from maskgen.sharding.reader import scan
-from maskgen.store import Store
 
 _GROUNDED = [Outcome.OK.value, Outcome.SAM_DISAGREES.value]
 

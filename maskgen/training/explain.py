@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 
-from maskgen.training import models
+from maskgen.draw import text
+from maskgen.training import model_folders
 from maskgen.training.cost import Cost, blank, both, cost, saved_bytes
+from maskgen.training.freezing import freeze, rates
 from maskgen.training.metrics import PEAKS
 from maskgen.training.recipe import Recipe, Stage
-from maskgen.training.stage import freeze, rates
-from maskgen.views import text
 
 MFU = 0.45
 """The share of the peak that predicted times reckon with: the trainer's target, not a measurement."""
@@ -78,7 +78,9 @@ class Plan:
 
 def explain(recipe: Recipe, model: str = "") -> Plan:
     """The plan of `recipe` for the model in a folder, or for the paper's; no weights are loaded or made."""
-    config = models.read_config(model, recipe) if model else models.full_size(recipe.architecture)
+    config = (
+        model_folders.read_config(model, recipe) if model else model_folders.full_size(recipe.architecture)
+    )
     bare = blank(config)
     stages = [_stage(recipe, int(name), stage, config, bare) for name, stage in recipe.stages.items()]
     return Plan(

@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 
 from maskgen.runtime.device import choose_device
-from maskgen.training.run import Request, train
-from maskgen.training.world import World
+from maskgen.training.distributed import World
+from maskgen.training.trainer import Request, train
 
 
 def launch(request: Request, address: str, processes: int, say: Callable[[str], None]) -> Path:
@@ -18,7 +18,7 @@ def launch(request: Request, address: str, processes: int, say: Callable[[str], 
     `address`.
     """
     if address:
-        from maskgen.training.raytrain import train_on_ray
+        from maskgen.training.ray_train import train_on_ray
 
         return train_on_ray(request, address, processes, say)
     with world() as here:

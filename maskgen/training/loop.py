@@ -15,16 +15,16 @@ import torch
 from maskgen.errors import MaskgenError
 from maskgen.training.checkpoint import Checkpoints, Position
 from maskgen.training.cost import Cost
-from maskgen.training.feed import Feed, Micro, MicroBatches
+from maskgen.training.data_loader import Feed, Micro, MicroBatches
+from maskgen.training.distributed import World
 from maskgen.training.losses import Counts, Losses, measure, targets
 from maskgen.training.metrics import Bar, Board, Lines, Stopwatch, peak
-from maskgen.training.optimiser import clip, factor, set_rate
+from maskgen.training.optimizer import clip, factor, set_rate
+from maskgen.training.parallel import Wrapped
 from maskgen.training.recipe import Recipe, Stage
-from maskgen.training.world import World
-from maskgen.training.wrapping import Wrapped
 
 if TYPE_CHECKING:
-    from maskgen.training.batch import Batch
+    from maskgen.training.collate import Batch
 
 
 class InterruptedRun(MaskgenError):

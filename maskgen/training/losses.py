@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from maskgen.age_vlm.guidance import guidance
 
 if TYPE_CHECKING:
-    from maskgen.training.batch import Batch
+    from maskgen.training.collate import Batch
 
 _ROWS = 4  # rows whose float32 logits exist at a time
 

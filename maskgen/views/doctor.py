@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 from maskgen.config import Config, Sam
+from maskgen.draw import text
 from maskgen.grounding.weights import DEMO
-from maskgen.views import inputs, machine, text
+from maskgen.views import doctor_inputs, doctor_machine
 from maskgen.views.finding import Finding, checked
 
 _SIGNS = {True: "ok", None: "warning", False: "problem"}
@@ -14,22 +15,22 @@ def examine(config: Config | None, out: str | None, data: str | None, address: s
     """Every check that the arguments allow. Never raises; takes a few seconds at most."""
     full_size = config is not None and _is_full_size(config)
     checks: list[tuple[str, Callable[[], Finding]]] = [
-        ("packages", machine.python),
-        ("GPU", lambda: machine.gpus(full_size)),
-        ("processors", lambda: machine.memory(full_size)),
-        ("Ray", lambda: machine.ray(address)),
+        ("packages", doctor_machine.python),
+        ("GPU", lambda: doctor_machine.gpus(full_size)),
+        ("processors", lambda: doctor_machine.memory(full_size)),
+        ("Ray", lambda: doctor_machine.ray(address)),
     ]
     if config is not None:
         checks += [
-            ("proposer", lambda: inputs.proposer(config, data or "")),
-            ("refiner", lambda: inputs.refiner(config)),
-            ("data", lambda: inputs.rows(config, data or "")),
+            ("proposer", lambda: doctor_inputs.proposer(config, data or "")),
+            ("refiner", lambda: doctor_inputs.refiner(config)),
+            ("data", lambda: doctor_inputs.rows(config, data or "")),
         ]
     if out:
         checks += [
-            ("output", lambda: inputs.output(out)),
-            ("disk", lambda: inputs.disk(config, out)),
-            ("lease", lambda: inputs.lease(out)),
+            ("output", lambda: doctor_inputs.output(out)),
+            ("disk", lambda: doctor_inputs.disk(config, out)),
+            ("lease", lambda: doctor_inputs.lease(out)),
         ]
     return [checked(name, check) for name, check in checks]
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import yaml
 
+from maskgen.draw import charts, page, text
 from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
-from maskgen.running.journal import Journal
-from maskgen.store import Store
-from maskgen.views import charts, contact, figures, flow, page, quality, speed, text
-from maskgen.views.figures import Distribution, Figures
-from maskgen.views.speed import Event, Span
+from maskgen.runtime.journal import Journal
+from maskgen.runtime.store import Store
+from maskgen.views import contact_sheet, quality_tables, set_statistics, stage_times, throughput
+from maskgen.views.set_statistics import Distribution, Figures
+from maskgen.views.throughput import Event, Span
 
 NAME = "report.html"
 
@@ -34,18 +35,18 @@ def write_report(store: Store) -> str:
     if not store.exists("run.json"):
         raise MaskgenError(f"no run was begun in {store.place}: there is nothing to report on.")
     record = store.read_json("run.json")
-    found = figures.gather(store)
-    runs = speed.runs(Journal(store.url).events())
-    scored = store.read_json("quality.json") if store.exists("quality.json") else {}
+    found = set_statistics.gather(store)
+    runs = throughput.runs(Journal(store.url).events())
+    scored = store.read_json("quality_tables.json") if store.exists("quality_tables.json") else {}
     split = record["config"]["split"]
     html = page.page(
         f"maskgen: {split}",
         _head(record, found, runs),
         page.section("Outcomes", _outcomes(found)),
-        page.section("Against the known masks", quality.tables(scored)),
+        page.section("Against the known masks", quality_tables.tables(scored)),
         page.section("Distributions", _distributions(found)),
         page.section("Throughput", *_throughput(runs)),
-        page.section("Samples", contact.sheets(store, found, record["config"]["limits"])),
+        page.section("Samples", contact_sheet.sheets(store, found, record["config"]["limits"])),
         page.section("How it was made", *_made(record)),
     )
     store.write_bytes(NAME, html.encode())
@@ -71,7 +72,7 @@ def _head(record: dict[str, Any], found: Figures, runs: list[list[Event]]) -> st
         (f"{failed:,}", f"failed, {text.share(failed, found.rows)}; {allowed:,} are allowed"),
         (text.size(found.bytes), "in tars"),
     ]
-    pace = [one for run in runs if (one := speed.pace(run, speed.spans(run), None))]
+    pace = [one for run in runs if (one := throughput.pace(run, throughput.spans(run), None))]
     seconds = sum(one.seconds for one in pace)
     if seconds:
         images = sum(one.run * one.seconds for one in pace)
@@ -93,11 +94,11 @@ def _outcomes(found: Figures) -> str:
         width = f"{100 * count / top:.2f}%"
         rows.append(
             [
-                f'<span class="{contact.tone(outcome)}">{outcome}</span>',
+                f'<span class="{contact_sheet.tone(outcome)}">{outcome}</span>',
                 page.said(text.MEANINGS[outcome]),
                 f"{count:,}",
                 page.said(text.share(count, found.rows)),
-                f'<div class="meter {contact.tone(outcome)}"><i style="width:{width}"></i></div>',
+                f'<div class="meter {contact_sheet.tone(outcome)}"><i style="width:{width}"></i></div>',
             ]
         )
     return page.table(["outcome", "meaning", "samples", "share", ""], rows, frozenset({2, 3}))
@@ -113,7 +114,7 @@ def _distributions(found: Figures) -> str:
 
 def _distribution(one: Distribution) -> str:
     title, what = _TITLES[one.column]
-    whole = one.column in figures.COUNTS
+    whole = one.column in set_statistics.COUNTS
     bins, ticks = _whole_axis(one.edges) if whole else _share_axis(one.edges)
     middle = (
         f"median {one.median:.0f}, mean {one.mean:.1f}"
@@ -141,21 +142,21 @@ def _whole_axis(edges: Sequence[float]) -> tuple[list[str], list[tuple[float, st
 
 
 def _throughput(runs: list[list[Event]]) -> list[str]:
-    runs = [run for run in runs if speed.spans(run)]
+    runs = [run for run in runs if throughput.spans(run)]
     if not runs:
         return []
     return [_chart(runs), "<h3>Runs</h3>", _run_table(runs), *_stages(runs), *_deaths(runs)]
 
 
 def _stages(runs: list[list[Event]]) -> list[str]:
-    found = flow.stages(event for run in runs for event in run)
+    found = stage_times.stages(event for run in runs for event in run)
     if not found:
         return []
-    told = [[page.said(cell) for cell in row] for row in flow.rows(found)]
+    told = [[page.said(cell) for cell in row] for row in stage_times.rows(found)]
     return [
         "<h3>Inside a worker</h3>",
-        f'<p class="soft">The stages work at the same time: {page.said(flow.verdict(found))}.</p>',
-        page.table(list(flow.HEAD), told, frozenset({1})),
+        f'<p class="soft">The stages work at the same time: {page.said(stage_times.verdict(found))}.</p>',
+        page.table(list(stage_times.HEAD), told, frozenset({1})),
     ]
 
 
@@ -165,12 +166,12 @@ def _chart(runs: list[list[Event]]) -> str:
     ends = [0.0]
     for run in runs:
         shift = ends[-1] - run[0]["time"]
-        work += [Span(span.begin + shift, span.end + shift, span.images) for span in speed.spans(run)]
+        work += [Span(span.begin + shift, span.end + shift, span.images) for span in throughput.spans(run)]
         ends.append(run[-1]["time"] + shift)
     step = ends[-1] / _BINS
     if not step:
         return ""
-    values = [speed.rate(work, place * step, (place + 1) * step) for place in range(_BINS)]
+    values = [throughput.rate(work, place * step, (place + 1) * step) for place in range(_BINS)]
     cuts = [end / ends[-1] for end in ends[1:-1]]
     chart = charts.area(values, cuts, ("0 s", text.duration(ends[-1])), "images a second")
     note = " A dashed line is where a run ended." if cuts else ""
@@ -182,7 +183,7 @@ def _run_table(runs: list[list[Event]]) -> str:
     rows = []
     for run in runs:
         events = [event["event"] for event in run]
-        pace = speed.pace(run, speed.spans(run), None)
+        pace = throughput.pace(run, throughput.spans(run), None)
         rows.append(
             [
                 _moment(run[0]),

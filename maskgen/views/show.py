@@ -6,15 +6,15 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from maskgen import config
+from maskgen.draw import overlay, text
+from maskgen.draw.lettering import drawable, font, wrapped
 from maskgen.errors import MaskgenError, SampleError
 from maskgen.geometry import Frame, binarise
 from maskgen.outcome import Outcome
+from maskgen.runtime.store import Store
 from maskgen.sample import Picture
 from maskgen.sharding.format import ShardSample
 from maskgen.sharding.reader import find
-from maskgen.store import Store
-from maskgen.views import drawing, text
-from maskgen.views.lettering import drawable, font, wrapped
 
 PAPER, INK, GREY, LINE = (255, 255, 255), (24, 28, 36), (104, 112, 126), (226, 229, 234)
 GREEN, OCHRE = (22, 128, 78), (168, 100, 0)
@@ -47,10 +47,10 @@ def show(sample: ShardSample, picture: Picture) -> Image.Image:
     """
     stacked = picture.width > _WIDE * picture.height
     room = (_WIDTH - 2 * _MARGIN, _TALLEST) if stacked else (_COLUMN, _TALLEST)
-    image = drawing.scaled(picture.pixels, drawing.fitted(picture.width, picture.height, room))
+    image = overlay.scaled(picture.pixels, overlay.fitted(picture.width, picture.height, room))
     fields = sample.fields
-    outlined = drawing.with_outlines(image, (picture.width, picture.height), sample.polygons, fields.box)
-    masked = drawing.with_mask(image, sample.mask_pixels())
+    outlined = overlay.with_outlines(image, (picture.width, picture.height), sample.polygons, fields.box)
+    masked = overlay.with_mask(image, sample.mask_pixels())
     views = [
         (_proposal_caption(sample), outlined),
         (f"mask, {text.share(fields.coverage, 1)} of the image" if sample.grid.any() else "no mask", masked),
@@ -62,7 +62,7 @@ def show(sample: ShardSample, picture: Picture) -> Image.Image:
 def _framed(sample: ShardSample, picture: Picture) -> Image.Image:
     geometry = sample.fields.geometry
     frame = Frame(geometry.fit, geometry.size, geometry.cells).image(picture.pixels)
-    return drawing.with_grid(drawing.scaled(frame, (_COLUMN, _COLUMN)), sample.grid)
+    return overlay.with_grid(overlay.scaled(frame, (_COLUMN, _COLUMN)), sample.grid)
 
 
 def _side_by_side(sample: ShardSample, views: list[tuple[str, Image.Image]]) -> Image.Image:

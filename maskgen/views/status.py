@@ -5,15 +5,16 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from maskgen.draw import text
 from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
-from maskgen.running.journal import Beacon, Journal
-from maskgen.running.lease import is_alive, read_holder
+from maskgen.runtime.journal import Beacon, Journal
+from maskgen.runtime.lease import is_alive, read_holder
+from maskgen.runtime.store import Store
 from maskgen.sharding.commit import committed, shard_name
-from maskgen.store import Store
-from maskgen.views import flow, speed, text
-from maskgen.views.flow import Stage
-from maskgen.views.speed import RECENT_SECONDS, Event, Pace, Span
+from maskgen.views import stage_times, throughput
+from maskgen.views.stage_times import Stage
+from maskgen.views.throughput import RECENT_SECONDS, Event, Pace, Span
 
 _BAR_WIDTH = 24
 
@@ -123,13 +124,13 @@ def status(out: str) -> Status:
     running = holder is not None and holder.alive
     record = _record(store, running)
     plan, commits = record["plan"], committed(store)
-    events = (speed.runs(journal.events()) or [[]])[-1]
+    events = (throughput.runs(journal.events()) or [[]])[-1]
     beacons = list(journal.beacons().values()) if running else []
     outcomes: Counter[str] = Counter()
     for commit in commits.values():
         outcomes.update({outcome.value: count for outcome, count in commit.outcomes.items()})
-    work = speed.spans(events) + speed.in_hand(events, beacons)
-    pace = speed.pace(events, work, time.time() if running else None)
+    work = throughput.spans(events) + throughput.in_hand(events, beacons)
+    pace = throughput.pace(events, work, time.time() if running else None)
     return Status(
         out=store.place,
         split=record["config"]["split"],
@@ -150,7 +151,7 @@ def status(out: str) -> Status:
         workers=[_worker(beacon) for beacon in beacons],
         pace=pace,
         eta=_eta(plan, events, work, pace) if running and pace else None,
-        stages=flow.stages(events, _unfinished(events, beacons)),
+        stages=stage_times.stages(events, _unfinished(events, beacons)),
         trouble=_trouble(events, journal, set(commits)),
     )
 
@@ -276,7 +277,10 @@ def _speed_lines(found: Status) -> list[str]:
 def _stage_lines(stages: list[Stage]) -> list[str]:
     if not stages:
         return []
-    return [*text.table([flow.HEAD, *flow.rows(stages)], right=frozenset({1})), flow.verdict(stages)]
+    return [
+        *text.table([stage_times.HEAD, *stage_times.rows(stages)], right=frozenset({1})),
+        stage_times.verdict(stages),
+    ]
 
 
 def _worker_lines(found: Status) -> list[str]:

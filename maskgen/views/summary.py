@@ -1,11 +1,11 @@
 """The few lines a command ends with."""
 
+from maskgen.draw import text
+from maskgen.estimate.estimate import Estimate
+from maskgen.estimate.scaling import Time, Work, smaller_shards
 from maskgen.outcome import Outcome
-from maskgen.running.estimate import Estimate
-from maskgen.running.run import Request, Summary
-from maskgen.running.scaling import Time, Work, smaller_shards
-from maskgen.store import Store
-from maskgen.views import text
+from maskgen.pipeline.run import Request, Summary
+from maskgen.runtime.store import Store
 from maskgen.views.report import write_report
 from maskgen.views.status import status
 
@@ -95,7 +95,7 @@ def _quality(request: Request, store: Store) -> list[str]:
     truth = request.config.source.truth
     if not truth:
         return []
-    from maskgen.demo.quality import render, score
+    from maskgen.evaluation.mask_quality import render, score
 
     figures = score(store, f"{request.data.rstrip('/')}/{truth}")
     store.write_json("quality.json", figures)

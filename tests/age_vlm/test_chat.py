@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskgen.age_vlm.chat import ChatTemplate
-from maskgen.demo import checkpoint
 from maskgen.sample import Turn
+from maskgen.small_models import checkpoint
 
 TALK = [
     Turn("human", "<image>\nWhere is the small star?"),

@@ -4,13 +4,13 @@ import re
 from pathlib import Path
 
 import numpy as np
-import tiny
 import torch
+from helpers import tiny_age_vlm as tiny
 from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
 from maskgen.age_vlm import AgeVlmImageProcessor, AgeVlmProcessor
-from maskgen.demo import checkpoint
+from maskgen.small_models import checkpoint
 
 PAGE = Path(__file__).parents[2] / "docs" / "model.md"
 

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-import tiny
 import torch
+from helpers import tiny_age_vlm as tiny
+from helpers.tiny_age_vlm import made
 from safetensors.torch import load_file, save_file
-from tiny import made
 
 from maskgen.age_vlm.loading import load, model_folder
-from maskgen.demo import checkpoint
 from maskgen.errors import MaskgenError
+from maskgen.small_models import checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -4,8 +4,8 @@ import math
 from typing import Any
 
 import pytest
-import tiny
 import torch
+from helpers import tiny_age_vlm as tiny
 from torch import nn
 from transformers import AutoModelForImageTextToText, LlamaForCausalLM
 

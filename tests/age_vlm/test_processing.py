@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import tiny
 import torch
+from helpers import tiny_age_vlm as tiny
 from PIL import Image
 from transformers import (
     AutoImageProcessor,
@@ -15,9 +15,9 @@ from transformers import (
 from maskgen.age_vlm import AgeVlmImageProcessor, AgeVlmProcessor
 from maskgen.age_vlm.chat import ChatTemplate
 from maskgen.age_vlm.image_processing import normalise
-from maskgen.demo import checkpoint
 from maskgen.geometry import Frame
 from maskgen.sample import Turn
+from maskgen.small_models import checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
+from helpers import tiny_age_vlm as tiny
 
 from maskgen.age_vlm import AgeVlmConfig, AgeVlmForConditionalGeneration
 

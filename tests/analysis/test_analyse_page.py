@@ -4,10 +4,10 @@ import re
 import shlex
 from pathlib import Path
 
-import awake
 import numpy as np
 import pytest
-import small_runs
+from helpers import peaked_attention as awake
+from helpers import small_training as small_runs
 from PIL import Image
 from typer.testing import CliRunner
 

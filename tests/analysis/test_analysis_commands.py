@@ -2,9 +2,9 @@
 
 import json
 
-import awake
 import pytest
-import small_runs
+from helpers import peaked_attention as awake
+from helpers import small_training as small_runs
 from PIL import Image
 from typer.testing import CliRunner
 

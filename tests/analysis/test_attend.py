@@ -2,19 +2,19 @@
 
 import json
 
-import awake
 import numpy as np
 import pytest
+from helpers import peaked_attention as awake
 from PIL import Image
 
-from maskgen.analysis import table, tell
+from maskgen.analysis import attention_page, text_report
 from maskgen.analysis.attend import Map, attend, overlays, seen, token_overlays
-from maskgen.analysis.gaze import Gaze
-from maskgen.analysis.items import asked
+from maskgen.analysis.attention_maps import Gaze
+from maskgen.analysis.samples import asked
+from maskgen.draw import heatmap
+from maskgen.draw.tiles import Row, Tile, sheet
 from maskgen.errors import MaskgenError
 from maskgen.geometry import Frame
-from maskgen.views import heat
-from maskgen.views.sheet import Row, Tile, sheet
 
 EVERY = np.ones((4, 4), bool)
 
@@ -27,19 +27,21 @@ def saturation(image: Image.Image) -> np.ndarray:
 def test_colour_is_where_the_attention_is_more_than_even():
     attention = np.zeros((4, 4))
     attention[0, 3] = 1
-    ratios = heat.ratio(attention, EVERY)
-    assert ratios.max() == 16 and heat.top_of(ratios) == 16
-    drawn = saturation(heat.heated(Image.new("RGB", (80, 80), (120, 120, 120)), ratios, 16))
+    ratios = heatmap.ratio(attention, EVERY)
+    assert ratios.max() == 16 and heatmap.top_of(ratios) == 16
+    drawn = saturation(heatmap.heated(Image.new("RGB", (80, 80), (120, 120, 120)), ratios, 16))
     assert drawn[10, 70] > 60 and drawn[50:, :40].max() < 10
-    even = heat.heated(Image.new("RGB", (80, 80), (120, 120, 120)), heat.ratio(np.ones((4, 4)), EVERY), 4)
+    even = heatmap.heated(
+        Image.new("RGB", (80, 80), (120, 120, 120)), heatmap.ratio(np.ones((4, 4)), EVERY), 4
+    )
     assert saturation(even).max() < 10  # even attention is no colour at all
 
 
 def test_shares_are_of_the_cells_that_are_open():
     half = np.repeat([[True, True, False, False]], 4, axis=0)
-    assert heat.ratio(half / 8, half).max() == pytest.approx(1)
-    assert heat.top_of(np.full((2, 2), 17.0)) == 32 and heat.top_of(np.zeros((2, 2))) == 4
-    assert not heat.ratio(np.zeros((4, 4)), EVERY).any()
+    assert heatmap.ratio(half / 8, half).max() == pytest.approx(1)
+    assert heatmap.top_of(np.full((2, 2), 17.0)) == 32 and heatmap.top_of(np.zeros((2, 2))) == 4
+    assert not heatmap.ratio(np.zeros((4, 4)), EVERY).any()
 
 
 def test_a_map_says_how_pointed_it_is_and_what_lies_on_padding():
@@ -84,7 +86,7 @@ def test_several_models_side_by_side(gazes):
         ["slot 1", "slot 3", "mean of layers"],
         ["first self-attention"],
     ]
-    told = tell.attention(gazes, found)
+    told = text_report.attention(gazes, found)
     assert "closed" in told and told.count("50.0 % of the cells") == 4
     assert saturation(overlays(gazes, item, found)).max() > 60
     assert saturation(token_overlays(gazes, item)).max() > 60
@@ -97,11 +99,11 @@ def test_the_page_of_pairs(gazes, tmp_path):
     (tmp_path / "pairs.jsonl").write_text(
         '{"image": "a.png", "question": "Where is <b>it</b>?"}\n\n{"image": "a.png", "question": "Why?"}\n'
     )
-    lines = table.look(gazes, table.read_pairs(tmp_path / "pairs.jsonl"), "first")
+    lines = attention_page.look(gazes, attention_page.read_pairs(tmp_path / "pairs.jsonl"), "first")
     assert [[one.name for one in line.maps] for line in lines] == [["slot 1", "first self-attention"]] * 2
-    page = table.as_page(gazes, lines)
+    page = attention_page.as_page(gazes, lines)
     assert page.count("<img") == 1 + 2 * 3 and "&lt;b&gt;it" in page and "<b>it" not in page
-    assert table.as_image(gazes, lines).width > 640
+    assert attention_page.as_image(gazes, lines).width > 640
 
 
 @pytest.mark.parametrize(
@@ -113,10 +115,10 @@ def test_layers_by_name(layer, name):
         if layer == "3":
             layer = "4"
         with pytest.raises(MaskgenError, match="from 1 to 2"):
-            table.choose(found, layer)
+            attention_page.choose(found, layer)
     else:
-        assert table.choose(found, layer).name == name
-        assert table.choose(found[:1], layer).name == "a"
+        assert attention_page.choose(found, layer).name == name
+        assert attention_page.choose(found[:1], layer).name == "a"
 
 
 @pytest.mark.parametrize(
@@ -136,9 +138,9 @@ def test_layers_by_name(layer, name):
 def test_bad_lists_are_explained(tmp_path, line, problem):
     (tmp_path / "pairs.jsonl").write_text(line)
     with pytest.raises(MaskgenError, match=problem):
-        table.read_pairs(tmp_path / "pairs.jsonl")
+        attention_page.read_pairs(tmp_path / "pairs.jsonl")
 
 
 def test_a_missing_list_is_explained(tmp_path):
     with pytest.raises(MaskgenError, match="cannot be read"):
-        table.read_pairs(tmp_path / "none.jsonl")
+        attention_page.read_pairs(tmp_path / "none.jsonl")

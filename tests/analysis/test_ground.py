@@ -5,15 +5,15 @@ from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
-import awake
 import numpy as np
 import pytest
-import small_runs
+from helpers import peaked_attention as awake
+from helpers import small_training as small_runs
 
-from maskgen.analysis import tell
-from maskgen.analysis.gaze import Gaze, Look
+from maskgen.analysis import text_report
+from maskgen.analysis.attention_maps import Gaze, Look
 from maskgen.analysis.ground import EVEN, MEAN, OTHER, by_size, ground
-from maskgen.analysis.items import Item, ShardItems, asked
+from maskgen.analysis.samples import Item, ShardItems, asked
 from maskgen.errors import MaskgenError
 
 SIDE = 10
@@ -114,7 +114,7 @@ def test_real_models_on_shards(tmp_path):
     assert list(age.rows["all"]) == ["slot 1", "slot 3", MEAN, OTHER, EVEN]
     assert list(concat.rows["all"]) == ["first self-attention", OTHER, EVEN]
     assert age.image_share == pytest.approx([1, 1]) and 0 < concat.image_share[0] < 1
-    told = tell.ground(found)
+    told = text_report.ground(found)
     assert "concat_vlm: " in told and "of the attention goes to the image" in told
     figure = json.loads(json.dumps(age.to_dict()))["figures"]["all"]["slot 1"]["mass"]
     assert 0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1

@@ -4,19 +4,19 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from xml.etree import ElementTree
 
-import awake
 import numpy as np
 import pytest
-import small_runs
-import tiny_llava
 import torch
+from helpers import peaked_attention as awake
+from helpers import small_training as small_runs
+from helpers import tiny_llava
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskgen.analysis import histograms, tell
-from maskgen.analysis.items import Item, ShardItems, asked
+from maskgen.analysis import histograms, text_report
 from maskgen.analysis.llava import Llava
-from maskgen.analysis.readers import load
+from maskgen.analysis.model_readers import load
+from maskgen.analysis.samples import Item, ShardItems, asked
 from maskgen.analysis.similarity import pairing, similarity
 from maskgen.errors import MaskgenError
 
@@ -103,7 +103,7 @@ def test_the_drawing_is_svg_and_png_with_the_figures_in_words():
     image = np.asarray(sketch.image())
     assert image.shape == (sketch.height * 2, sketch.width * 2, 3)
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 5
-    assert "linear probe" in tell.similarity(found)
+    assert "linear probe" in text_report.similarity(found)
 
 
 def test_both_architectures_and_a_llava_on_shards(tmp_path):

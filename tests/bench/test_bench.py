@@ -8,14 +8,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from maskgen.bench import weights
-from maskgen.bench.naive import Answers
-from maskgen.bench.parts import FORWARDS, GEOMETRY, PARTS, READ, Stopwatch, watched
-from maskgen.bench.run import Request, agreement, run
+from maskgen.bench import random_checkpoints
+from maskgen.bench.comparison import Request, agreement, run
+from maskgen.bench.part_times import FORWARDS, GEOMETRY, PARTS, READ, Stopwatch, watched
+from maskgen.bench.script_baseline import Answers
 from maskgen.cli import app
-from maskgen.demo import florence2, sam
 from maskgen.errors import MaskgenError
-from maskgen.grounding.engine.decoder import Decoder
+from maskgen.grounding.fast.decoder import Decoder
+from maskgen.small_models import small_florence2, small_sam
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -67,20 +67,26 @@ def test_the_text_names_every_number(found):
 def test_random_weights_run_every_way(monkeypatch):
     """As --full-size does, with a small Florence-2 of the same make and a small SAM."""
     sizes = dataclasses.replace(
-        florence2.TINY, width=64, layers=2, feed_forward=128, positions=512, words=900, attention_heads=4
+        small_florence2.TINY,
+        width=64,
+        layers=2,
+        feed_forward=128,
+        positions=512,
+        words=900,
+        attention_heads=4,
     )
 
     def write(folder, dtype, lengths, texts):
         (folder / "florence2").mkdir(parents=True)
-        weights.write_florence2(folder / "florence2", sizes, 2000, lengths, texts, dtype)
-        sam.build(folder / "sam", sam.TINY, 0)
+        random_checkpoints.write_florence2(folder / "florence2", sizes, 2000, lengths, texts, dtype)
+        small_sam.build(folder / "sam", small_sam.TINY, 0)
         return [
             f"proposer.model={folder / 'florence2'}",
             "proposer.max_new_tokens=300",
             f"refiner.checkpoint={folder / 'sam'}",
         ]
 
-    monkeypatch.setattr("maskgen.bench.run.weights.write", write)
+    monkeypatch.setattr("maskgen.bench.comparison.weights.write", write)
     report = run(Request(images=5, rounds=1, large=True, tokens=40, scripted=3, batch=2), lambda _: None)
     assert "log-normal of mean 40" in report.lengths
     assert [way.images for way in report.ways] == [3, 3, 5, 5]

@@ -1,13 +1,13 @@
 """Answers in batches are the answers alone, and depend on the picture."""
 
-import miniatures
 import numpy as np
 import pytest
+from helpers import benchmark_files as miniatures
 
-from maskgen.age_vlm.answering import Answerer
+from maskgen.age_vlm.generation import Answerer
 from maskgen.age_vlm.loading import load
 from maskgen.errors import MaskgenError
-from maskgen.evaluation.answering import answer_all
+from maskgen.evaluation.inference import answer_all
 from maskgen.evaluation.question import Question
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -2,17 +2,17 @@
 
 import json
 
-import miniatures
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers import benchmark_files as miniatures
 
 from maskgen.errors import MaskgenError
+from maskgen.evaluation.benchmark_images import Pictures
 from maskgen.evaluation.benchmarks import BENCHMARKS, named
 from maskgen.evaluation.evaluate import shuffled
-from maskgen.evaluation.pictures import Pictures
+from maskgen.evaluation.locations import find
 from maskgen.evaluation.question import Question
-from maskgen.evaluation.sources import find
 
 
 @pytest.mark.parametrize("name", miniatures.MAKERS)

@@ -8,14 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import miniatures
 import pyarrow.parquet as pq
 import pytest
+from helpers import benchmark_files as miniatures
 
 from maskgen import cli
-from maskgen.demo import checkpoint
 from maskgen.evaluation.predictions import Answers, identity
-from maskgen.evaluation.table import PAPER
+from maskgen.evaluation.table2 import PAPER
+from maskgen.small_models import checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -4,8 +4,8 @@ import re
 import sys
 from pathlib import Path
 
-import miniatures
 import pytest
+from helpers import benchmark_files as miniatures
 
 from maskgen import cli
 from maskgen.evaluation.benchmarks import BENCHMARKS

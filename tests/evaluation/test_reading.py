@@ -2,7 +2,7 @@
 
 import pytest
 
-from maskgen.evaluation import options, reading
+from maskgen.evaluation import option_matching, reading
 from maskgen.evaluation.question import Question, Reading
 
 YES = Question("1", "Is there a laptop in the image?", "yes_no", ("yes",))
@@ -69,11 +69,11 @@ def test_yes_or_no(answer, one_of_two, first_sentence, first_word, nothing_else)
 )
 def test_options(answer, question, matched, alone, leading, after, near_the_end):
     said = {
-        options.matched: matched,
-        options.letter_alone: alone,
-        options.leading_letter: leading,
-        options.letter_after_answer_is: after,
-        options.letter_near_the_end: near_the_end,
+        option_matching.matched: matched,
+        option_matching.letter_alone: alone,
+        option_matching.leading_letter: leading,
+        option_matching.letter_after_answer_is: after,
+        option_matching.letter_near_the_end: near_the_end,
     }
     for rule, expected in said.items():
         assert rule(answer, question) == Reading(expected, expected in question.answers), rule.__name__

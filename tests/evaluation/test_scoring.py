@@ -5,20 +5,20 @@ import math
 import os
 from pathlib import Path
 
-import miniatures
 import numpy as np
 import pytest
+from helpers import benchmark_files as miniatures
 from hypothesis import given
 from hypothesis import strategies as st
 
 from maskgen.errors import MaskgenError
 from maskgen.evaluation.baselines import baselines
 from maskgen.evaluation.benchmarks import BENCHMARKS
-from maskgen.evaluation.figures import accuracy
-from maskgen.evaluation.interval import draw
+from maskgen.evaluation.cluster_bootstrap import draw
+from maskgen.evaluation.locations import find
 from maskgen.evaluation.question import Question
 from maskgen.evaluation.scoring import disagreements, read_all, score
-from maskgen.evaluation.sources import find
+from maskgen.evaluation.weighted_scores import accuracy
 
 POPE, HALLUSION = BENCHMARKS["pope"], BENCHMARKS["hallusionbench"]
 SAID = [

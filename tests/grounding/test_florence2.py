@@ -7,14 +7,14 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from tiny_models import drawing_florence2
+from helpers.tiny_florence2 import drawing_florence2
 from transformers import AutoProcessor, Florence2ForConditionalGeneration
 
 from maskgen.config import Florence2
-from maskgen.demo import florence2 as small
 from maskgen.errors import MaskgenError
 from maskgen.grounding.florence2 import TASK, Answer, Florence2Proposer
 from maskgen.sample import Picture, Query, Sample
+from maskgen.small_models import small_florence2 as small
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -8,16 +8,16 @@ import pytest
 import torch
 from shapely import MultiPolygon, Polygon
 
-from maskgen import demo
+from maskgen import small_models
 from maskgen.config import parse
-from maskgen.demo import florence2 as small_florence2
-from maskgen.demo import sam as small_sam
 from maskgen.errors import SampleError
 from maskgen.grounding import polygon
 from maskgen.grounding.grounder import Grounder
 from maskgen.grounding.interface import Refinement
 from maskgen.outcome import Outcome
 from maskgen.sample import Grounding, Picture, Proposal, Query, Sample
+from maskgen.small_models import small_florence2 as small_florence2
+from maskgen.small_models import small_sam as small_sam
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -36,7 +36,7 @@ def checkpoints(tmp_path_factory):
 @pytest.fixture
 def make(checkpoints, monkeypatch):
     """Grounders with the tiny models, in float32."""
-    monkeypatch.setattr(demo, "checkpoint", lambda name: checkpoints / name)
+    monkeypatch.setattr(small_models, "checkpoint", lambda name: checkpoints / name)
 
     def grounder(grid=None, proposer=None, **refiner):
         refiner = {"kind": "sam", "model": "demo", "checkpoint": ""} | refiner

@@ -7,12 +7,12 @@ from segment_anything import SamPredictor, sam_model_registry
 from shapely import MultiPolygon, Polygon, box
 
 from maskgen.config import Sam
-from maskgen.demo import sam as small
 from maskgen.errors import MaskgenError, SampleError
 from maskgen.grounding import polygon, weights
 from maskgen.grounding.sam import PRIOR_LOGIT, SamRefiner
 from maskgen.outcome import Outcome
 from maskgen.sample import Picture
+from maskgen.small_models import small_sam as small
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

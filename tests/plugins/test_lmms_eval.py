@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from maskgen.age_vlm.start import start, write
-from maskgen.demo import checkpoint
-from maskgen.demo.drawing import draw
+from maskgen.age_vlm.init_model import start, write
 from maskgen.errors import MaskgenError
+from maskgen.scenes.drawing import draw
+from maskgen.small_models import checkpoint
 
 if importlib.util.find_spec("lmms_eval") is None:
     pytest.skip("lmms-eval is not installed: pip install 'maskgen[lmms-eval]'", allow_module_level=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from maskgen.reproduce.plan import MODELS, SCALES, base, recipe_of
+from maskgen.reproduce.scales import MODELS, SCALES, base, recipe_of
 
 
 def content(model, scale="demo"):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from maskgen.reproduce import report
-from maskgen.reproduce.plan import SCALES, Place, base
+from maskgen.reproduce import findings_page
+from maskgen.reproduce.scales import SCALES, Place, base
 
 DOCS = Path(__file__).parents[2] / "docs"
 KEPT = DOCS / "reproduction"
@@ -16,21 +16,21 @@ KEPT = DOCS / "reproduction"
 def again(tmp_path_factory) -> Path:
     """The report, written anew from the kept files."""
     to = tmp_path_factory.mktemp("report")
-    kept = json.loads((KEPT / report.FINDINGS).read_text())
-    report.write(Place(KEPT), to, base(SCALES["demo"]), kept["seeds"], kept["exam"], kept["command"])
+    kept = json.loads((KEPT / findings_page.FINDINGS).read_text())
+    findings_page.write(Place(KEPT), to, base(SCALES["demo"]), kept["seeds"], kept["exam"], kept["command"])
     return to
 
 
 def test_the_page_follows_from_the_files(again):
-    page = (again / report.MARKDOWN).read_text()
-    for picture in (report.PICTURE, report.MAPS):
+    page = (again / findings_page.MARKDOWN).read_text()
+    for picture in (findings_page.PICTURE, findings_page.MAPS):
         page = page.replace(f"]({picture})", f"](reproduction/{picture})")
         assert (KEPT / picture).is_file()
     assert page == (DOCS / "reproduction.md").read_text()
 
 
 def test_the_findings_follow_from_the_files(again):
-    ours, theirs = (json.loads((place / report.FINDINGS).read_text()) for place in (again, KEPT))
+    ours, theirs = (json.loads((place / findings_page.FINDINGS).read_text()) for place in (again, KEPT))
     assert ours == theirs
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from maskgen.errors import MaskgenError
-from maskgen.reproduce import report
+from maskgen.reproduce import findings_page
 from maskgen.reproduce.measure import Exam
-from maskgen.reproduce.plan import MODELS, SCALES, Place, base
 from maskgen.reproduce.reproduce import reproduce
-from maskgen.reproduce.training import FIRST_SEEDS
-from maskgen.training.run import METRICS
+from maskgen.reproduce.runs import FIRST_SEEDS
+from maskgen.reproduce.scales import MODELS, SCALES, Place, base
+from maskgen.training.trainer import METRICS
 
 LINE = [
     sys.executable,
@@ -46,17 +46,17 @@ def place(tmp_path_factory) -> Place:
     first.wait()
     done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
-    assert str(out / report.HTML) in done.stdout
+    assert str(out / findings_page.HTML) in done.stdout
     return Place(out)
 
 
 @pytest.mark.slow
 def test_everything_is_there(place):
-    markdown = (place.out / report.MARKDOWN).read_text()
-    for name in (report.PICTURE, report.MAPS):
+    markdown = (place.out / findings_page.MARKDOWN).read_text()
+    for name in (findings_page.PICTURE, findings_page.MAPS):
         assert (place.out / name).stat().st_size > 10_000
         assert name in markdown
-    html = (place.out / report.HTML).read_text()
+    html = (place.out / findings_page.HTML).read_text()
     assert html.count("data:image/jpeg") == 2 and "<script" not in html
     assert all(model in markdown for model in MODELS)
     assert "maskgen reproduce --scale tiny --seeds 1" in markdown
@@ -64,7 +64,7 @@ def test_everything_is_there(place):
 
 @pytest.mark.slow
 def test_the_figures_follow_from_the_files(place):
-    findings = json.loads((place.out / report.FINDINGS).read_text())
+    findings = json.loads((place.out / findings_page.FINDINGS).read_text())
     for model in MODELS:
         said = json.loads(place.found(0, model).read_text())["answers"]["image"]
         asked = json.loads(place.exam.read_text())

@@ -7,13 +7,13 @@ import datasets
 import numpy as np
 import pytest
 import webdataset
+from helpers.shard_sets import mixed_set, record, write_set
 from PIL import Image
-from shardmaking import mixed_set, record, write_set
 
 from maskgen.outcome import Outcome
+from maskgen.runtime.store import Store
 from maskgen.sharding.huggingface import features
 from maskgen.sharding.reader import read_shard
-from maskgen.store import Store
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import warnings
 
 import numpy as np
 import pytest
+from helpers.shard_sets import GRID, grounding, picture, sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
-from shardmaking import GRID, grounding, picture, sample
 
 from maskgen import rle
 from maskgen.config import Limits

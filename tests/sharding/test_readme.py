@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
-from shardmaking import record, write_set
+from helpers.shard_sets import record, write_set
 
 from maskgen.outcome import Outcome
-from maskgen.sharding import format, huggingface, table
-from maskgen.store import Store
+from maskgen.runtime.store import Store
+from maskgen.sharding import format, huggingface, shard_table
 
 README = (Path(__file__).parents[2] / "shards" / "README.md").read_text()
 BLOCKS = re.findall(r"### ([^\n]+)\n(?:(?!\n###).)*?```python\n(.*?)```", README, re.DOTALL)
@@ -37,6 +37,6 @@ def test_a_block_runs(shards, block):
 def test_every_field_column_and_outcome_is_documented():
     columns = huggingface.features()
     fields = [*columns["json"], *(f"query.{name}" for name in columns["json"]["query"])]
-    names = [*fields, *table.COLUMNS.names, *format.EXTENSIONS, *map(str, Outcome)]
+    names = [*fields, *shard_table.COLUMNS.names, *format.EXTENSIONS, *map(str, Outcome)]
     written = set(re.findall(r"`(?:KEY)?\.?([a-z0-9_.]+)`", README)) | {"query"}
     assert [name for name in names if name not in written] == []

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from shardmaking import FINGERPRINT, GRID, files, mixed_set, record, write_set, write_shard
+from helpers.shard_sets import FINGERPRINT, GRID, files, mixed_set, record, write_set, write_shard
 
 from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
+from maskgen.runtime.store import Store
 from maskgen.sharding import index
 from maskgen.sharding.commit import committed, read_commit
 from maskgen.sharding.format import FormatError
 from maskgen.sharding.reader import find, read_raw, read_shard
 from maskgen.sharding.verify import verify
 from maskgen.sharding.writer import ShardWriter
-from maskgen.store import Store
 
 RECORDS = [record(0), record(1, Outcome.IMAGE_CORRUPT), record(2, Outcome.NO_GROUNDING, "PNG"), record(3)]
 KEYS = [one.sample.key for one in RECORDS]

@@ -6,7 +6,7 @@ import tarfile
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from shardmaking import (
+from helpers.shard_sets import (
     FINGERPRINT,
     GRID,
     grounding,
@@ -19,11 +19,11 @@ from shardmaking import (
 )
 
 from maskgen.outcome import Outcome
-from maskgen.sharding import format, index, table
+from maskgen.runtime.store import Store
+from maskgen.sharding import format, index, shard_table
 from maskgen.sharding.reader import scan
 from maskgen.sharding.verify import verify
 from maskgen.sharding.writer import ShardWriter
-from maskgen.store import Store
 
 
 @pytest.fixture
@@ -134,9 +134,9 @@ def test_a_grid_or_coverage_that_is_not_the_masks_is_named(tmp_path, what, probl
 
 
 def test_a_row_that_differs_from_its_sample_is_named(store):
-    rows = table.read(store, "000000.parquet").to_pylist()
+    rows = shard_table.read(store, "000000.parquet").to_pylist()
     rows[5]["sam_iou"] = 0.5
-    table.write(rows, store.local("000000.parquet"))
+    shard_table.write(rows, store.local("000000.parquet"))
     assert any("and its row in the parquet differ in sam_iou" in problem for problem in verify(store))
 
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-import small_runs
+from helpers import small_training as small_runs
 from PIL import Image
 
 from maskgen.age_vlm.chat import ChatTemplate

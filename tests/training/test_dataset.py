@@ -4,20 +4,20 @@ import json
 
 import numpy as np
 import pytest
-import small_runs
 import torch
+from helpers import small_training as small_runs
 from PIL import Image
 
 from maskgen import config
 from maskgen.age_vlm.chat import ChatTemplate
 from maskgen.errors import MaskgenError
 from maskgen.geometry import Frame, binarise
-from maskgen.running.worker import Job, ShardWorker, Task
+from maskgen.pipeline.worker import Job, ShardWorker, Task
+from maskgen.runtime.store import Store
 from maskgen.sharding.index import finish
 from maskgen.sharding.reader import read_shard
 from maskgen.sources.plan import make_plan
-from maskgen.store import Store
-from maskgen.training.batch import collate
+from maskgen.training.collate import collate
 from maskgen.training.dataset import ShardDataset
 
 FRAME = Frame("squash", small_runs.SIZE, small_runs.CELLS)
@@ -126,7 +126,7 @@ def test_rows_of_another_set_are_left_out(packed, tmp_path):
 
 
 def test_a_batch_of_texts_alone_trains(packed, template, tmp_path):
-    from maskgen.training.models import model_class
+    from maskgen.training.model_folders import model_class
 
     folder = small_runs.model_folder(tmp_path / "model")
     model = model_class("age_vlm").from_pretrained(folder).train()

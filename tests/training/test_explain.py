@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from small_runs import SIZE, model_folder, small
+from helpers.small_training import SIZE, model_folder, small
 
-from maskgen.training import bench, recipe
+from maskgen.training import recipe, step_benchmark
 from maskgen.training.cost import blank, both
 from maskgen.training.explain import explain, render
-from maskgen.training.models import full_size, read_config
-from maskgen.training.stage import freeze, rates
+from maskgen.training.freezing import freeze, rates
+from maskgen.training.model_folders import full_size, read_config
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +82,8 @@ def test_the_plan_is_text_and_json(plan):
 def test_measuring_takes_real_steps_and_prices_guidance(tmp_path, one_thread):
     folder = model_folder(tmp_path / "model")
     chosen = small("data.expected_tokens=16")
-    found = bench.measure(chosen, str(folder), steps=1)
+    found = step_benchmark.measure(chosen, str(folder), steps=1)
     assert [one.stage for one in found] == ["1", "2", "3", "3 without guidance", "4"]
     assert all(one.samples_per_second > 0 and one.mfu is None for one in found)
-    assert "without guidance" in bench.render(found, chosen)
+    assert "without guidance" in step_benchmark.render(found, chosen)
     assert read_config(folder, chosen).image_size == SIZE

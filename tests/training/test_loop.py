@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.small_training import model_folder, shards, small
 from PIL import Image
-from small_runs import model_folder, shards, small
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from maskgen.age_vlm.guidance import guidance
 from maskgen.errors import MaskgenError
-from maskgen.training import loop, models
-from maskgen.training.feed import Feed
+from maskgen.training import loop, model_folders
+from maskgen.training.data_loader import Feed
+from maskgen.training.distributed import World
 from maskgen.training.losses import language_sum
 from maskgen.training.metrics import read_lines
-from maskgen.training.optimiser import factor
+from maskgen.training.optimizer import factor
 from maskgen.training.recipe import SetName
-from maskgen.training.run import Request, prepare, train
-from maskgen.training.world import World
+from maskgen.training.trainer import Request, prepare, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ALONE = World(0, 1, torch.device("cpu"))
@@ -197,8 +197,8 @@ def test_a_run_trains_what_its_stages_say_and_nothing_else(world, tmp_path):
     request = request_for(world, tmp_path / "run")
     train(request, ALONE, lambda _: None)
     folders = [Path(world[0]), *(tmp_path / "run" / f"stage-{n}" / "model" for n in range(1, 5))]
-    states = [models.load(f, request.recipe, request.recipe.stages["1"]).state_dict() for f in folders]
-    parts = models.load(folders[0], request.recipe, request.recipe.stages["1"]).parts()
+    states = [model_folders.load(f, request.recipe, request.recipe.stages["1"]).state_dict() for f in folders]
+    parts = model_folders.load(folders[0], request.recipe, request.recipe.stages["1"]).parts()
     table = [(), ("adapter", "cross_attention"), ("vision.last_stage", "adapter", "cross_attention")]
     table += [table[2], ("vision", "adapter", "cross_attention", "language")]
     for stage in range(1, 5):

@@ -12,10 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from helpers.small_training import SIZE, model_folder, shards
 from safetensors.torch import load_file
-from small_runs import SIZE, model_folder, shards
 
-from maskgen.running.address import unreachable
+from maskgen.runtime.ray_address import unreachable
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 BIN = Path(sys.executable).parent

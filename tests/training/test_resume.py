@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.small_training import SIZE, model_folder, shards, small
 from safetensors.torch import load_file
-from small_runs import SIZE, model_folder, shards, small
 
 from maskgen.errors import MaskgenError
-from maskgen.training import run as runs
+from maskgen.training import trainer as runs
 from maskgen.training.checkpoint import Checkpoints, Position
+from maskgen.training.distributed import World
 from maskgen.training.loop import InterruptedRun
 from maskgen.training.metrics import read_lines
-from maskgen.training.run import Request, train
-from maskgen.training.world import World
+from maskgen.training.trainer import Request, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ALONE = World(0, 1, torch.device("cpu"))
@@ -225,7 +225,7 @@ def test_stages_can_be_shared_between_runs(world, uninterrupted, tmp_path):
 
 
 def test_two_trainers_do_not_share_a_run(world, uninterrupted):
-    from maskgen.running.lease import Lease
+    from maskgen.runtime.lease import Lease
 
     errors: list[BaseException] = []
 

@@ -5,16 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_sets
+from helpers import tiny_sets
+from helpers.tiny_sets import note, record
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tiny_sets import note, record
 
+from maskgen.draw import charts, page
 from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
-from maskgen.store import Store
-from maskgen.views import charts, figures, page
+from maskgen.runtime.store import Store
+from maskgen.views import set_statistics
 from maskgen.views.report import write_report
 
 HOSTILE = "</title><script>alert(1)</script><img src=x onerror=\"alert('2')\"> & \x00\x1b[2J \u202e"
@@ -119,7 +120,7 @@ def test_a_missing_tar_costs_only_its_pictures(tmp_path):
 def test_thumbnails_show_the_mask(tmp_path):
     one = tiny_sets.record(1)
     assert one.picture is not None and one.grounding is not None
-    from maskgen.views.contact import thumbnail
+    from maskgen.views.contact_sheet import thumbnail
 
     drawn = np.asarray(thumbnail(tiny_sets.sample_of(one), one.picture)).astype(int)
     mask = Image.fromarray(one.grounding.mask).resize((drawn.shape[1], drawn.shape[0]))
@@ -132,7 +133,7 @@ def test_figures_count_every_ok_sample_once(tmp_path):
         [record(4 * shard + one, Outcome.NO_GROUNDING if one == 3 else Outcome.OK) for one in range(4)]
         for shard in range(5)
     ]
-    found = figures.gather(tiny_sets.make_set(tmp_path / "set", list(shards)))
+    found = set_statistics.gather(tiny_sets.make_set(tmp_path / "set", list(shards)))
     assert found.outcomes == {Outcome.OK: 15, Outcome.NO_GROUNDING: 5} and found.rows == 20
     by_column = {one.column: one for one in found.distributions}
     assert set(by_column) == {"coverage", "agreement", "sam_iou", "polygons", "tokens"}
@@ -145,7 +146,7 @@ def test_figures_count_every_ok_sample_once(tmp_path):
 
 def test_columns_without_values_have_no_chart(tmp_path):
     store = tiny_sets.make_set(tmp_path / "set", [[record(1, Outcome.NO_GROUNDING)]])
-    assert figures.gather(store).distributions == []
+    assert set_statistics.gather(store).distributions == []
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=40).filter(any))

@@ -2,14 +2,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tiny_sets
+from helpers import tiny_sets
+from helpers.tiny_sets import CONFIG, record, sample_of
 from PIL import Image
-from tiny_sets import CONFIG, record, sample_of
 
 from maskgen.config import Grid
+from maskgen.draw import overlay
 from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
-from maskgen.views import drawing
 from maskgen.views.show import show, write_png
 
 HOSTILE = "a <script>\x00\x1b[2J \u202eright\ud800 中文 🙂 e\u0301 " + "x" * 5000
@@ -52,7 +52,7 @@ def test_grid_tints_covered_cells_only():
     grid = np.zeros((4, 4), np.uint8)
     grid[1, 2], grid[3, 0] = 255, 100
     image = Image.new("RGB", (80, 80), (90, 90, 90))
-    drawn = np.asarray(drawing.with_grid(image, grid)).astype(int)
+    drawn = np.asarray(overlay.with_grid(image, grid)).astype(int)
     red = (drawn[..., 0] - drawn[..., 1]).reshape(4, 20, 4, 20).mean(axis=(1, 3))
     assert red[1, 2] > red[3, 0] > 5
     assert np.count_nonzero(np.abs(red) > 5) == 2
@@ -61,7 +61,7 @@ def test_grid_tints_covered_cells_only():
 def test_the_mask_stays_lit():
     mask = np.zeros((40, 60), bool)
     mask[:, :30] = True
-    lit = np.asarray(drawing.with_mask(Image.new("RGB", (60, 40), (200, 200, 200)), mask)).astype(int)
+    lit = np.asarray(overlay.with_mask(Image.new("RGB", (60, 40), (200, 200, 200)), mask)).astype(int)
     assert lit[:, 2:26].mean() > 150 and lit[:, 34:].mean() < 110
 
 

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import psutil
 import pytest
-import tiny_sets
-from tiny_sets import note, record
+from helpers import tiny_sets
+from helpers.tiny_sets import note, record
 
 from maskgen.errors import MaskgenError
-from maskgen.flow import Level, Levels
 from maskgen.outcome import Outcome
-from maskgen.running.journal import Beacon, Journal
-from maskgen.store import Store
-from maskgen.views import speed
+from maskgen.runtime.journal import Beacon, Journal
+from maskgen.runtime.stages import Level, Levels
+from maskgen.runtime.store import Store
+from maskgen.views import throughput
 from maskgen.views.report import write_report
-from maskgen.views.speed import Span
 from maskgen.views.status import render, status
+from maskgen.views.throughput import Span
 
 BAD = record(3, Outcome.IMAGE_MISSING, "no such file")
 
@@ -130,16 +130,16 @@ def test_a_beacon_of_a_finished_shard_is_not_counted_twice():
         {"event": "run_started", "time": 0.0, "shards": 2},
         {"event": "shard_done", "time": 10.0, "shard": 0, "worker": "a", "seconds": 5.0, "planned": 4},
     ]
-    assert speed.in_hand(events, [Beacon("a", shard=0, done=4, time=10.0)]) == []
-    assert speed.in_hand(events, [Beacon("a", shard=1, done=2, time=12.0)]) == [Span(10.0, 12.0, 2)]
+    assert throughput.in_hand(events, [Beacon("a", shard=0, done=4, time=10.0)]) == []
+    assert throughput.in_hand(events, [Beacon("a", shard=1, done=2, time=12.0)]) == [Span(10.0, 12.0, 2)]
 
 
 def test_rate_counts_only_what_lies_in_the_window():
     work = [Span(0, 10, 100), Span(10, 20, 300)]
-    assert speed.rate(work, 0, 20) == 20
-    assert speed.rate(work, 5, 15) == pytest.approx(20)
-    assert speed.rate(work, 10, 20) == 30
-    assert speed.rate(work, 20, 20) == 0
+    assert throughput.rate(work, 0, 20) == 20
+    assert throughput.rate(work, 5, 15) == pytest.approx(20)
+    assert throughput.rate(work, 10, 20) == 30
+    assert throughput.rate(work, 20, 20) == 0
 
 
 def test_a_killed_driver_leaves_its_lease_and_is_not_running(tmp_path):

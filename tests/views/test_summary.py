@@ -2,9 +2,9 @@
 
 import json
 
-from maskgen.running.estimate import Estimate
-from maskgen.running.pilot import Pilot
-from maskgen.running.scaling import Work, time_on
+from maskgen.estimate.estimate import Estimate
+from maskgen.estimate.pilot import Pilot
+from maskgen.estimate.scaling import Work, time_on
 from maskgen.sources.plan import PlanSummary
 from maskgen.views.summary import render_estimate
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from maskgen.errors import MaskgenError
-from maskgen.evaluation.figures import Figures
+from maskgen.evaluation.published_files import Row
 from maskgen.evaluation.question import Question
 from maskgen.evaluation.reading import Reader
-from maskgen.evaluation.rows import Row
+from maskgen.evaluation.weighted_scores import Figures
 
 PAPER = "paper"
 """The protocol that is compatible with Table 2, and the default."""

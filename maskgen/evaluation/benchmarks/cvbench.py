@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from maskgen.evaluation import figures as count
-from maskgen.evaluation import options
+from maskgen.evaluation import option_matching
+from maskgen.evaluation import weighted_scores as count
 from maskgen.evaluation.benchmarks.benchmark import Benchmark
+from maskgen.evaluation.published_files import Row
 from maskgen.evaluation.question import Question, Reading
-from maskgen.evaluation.rows import Row
 
 ASK = "Answer with the option's letter from the given choices directly."  # Cambrian-1's own
 SOURCES = ("ADE20K", "COCO", "Omni3D")
@@ -68,11 +68,11 @@ BENCHMARK = Benchmark(
     name="cvbench",
     read=read,
     protocols={
-        "paper": options.matched,
-        "official": options.letter_after_answer_is,
-        "vlmevalkit": options.letter_near_the_end,
-        "lmms-eval": options.leading_letter,
-        "strict": options.letter_alone,
+        "paper": option_matching.matched,
+        "official": option_matching.letter_after_answer_is,
+        "vlmevalkit": option_matching.letter_near_the_end,
+        "lmms-eval": option_matching.leading_letter,
+        "strict": option_matching.letter_alone,
     },
     figures=figures,
     columns={"2D": "2D", "3D": "3D"},

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from maskgen.evaluation import figures as count
 from maskgen.evaluation import reading
+from maskgen.evaluation import weighted_scores as count
 from maskgen.evaluation.benchmarks.benchmark import Benchmark
+from maskgen.evaluation.published_files import Row
 from maskgen.evaluation.question import Question, Reading
-from maskgen.evaluation.rows import Row
 
 SPLITS = ("random", "popular", "adversarial")
 ASK = "Please answer yes or no."  # Table 3

@@ -7,12 +7,12 @@ each.
 import re
 from collections.abc import Iterable
 
-from maskgen.evaluation import options, reading
+from maskgen.evaluation import option_matching, reading
 from maskgen.evaluation.benchmarks.benchmark import Benchmark
-from maskgen.evaluation.figures import accuracy
+from maskgen.evaluation.published_files import Row
 from maskgen.evaluation.question import Kind, Question
 from maskgen.evaluation.reading import Reader
-from maskgen.evaluation.rows import Row
+from maskgen.evaluation.weighted_scores import accuracy
 
 _OPTION = re.compile(r"^\s*([A-Z])[.)]\s+(.+?)\s*$", re.MULTILINE)
 
@@ -60,11 +60,11 @@ BENCHMARK = Benchmark(
     name="realworldqa",
     read=read,
     protocols={
-        "paper": _kinds(options.matched, reading.one_of_two, reading.phrase),
-        "vlmevalkit": _kinds(options.letter_near_the_end, reading.one_of_two, reading.phrase),
+        "paper": _kinds(option_matching.matched, reading.one_of_two, reading.phrase),
+        "vlmevalkit": _kinds(option_matching.letter_near_the_end, reading.one_of_two, reading.phrase),
         "lmms-eval": reading.equals,
         "cambrian": reading.after_answer_is,
-        "strict": _kinds(options.letter_alone, reading.nothing_else, reading.equals),
+        "strict": _kinds(option_matching.letter_alone, reading.nothing_else, reading.equals),
     },
     figures=accuracy("kind"),
     columns={"RWQA": "accuracy"},

@@ -1,0 +1,158 @@
+"""Gaze: a trained model and where it looks. Of both architectures, from a run or a model folder."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from maskgen.age_vlm.chat import ChatTemplate
+from maskgen.age_vlm.cross_attention import Asking
+from maskgen.age_vlm.image_processing import normalise
+from maskgen.age_vlm.loading import load, model_folder
+from maskgen.analysis.samples import Item
+from maskgen.errors import MaskgenError
+from maskgen.geometry import Frame
+from maskgen.training.collate import collate
+from maskgen.training.dataset import Example, framed
+
+_ROWS = 16
+
+States = tuple[np.ndarray, np.ndarray]
+"""Of one picture and text: float32 (N, width) of the image, float32 (T, width) of the text's tokens."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Where one text looks in one picture.
+
+    `maps`: float32 (layers, cells, cells), the attention averaged over heads and the text's tokens (A_l^q of
+    Section 3.2.2); each sums to 1, or for `concat` to the share that goes to the image at all. `image`: bool
+    (cells, cells), cells that hold image. `open`: bool (cells, cells), cells that the model can attend to.
+    `asking`: the number of the text's tokens; with none the maps are zero.
+    """
+
+    maps: np.ndarray
+    image: np.ndarray
+    open: np.ndarray
+    asking: int
+
+    def mean(self) -> np.ndarray:
+        """float32 (cells, cells): the mean over layers."""
+        mean: np.ndarray = self.maps.mean(axis=0)
+        return mean
+
+
+class Gaze:
+    """A model in eval mode and in float32, its processor, and its frame.
+
+    `name`: a short one for tables. `kind`: "age_vlm" or "concat_vlm". `layers`: the maps' names, in order.
+    """
+
+    def __init__(self, model: Any, processor: Any, name: str):
+        config = model.config
+        self.model, self.name, self.kind = model.eval(), name, str(config.model_type)
+        self.template = ChatTemplate(processor.tokenizer)
+        self.frame = Frame(config.fit, config.image_size, config.cells)
+        images = processor.image_processor
+        self._mean, self._std = images.image_mean, images.image_std
+        self.layers = (
+            [f"slot {slot}" for slot in config.slots] if self.kind == "age_vlm" else ["first self-attention"]
+        )
+
+    @classmethod
+    def load(cls, place: str | Path, fit: str = "", device: str = "") -> "Gaze":
+        """The model of a run, or in a model folder.
+
+        `fit`: how pictures fill the square instead of the model's own way. `device`: by default a GPU if
+        there is one. MaskgenError if there is no such model.
+        """
+        if fit not in ("", "squash", "pad", "crop"):
+            raise MaskgenError(f"--fit {fit}: give squash, pad or crop.")
+        model, processor = load(place, device, "float32", {"fit": fit} if fit else None)
+        return cls(model, processor, short_name(model_folder(place)))
+
+    @property
+    def masks_padding(self) -> bool:
+        """Whether cells without image are closed to the attention (`attend_padding`)."""
+        return self.kind == "age_vlm" and not self.model.config.attend_padding
+
+    def example(self, item: Item) -> Example:
+        """The item as the model takes it; what follows the last span is left out, since no token sees it."""
+        turns = item.turns[: max((turn for turn, _, _ in item.spans), default=-1) + 1] or item.turns
+        encoded = self.template.encode(turns, item.spans)
+        mask = None if item.mask is None else np.asarray(item.mask, bool).ravel()
+        pixels, cells = framed(self.frame, item.pixels)
+        ids, labels, query = encoded.input_ids, encoded.labels, encoded.query_mask
+        return Example("", pixels, cells, ids, labels, query, mask, encoded.cut)
+
+    def looks(self, items: Iterable[Item]) -> Iterator[tuple[Item, Look]]:
+        """Every item, and where its text looks in its picture."""
+        for some in _batches(items):
+            examples = [self.example(item) for item in some]
+            inputs, query = self._inputs(examples)
+            everyone = torch.ones(len(query), dtype=torch.bool, device=query.device)
+            maps = self._run(inputs, query_mask=query, guided=everyone).guidance_maps.cpu().numpy()
+            for row, example in enumerate(examples):
+                yield some[row], self._look(maps[:, row], example, sum(example.query_mask))
+
+    def tokens(self, item: Item) -> list[tuple[str, Look]]:
+        """Each of the text's tokens, as written, and where it looks."""
+        example = self.example(item)
+        inputs, query = self._inputs([example])
+        maps = self._run(inputs, asking=Asking.each(query)).guidance_maps.cpu().numpy()
+        ids = [token for token, asks in zip(example.input_ids, example.query_mask, strict=True) if asks]
+        words = [self.template.tokenizer.decode([token]) for token in ids]
+        return [(word, self._look(maps[:, row], example, 1)) for row, word in enumerate(words)]
+
+    def states(self, items: Iterable[Item]) -> Iterator[States]:
+        """The image's and the text's last states, of cells that hold image and of the tokens of t_q.
+
+        The text's are those after LLaMA's last layer and norm. The image's are, for `concat_vlm`, its tokens'
+        after the same layer. AGE-VLM's LLaMA has no image tokens: theirs are the adapter's projections I',
+        which every cross-attention layer reads ("or their projected representations", Section 3.1).
+        """
+        for some in _batches(items):
+            examples = [self.example(item) for item in some]
+            inputs, query = self._inputs(examples)
+            out = self._run(inputs)
+            image, text = out.image_states.cpu().numpy(), out.text_states.cpu().numpy()
+            for row, example in enumerate(examples):
+                holds = slice(None) if example.image_cells is None else example.image_cells
+                yield image[row][holds], text[row][query[row].cpu().numpy()]
+
+    def _inputs(self, examples: list[Example]) -> tuple[dict[str, torch.Tensor | None], torch.Tensor]:
+        """What the model takes, and the query's tokens, bool (B, T)."""
+        batch = collate(examples, self.template.pad_id).to(self.model.device)
+        inputs = {
+            "input_ids": batch.input_ids,
+            "attention_mask": batch.attention_mask,
+            "pixel_values": normalise(batch.pixels, self._mean, self._std),
+            "image_cells": batch.image_cells,
+        }
+        return inputs, batch.query_mask
+
+    def _run(self, inputs: dict[str, torch.Tensor | None], **asked: Any) -> Any:
+        with torch.inference_mode():
+            return self.model(**inputs, **asked)
+
+    def _look(self, maps: np.ndarray, example: Example, asking: int) -> Look:
+        side = self.frame.cells
+        every = np.ones((side, side), bool)
+        image = every if example.image_cells is None else example.image_cells.reshape(side, side)
+        return Look(maps.reshape(-1, side, side), image, image if self.masks_padding else every, asking)
+
+
+def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
+    rest = iter(items)
+    while some := list(islice(rest, _ROWS)):
+        yield some
+
+
+def short_name(folder: Path) -> str:
+    """The run's or the folder's name; of a stage's model, the stage with it."""
+    parts = [part for part in folder.resolve().parts if part != "model"]
+    return "/".join(parts[-2:]) if parts[-1].startswith("stage-") else parts[-1]

@@ -1,0 +1,14 @@
+"""Which reader a folder needs: maskgen's own models, or transformers'."""
+
+from pathlib import Path
+
+from maskgen.age_vlm.init_model import ARCHITECTURES
+from maskgen.age_vlm.loading import model_folder, model_type
+from maskgen.analysis.attention_maps import Gaze
+from maskgen.analysis.llava import Llava
+from maskgen.analysis.similarity import Reader
+
+
+def load(place: str | Path) -> Reader:
+    """The model of a run or in a folder. MaskgenError if there is none that can be read."""
+    return Gaze.load(place) if model_type(model_folder(place)) in ARCHITECTURES else Llava.load(place)

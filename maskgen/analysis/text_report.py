@@ -1,0 +1,124 @@
+"""What `maskgen ground` and `maskgen similarity` print."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from maskgen.analysis.attend import Map
+from maskgen.analysis.attention_maps import Gaze
+from maskgen.analysis.ground import EVEN, LARGE, MEASURES, SMALL, Measured
+from maskgen.analysis.similarity import Similarity
+from maskgen.bootstrap import Figure
+from maskgen.draw import text
+
+_SIZES = {
+    "all": "all masks",
+    "small": f"small masks, under {SMALL:.0%} of the grid",
+    "medium": "medium masks",
+    "large": f"large masks, {LARGE:.0%} of the grid and more",
+}
+
+
+def ground(found: Sequence[Measured]) -> str:
+    """A table with a part for each size of mask; models of the same grid and masks stand in one."""
+    alike: dict[tuple[int, ...], list[Measured]] = {}
+    for model in found:
+        alike.setdefault((model.cells, *model.counts.values()), []).append(model)
+    return "\n\n".join(_ground(some) for some in alike.values())
+
+
+def _ground(found: Sequence[Measured]) -> str:
+    first = found[0]
+    rows: list[tuple[str, ...]] = [("", "mass inside, %", "pointing, %", "attention IoU, %")]
+    for size, figures in first.rows.items():
+        rows += [("",) * 4, (f"{_SIZES[size]} ({first.counts[size]:,})", "", "", "")]
+        for model in found:
+            rows += [
+                (f"  {_named(model, layer, len(found))}", *(_ranged(cells[name]) for name in MEASURES))
+                for layer, cells in model.rows[size].items()
+                if layer != EVEN
+            ]
+        rows.append((f"  {EVEN}", *(f"{100 * figures[EVEN][name].value:5.1f}" for name in MEASURES)))
+    lines = [
+        f"attention of the text's tokens against {text.plural(first.counts['all'], 'mask')} on a grid of "
+        f"{first.cells} x {first.cells}, with 95 % bootstrap intervals over pictures",
+        *text.table(rows),
+    ]
+    for model in found:
+        if min(model.image_share) < 0.999:
+            shares = ", ".join(text.share(share, 1) for share in model.image_share)
+            lines += [
+                "",
+                f"{model.name}: {shares} of the attention goes to the image; the rest stays in the text.",
+            ]
+        if model.skipped:
+            lines += [
+                "",
+                f"{model.name}: {text.plural(model.skipped, 'sample')} without mask or text left out",
+            ]
+    return "\n".join(lines)
+
+
+def attention(gazes: Sequence[Gaze], found: Sequence[Sequence[Map]]) -> str:
+    """A line a model and layer: how pointed the attention is, and how much of it lies on padding."""
+    padded = any(one.on_padding is not None for maps in found for one in maps)
+    rows: list[tuple[str, ...]] = [
+        (
+            "model",
+            "layer",
+            "peak / even",
+            "half of it on",
+            "to the image",
+            *(("on padding",) if padded else ()),
+        )
+    ]
+    for gaze, maps in zip(gazes, found, strict=True):
+        for one in maps:
+            half = f"{one.half} of {one.attention.size} cells"
+            share = text.share(one.on_image_tokens, 1)
+            rows.append(
+                (
+                    gaze.name,
+                    one.name,
+                    f"{one.ratios.max():.1f}",
+                    half,
+                    share,
+                    *((_padding(gaze, one),) if padded else ()),
+                )
+            )
+    return "\n".join(text.table(rows, right=frozenset({2, 3, 4})))
+
+
+def _padding(gaze: Gaze, one: Map) -> str:
+    if one.on_padding is None:
+        return "no padding"
+    cells = f"{text.share(float((~one.image).mean()), 1)} of the cells"
+    return f"{text.share(one.on_padding, 1)} ({cells}" + (", closed)" if gaze.masks_padding else ")")
+
+
+def similarity(found: Sequence[Similarity]) -> str:
+    """A line a model."""
+    rows = [("", "matching", "non-matching", "overlap", "AUROC", "linear probe's AUROC")]
+    for one in found:
+        ranged = f"{one.auroc.value:.3f} ({one.auroc.low:.3f} to {one.auroc.high:.3f})"
+        folds = f"{np.mean(one.probe):.3f} ({min(one.probe):.3f} to {max(one.probe):.3f} by fold)"
+        means = f"{one.matching.mean():.3f}", f"{one.other.mean():.3f}"
+        rows.append((f"  {one.name}", *means, f"{one.overlap:.2f}", ranged, folds))
+    lines = [
+        f"cosine similarity of image and text states, {text.plural(len(found[0].matching), 'text')} with "
+        "their own picture and with another; AUROC with a 95 % bootstrap interval over texts",
+        *text.table(rows),
+    ]
+    return "\n".join(lines + [_left_out(one.name, one.skipped) for one in found if one.skipped])
+
+
+def _left_out(name: str, count: int) -> str:
+    return f"{name}: {text.plural(count, 'sample')} without text or another picture left out"
+
+
+def _named(model: Measured, layer: str, models: int) -> str:
+    return f"{model.name}, {layer}" if models > 1 else layer
+
+
+def _ranged(figure: Figure) -> str:
+    return f"{100 * figure.value:5.1f} ({100 * figure.low:.1f} to {100 * figure.high:.1f})"

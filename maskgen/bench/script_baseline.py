@@ -1,0 +1,119 @@
+"""Grounding as scripts do it: transformers' `generate`, then segment-anything's SamPredictor by one."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from segment_anything import SamPredictor
+from segment_anything.modeling import Sam
+
+from maskgen.bench.part_times import GEOMETRY, PREPARE, READ, SAM_REST, SEARCH, Seam
+from maskgen.grounding.florence2 import TASK
+
+Polygons = list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Masks, bool (height, width), generated tokens and polygons of each image, in the workload's order."""
+
+    masks: list[np.ndarray]
+    tokens: list[int]
+    polygons: list[int]
+
+
+class Script:
+    """The loop over images, with `batch` of them in one call of `generate`.
+
+    Images are read in line, by Pillow. SAM is shown a box a polygon, and the best of its three masks is
+    taken; its encoder runs under autocast where Florence-2 is in half precision. The grid is OpenCV's mean
+    of areas.
+    """
+
+    def __init__(self, model: Any, processor: Any, generation: Any, sam: Sam, cells: int, batch: int):
+        """Florence-2 with its processor and GenerationConfig, SAM, both in place on their device."""
+        self._model = model
+        self._processor = processor
+        self._generation = generation
+        self._predictor = SamPredictor(sam)
+        self._cells = cells
+        self._batch = batch
+
+    @torch.inference_mode()
+    def ground(self, paths: Sequence[Path], queries: Sequence[str]) -> Answers:
+        """What it finds in each image."""
+        found = Answers([], [], [])
+        for begin in range(0, len(paths), self._batch):
+            part = slice(begin, begin + self._batch)
+            images = [self._read(path) for path in paths[part]]
+            rows, polygons = self._ask(images, list(queries[part]))
+            for image, own in zip(images, polygons, strict=True):
+                mask = self._segment(np.array(image), own)
+                cv2.resize(mask.astype(np.float32), (self._cells, self._cells), interpolation=cv2.INTER_AREA)
+                found.masks.append(mask)
+                found.polygons.append(len(own))
+            found.tokens.extend(rows)
+        return found
+
+    def _read(self, path: Path) -> Image.Image:
+        return Image.open(path).convert("RGB")
+
+    def _prepare(self, images: list[Image.Image], queries: list[str]) -> Any:
+        texts = [TASK + query for query in queries]
+        inputs = self._processor(text=texts, images=images, padding=True, return_tensors="pt")
+        return inputs.to(self._model.device, self._model.dtype)
+
+    def _ask(self, images: list[Image.Image], queries: list[str]) -> tuple[list[int], list[Polygons]]:
+        """Tokens and polygons of each answer, in whole pixels as the processor gives them."""
+        inputs = self._prepare(images, queries)
+        rows = self._model.generate(**inputs, generation_config=self._generation)[:, 1:]
+        end = self._generation.eos_token_id
+        tokens = [int((row == end).nonzero()[0, 0]) + 1 if (row == end).any() else len(row) for row in rows]
+        texts = self._processor.batch_decode(rows, skip_special_tokens=False)
+        answers = [
+            self._processor.post_process_generation(
+                text.replace("<pad>", ""), task=TASK, image_size=image.size
+            )
+            for text, image in zip(texts, images, strict=True)
+        ]
+        found = [
+            [np.array(flat).reshape(-1, 2) for one in answer[TASK]["polygons"] for flat in one if len(flat)]
+            for answer in answers
+        ]
+        return tokens, found
+
+    def _segment(self, image: np.ndarray, polygons: Polygons) -> np.ndarray:
+        """The union of the masks that SAM finds in each polygon's box."""
+        union = np.zeros(image.shape[:2], dtype=bool)
+        if not polygons:
+            return union
+        with self._precision():
+            self._predictor.set_image(image)
+        # What it hands over goes through NumPy, which knows no bfloat16.
+        self._predictor.features = self._predictor.features.float()
+        for points in polygons:
+            box = np.concatenate([points.min(axis=0), points.max(axis=0)])
+            masks, scores, _ = self._predictor.predict(box=box, multimask_output=True)
+            union |= masks[scores.argmax()]
+        return union
+
+    def _precision(self) -> AbstractContextManager[None]:
+        if self._model.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self._model.device.type, self._model.dtype)
+
+
+SEAMS: tuple[Seam, ...] = (
+    (Script, "ground", GEOMETRY),
+    (Script, "_read", READ),
+    (Script, "_prepare", PREPARE),
+    (Script, "_ask", SEARCH),
+    (Script, "_segment", SAM_REST),
+)
+"""Where a script's own parts are."""

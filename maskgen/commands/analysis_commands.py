@@ -1,0 +1,184 @@
+"""`maskgen ground`, `attend` and `similarity`: parse, call, print."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from maskgen.errors import MaskgenError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Models = Annotated[
+    list[str],
+    typer.Option("--model", help="A run of maskgen train or a model folder. Repeatable: side by side."),
+]
+Data = Annotated[list[str], typer.Option(help="A finished set of shards. Repeatable.")]
+Limit = Annotated[int, typer.Option(min=0, help="So many samples, drawn at random; 0: all.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of what is drawn at random.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def ground(
+    model: Models,
+    data: Data,
+    out: Annotated[str, typer.Option("--out", "-o", help="Also write the figures into this JSON file.")] = "",
+    limit: Limit = 0,
+    threshold: Annotated[
+        float,
+        typer.Option(min=0.01, max=1, help="Share of a cell under the mask from which M' has it."),
+    ] = 0.5,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Hold models' attention against the shards' own masks: mass inside, pointing accuracy, IoU."""
+    from maskgen.analysis import text_report
+    from maskgen.analysis.attention_maps import Gaze
+    from maskgen.analysis.ground import ground
+    from maskgen.analysis.samples import ShardItems
+    from maskgen.pipeline.progress import counting
+
+    found = []
+    for place in model:
+        gaze = Gaze.load(place)
+        items = ShardItems(data, gaze.frame, threshold, limit, seed)
+        with counting(gaze.name, "samples") as bar:
+            found.append(ground(gaze, items, partial(bar, total=2 * len(items)), seed))
+    written = json.dumps({"threshold": threshold, "models": [one.to_dict() for one in found]}, indent=2)
+    if out:
+        _write(Path(out), written + "\n")
+    typer.echo(written if as_json else text_report.ground(found))
+
+
+def attend(
+    model: Models,
+    image: Annotated[str, typer.Argument(help="A picture.")] = "",
+    question: Annotated[str, typer.Argument(help="What is asked about it.")] = "",
+    to: Annotated[str, typer.Option("--to", "-o", help="The PNG.")] = "attention.png",
+    tokens: Annotated[bool, typer.Option("--tokens", help="Draw each token's attention instead.")] = False,
+    grid: Annotated[
+        str,
+        typer.Option(
+            metavar="PAIRS.jsonl", help='Instead: a page of many, lines {"image": ..., "question": ...}.'
+        ),
+    ] = "",
+    layer: Annotated[
+        str, typer.Option(help="With --grid: first (Table 4, the default), last, mean, or a number from 1.")
+    ] = "",
+    fit: Annotated[
+        str, typer.Option(help="Place pictures by squash, pad or crop instead of as the model was trained.")
+    ] = "",
+) -> None:
+    """Draw where models look when they are asked something: every cross-attention layer and their mean."""
+    from maskgen.analysis import attend, attention_page, text_report
+    from maskgen.analysis.attention_maps import Gaze
+    from maskgen.analysis.samples import asked
+    from maskgen.pixels import open_image
+
+    if grid and (image or question or tokens):
+        raise MaskgenError("--grid takes its pictures and questions from the file: leave out the others.")
+    if layer and not grid:
+        raise MaskgenError("--layer goes with --grid: a single picture is drawn with all layers.")
+    if not grid and not (image and question):
+        raise MaskgenError("give a picture and a question, or --grid with a file of them.")
+    pairs = attention_page.read_pairs(grid) if grid else []
+    item = None if grid else asked(open_image(image), question)
+    gazes = [Gaze.load(place, fit) for place in model]
+    if item is None:
+        lines = attention_page.look(gazes, pairs, layer or "first")
+        _write(Path(to).with_suffix(".html"), attention_page.as_page(gazes, lines))
+        _draw(attention_page.as_image(gazes, lines), to)
+        typer.echo(f"{to}\n{Path(to).with_suffix('.html')}")
+        return
+    found = attend.attend(gazes, item)
+    typer.echo(text_report.attention(gazes, found))
+    _draw(attend.token_overlays(gazes, item) if tokens else attend.overlays(gazes, item, found), to)
+    typer.echo(to)
+
+
+def similarity(
+    model: Annotated[
+        list[str],
+        typer.Option(
+            "--model",
+            help="A run, a model folder, or the folder of a LLaVA-style model of transformers. Repeatable.",
+        ),
+    ],
+    data: Data,
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="The folder for similarity.json, .png and .svg.")
+    ] = "similarity",
+    text: Annotated[
+        str,
+        typer.Option(
+            help="Which words: query, those that were grounded, or answers, all of the assistant's."
+        ),
+    ] = "query",
+    pool: Annotated[
+        str, typer.Option(help="mean: cosine of the mean states; pairs: mean cosine over pairs of tokens.")
+    ] = "mean",
+    limit: Limit = 2000,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Compare image and text states of matching and non-matching pairs: histograms, AUROC, linear probe."""
+    from maskgen.analysis import histograms, text_report
+    from maskgen.analysis.model_readers import load
+    from maskgen.analysis.samples import ShardItems
+    from maskgen.analysis.similarity import Pool, similarity
+    from maskgen.pipeline.progress import counting
+
+    _one_of("--text", text, ("query", "answers"))
+    _one_of("--pool", pool, ("mean", "pairs"))
+    items = ShardItems(data, limit=limit, seed=seed, answers=text == "answers")
+    averaging: Pool = "pairs" if pool == "pairs" else "mean"
+    found = []
+    for place in model:
+        reader = load(place)
+        with counting(reader.name, "pairs") as bar:
+            done = partial(bar, total=2 * len(items))
+            found.append(similarity(reader, items, averaging, seed=seed, count=done))
+    told = {"text": text, "seed": seed, "models": [one.to_dict() for one in found]}
+    written = json.dumps(told, indent=2)
+    sketch = histograms.draw(found)
+    _write(Path(out) / "similarity.json", written + "\n")
+    _write(Path(out) / "similarity.svg", sketch.svg())
+    _draw(sketch.image(), str(Path(out) / "similarity.png"))
+    typer.echo(
+        written if as_json else f"{text_report.similarity(found)}\n{out}/similarity.png, .svg and .json"
+    )
+
+
+def register(app: typer.Typer) -> None:
+    """Hang the commands into the command line."""
+    for command in (ground, attend, similarity):
+        app.command()(command)
+
+
+def _one_of(option: str, given: str, allowed: tuple[str, ...]) -> None:
+    if given not in allowed:
+        raise MaskgenError(f"{option} {given}: give {' or '.join(allowed)}.")
+
+
+def _write(path: Path, words: str) -> None:
+    with _writing(path):
+        path.write_text(words, encoding="utf-8")
+
+
+def _draw(image: "Image", to: str) -> None:
+    with _writing(Path(to)):
+        image.save(to, "PNG")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise MaskgenError(f"cannot write {path}: {error.strerror or error}. Give another place.") from error

@@ -1,0 +1,167 @@
+"""`maskgen eval` and `score`: parse, call, print."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from maskgen.errors import MaskgenError
+from maskgen.evaluation import benchmarks
+
+if TYPE_CHECKING:
+    from maskgen.evaluation.locations import Source
+
+_ALL = ",".join(benchmarks.BENCHMARKS)
+
+Protocol = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME", help="How answers are read; BENCH=NAME for one benchmark. Repeatable. Default: paper."
+    ),
+]
+JudgeFolder = Annotated[
+    str, typer.Option("--judge", help="A causal language model that reads options no rule can make out.")
+]
+Compare = Annotated[
+    bool, typer.Option("--compare-protocols", help="Also list the answers on which protocols disagree.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown instead of text.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1. Default: a GPU if there is one.")]
+
+
+def evaluate(
+    model: Annotated[
+        str, typer.Option(metavar="RUN", help="A run of maskgen train, or a model folder.")
+    ] = "",
+    bench: Annotated[str, typer.Option(help=f"Benchmarks with commas between: {_ALL}.")] = _ALL,
+    data: Annotated[str, typer.Option(help="The folder with the files, in it perhaps one a benchmark.")] = "",
+    annotations: Annotated[
+        list[str] | None, typer.Option(help="One benchmark's files instead of --data. Repeatable.")
+    ] = None,
+    images: Annotated[str, typer.Option(help="The folder that the names of images start from.")] = "",
+    out: Annotated[str, typer.Option(help="The folder for the answers.")] = "",
+    batch: Annotated[int, typer.Option(min=1, help="Questions answered side by side.")] = 8,
+    limit: Annotated[int, typer.Option(min=0, help="So many questions, spread evenly; 0: all.")] = 0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens an answer has at most.")] = 128,
+    blind: Annotated[bool, typer.Option("--blind", help="Also ask with the images removed.")] = False,
+    shuffled: Annotated[bool, typer.Option("--shuffled", help="Also ask about other images.")] = False,
+    baselines_only: Annotated[
+        bool, typer.Option("--baselines-only", help="Score answering without looking; needs no model.")
+    ] = False,
+    protocol: Protocol = None,
+    judge: JudgeFolder = "",
+    compare_protocols: Compare = False,
+    device: Device = "",
+    as_json: Json = False,
+    as_markdown: Markdown = False,
+) -> None:
+    """Ask a model the benchmarks of Table 2 and score its answers. Rerun the same line to go on.
+
+    Answers are kept in --out; maskgen score reads them again without the model.
+    """
+    from maskgen.evaluation.locations import find
+
+    chosen = [benchmarks.named(name.strip()) for name in dict.fromkeys(bench.split(","))]
+    if annotations and len(chosen) > 1:
+        raise MaskgenError("--annotations are one benchmark's: give its name, --bench NAME.")
+    if not data and not annotations:
+        raise MaskgenError("--data is missing: the folder with the benchmarks' files; or give --annotations.")
+    protocols = _protocols(protocol, chosen)
+    sources = {each.name: find(each, data, annotations or (), images, limit) for each in chosen}
+    if baselines_only:
+        _print_baselines(sources, as_json)
+        return
+    if not model or not out:
+        missing = "--model (a run of maskgen train)" if not model else "--out (the folder for the answers)"
+        raise MaskgenError(f"{missing} is missing. Without a model there are --baselines-only.")
+    from maskgen.evaluation.evaluate import Request, ask
+    from maskgen.pipeline.progress import counting
+
+    tests = ["plain", *(["blind"] if blind else []), *(["shuffled"] if shuffled else [])]
+    request = Request(model, sources, out, tests, batch, device, max_new_tokens)
+    with counting("answering", "questions") as count:
+        ask(request, _say, count)
+    wanted = [each.name for each in chosen]
+    _print_scores([out], protocols, judge, compare_protocols, device, as_json, as_markdown, wanted)
+
+
+def score(
+    predictions: Annotated[
+        list[str], typer.Argument(metavar="PREDICTIONS...", help="Folders that maskgen eval --out wrote.")
+    ],
+    bench: Annotated[str, typer.Option(help="These benchmarks alone. Default: all that are there.")] = "",
+    protocol: Protocol = None,
+    judge: JudgeFolder = "",
+    compare_protocols: Compare = False,
+    device: Device = "",
+    as_json: Json = False,
+    as_markdown: Markdown = False,
+) -> None:
+    """Score kept answers again, without the model: several runs in one table, beside the paper's."""
+    names = [name.strip() for name in bench.split(",")] if bench else []
+    chosen = [benchmarks.named(name) for name in names] or list(benchmarks.BENCHMARKS.values())
+    protocols = _protocols(protocol, chosen)
+    _print_scores(predictions, protocols, judge, compare_protocols, device, as_json, as_markdown, names)
+
+
+def register(app: typer.Typer) -> None:
+    """Hang the commands into the command line."""
+    app.command("eval")(evaluate)
+    app.command()(score)
+
+
+def _print_scores(
+    places: Sequence[str],
+    protocols: dict[str, str],
+    judge: str,
+    compare: bool,
+    device: str,
+    as_json: bool,
+    as_markdown: bool,
+    wanted: Sequence[str],
+) -> None:
+    from maskgen.evaluation import render
+    from maskgen.evaluation.evaluate import results
+
+    if as_json and as_markdown:
+        raise MaskgenError("--json and --markdown: give one of them.")
+    judging = None
+    if judge:
+        from maskgen.evaluation.judge import LocalJudge
+
+        judging = LocalJudge(judge, device)
+    found = results(places, protocols, judging, compare, wanted)
+    if as_json:
+        typer.echo(json.dumps(render.in_json(found), indent=2))
+    else:
+        typer.echo(render.in_markdown(found) if as_markdown else render.in_text(found))
+
+
+def _print_baselines(sources: "Mapping[str, Source]", as_json: bool) -> None:
+    from maskgen.evaluation import render
+    from maskgen.evaluation.baselines import baselines
+
+    found, lines = {}, []
+    for name, source in sources.items():
+        found[name] = baselines(benchmarks.named(name), source.questions)
+        lines.append(render.baselines(name, len(source.questions), found[name]))
+    typer.echo(json.dumps(render.finite(found), indent=2) if as_json else "\n\n".join(lines))
+
+
+def _protocols(given: Sequence[str] | None, chosen: Sequence[benchmarks.Benchmark]) -> dict[str, str]:
+    """Names by benchmark, "" for all others. MaskgenError for one that a benchmark does not have."""
+    found = {}
+    for each in given or ():
+        name, _, protocol = each.rpartition("=")
+        if name:
+            benchmarks.named(name)
+        found[name] = protocol
+    for benchmark in chosen:
+        benchmark.reader(found.get(benchmark.name) or found.get("") or benchmarks.PAPER)
+    return found
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)

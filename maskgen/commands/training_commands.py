@@ -1,0 +1,185 @@
+"""`maskgen init-model`, `audit`, `train`, `explain` and `curves`: parse, call, print."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maskgen.errors import MaskgenError
+from maskgen.training import recipe as recipes
+
+RecipeName = Annotated[
+    str, typer.Option("--recipe", help=f"A shipped recipe ({', '.join(recipes.names())}) or a YAML file.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override any key, e.g. stages.3.lr=2e-5. Repeatable."),
+]
+Data = Annotated[
+    list[str] | None,
+    typer.Option(help="A finished set of shards, for stages with data: pretrain. Repeatable."),
+]
+FinetuneData = Annotated[
+    list[str] | None,
+    typer.Option(help="The same for stages with data: finetune. Repeatable. Default: --data."),
+]
+Model = Annotated[str, typer.Option(help="The folder to start from, of maskgen init-model or a run.")]
+FirstStage = Annotated[
+    int, typer.Option(min=1, help="Begin here; with --model RUN/stage-N/model, runs share their stages.")
+]
+Address = Annotated[str, typer.Option(help="Train on an existing Ray cluster, e.g. auto.")]
+Processes = Annotated[int, typer.Option(min=0, help="With --address: how many. Default: one a GPU.")]
+Steps = Annotated[
+    int, typer.Option(min=0, metavar="STEPS", help="Also take so many real steps a stage on this machine.")
+]
+
+
+def train(
+    recipe: RecipeName,
+    out: Annotated[str, typer.Option(help="The folder of the run.")],
+    data: Data = None,
+    finetune_data: FinetuneData = None,
+    model: Model = "",
+    first_stage: FirstStage = 1,
+    overrides: Overrides = None,
+    address: Address = "",
+    processes: Processes = 0,
+) -> None:
+    """Train a recipe's stages from shards. Rerun the same line after an interruption: it goes on exactly.
+
+    On several GPUs: torchrun --nproc-per-node 8 --no-python maskgen train ...
+    Exit codes: 0 all stages done; 1 usage, configuration or data; 3 interrupted, resumable.
+    """
+    settings = recipes.load(recipe, overrides)
+    if processes and not address:
+        raise MaskgenError("--processes goes with --address; on this machine torchrun starts several.")
+    if first_stage > len(settings.stages):
+        raise MaskgenError(f"--first-stage {first_stage}: the recipe has {len(settings.stages)} stages.")
+    if recipe == "demo" and not data:
+        if model or finetune_data or first_stage > 1 or address:
+            raise MaskgenError(
+                "--recipe demo without --data makes its own data and start, and trains here: --model, "
+                "--finetune-data, --first-stage and --address go with --data."
+            )
+        from maskgen.reproduce.demo_training import demo
+
+        typer.echo(demo(settings, out, _say))
+        return
+    if not data or not model:
+        missing = "--data (a finished set of shards)" if not data else "--model (a folder of init-model)"
+        raise MaskgenError(f"{missing} is missing. Only --recipe demo makes its own.")
+    from maskgen.training.launch import launch
+    from maskgen.training.trainer import Request
+
+    sets: dict[recipes.SetName, list[str]] = {"pretrain": data, "finetune": finetune_data or data}
+    done = launch(Request(settings, model, sets, out, first_stage), address, processes, _say)
+    _say(f"all stages are done; the model is in {done}")
+
+
+def audit(
+    data: Annotated[list[str], typer.Option(help="A finished set of shards. Repeatable.")],
+    model: Annotated[str, typer.Option(help="The model folder whose tokenizer and resolution count.")],
+    recipe: RecipeName = "age-vlm",
+    to: Annotated[str, typer.Option("--to", "-o", help="The PNG of masks over images.")] = "audit.png",
+    read: Annotated[int, typer.Option(min=0, help="Samples to decode, drawn at random; 0: all.")] = 2000,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Look at shards as training would: masks, texts, steps. Exit code 1 if something would waste it."""
+    from maskgen.age_vlm.chat import ChatTemplate
+    from maskgen.geometry import Frame
+    from maskgen.pipeline.progress import counting
+    from maskgen.training import model_folders
+    from maskgen.training.audit import audit, render
+
+    settings = recipes.load(recipe, overrides)
+    config = model_folders.read_config(model, settings)
+    template = ChatTemplate(model_folders.tokenizer(model), settings.data.max_tokens)
+    frame = Frame(settings.data.fit, config.image_size, config.cells)
+    with counting("reading", "samples") as count:
+        found = audit(data, template, frame, settings, Path(to), read, count)
+    typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else render(found))
+    raise typer.Exit(1 if found.problems else 0)
+
+
+def explain(
+    recipe: RecipeName,
+    model: Annotated[str, typer.Option(help="A model folder. Default: the paper's full size.")] = "",
+    overrides: Overrides = None,
+    measure: Steps = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """What each stage trains and costs: parameters, FLOPs, memory, steps, time. Makes no weights."""
+    from maskgen.training import step_benchmark
+    from maskgen.training.explain import explain, render
+
+    settings = recipes.load(recipe, overrides)
+    plan = explain(settings, model)
+    measured = step_benchmark.measure(settings, model, measure) if measure else []
+    if as_json:
+        typer.echo(json.dumps({**plan.to_dict(), "measured": step_benchmark.to_dict(measured)}, indent=2))
+        return
+    typer.echo(render(plan))
+    if measured:
+        typer.echo(f"\n{step_benchmark.render(measured, settings)}")
+
+
+def curves(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders that train writes to.")],
+    to: Annotated[
+        str, typer.Option("--to", "-o", help="The PNG. Default: curves.png in the first run.")
+    ] = "",
+) -> None:
+    """Draw losses, attention inside the mask and speed of one or several runs as a PNG."""
+    from maskgen.training.curves import draw
+
+    typer.echo(draw(runs, Path(to) if to else Path(runs[0]) / "curves.png"))
+
+
+def init_model(
+    language: Annotated[str, typer.Option(help="A LLaMA: a transformers folder or hub id.")],
+    vision: Annotated[
+        str, typer.Option(help="A CLIP ConvNeXt: a folder of transformers or open_clip, a file, or a hub id.")
+    ],
+    out: Annotated[str, typer.Option(help="The new model folder.")],
+    architecture: Annotated[str, typer.Option(help="age_vlm or concat_vlm.")] = "age_vlm",
+    image_size: Annotated[int, typer.Option(min=1, help="Pixels a side.")] = 768,
+    fit: Annotated[str, typer.Option(help="How an image fills the square: squash, pad or crop.")] = "squash",
+    slots: Annotated[
+        str, typer.Option(help="age_vlm: where the cross-attention layers stand. Default: 2,7,12,17.")
+    ] = "",
+    placement: Annotated[str, typer.Option(help="age_vlm: stack or in_block.")] = "stack",
+    cross_mlp: Annotated[str, typer.Option(help="age_vlm: own or none.")] = "own",
+    gate: Annotated[str, typer.Option(help="age_vlm: none or tanh.")] = "none",
+    seed: Annotated[int, typer.Option(help="Of the new layers' weights.")] = 0,
+) -> None:
+    """Make the model that training starts from, of a pretrained LLaMA and a CLIP ConvNeXt."""
+    from maskgen.age_vlm.init_model import start, write
+
+    options: dict[str, object] = {"image_size": image_size, "fit": fit}
+    if architecture == "age_vlm":
+        options |= {"placement": placement, "cross_mlp": cross_mlp, "gate": gate}
+        options |= {"slots": _numbers(slots)} if slots else {}
+    elif slots or (placement, cross_mlp, gate) != ("stack", "own", "none"):
+        raise MaskgenError("--slots, --placement, --cross-mlp and --gate are age_vlm's: leave them out.")
+    typer.echo("\n".join(write(start(language, vision, architecture, seed, **options), out)))
+
+
+def _numbers(words: str) -> list[int]:
+    try:
+        return [int(word) for word in words.split(",")]
+    except ValueError:
+        raise MaskgenError(
+            f"--slots {words}: give numbers with commas between them, e.g. 2,7,12,17."
+        ) from None
+
+
+def register(app: typer.Typer) -> None:
+    """Hang the commands into the command line."""
+    for command in (init_model, audit, train, explain, curves):
+        app.command()(command)
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)

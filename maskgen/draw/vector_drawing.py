@@ -1,0 +1,133 @@
+"""A drawing of rectangles, lines and words that is written as SVG or as PNG alike."""
+
+import math
+from dataclasses import dataclass, field
+from html import escape
+
+from PIL import Image, ImageDraw
+
+from maskgen.draw.lettering import drawable, font
+
+Colour = tuple[int, int, int]
+
+_SMOOTH = 2  # the PNG's pixels for one of the drawing's
+
+
+@dataclass(frozen=True)
+class _Rectangle:
+    left: float
+    top: float
+    right: float
+    bottom: float
+    colour: Colour
+    strength: float
+
+
+@dataclass(frozen=True)
+class _Line:
+    points: list[tuple[float, float]]
+    colour: Colour
+    width: float
+    dashed: bool
+
+
+@dataclass(frozen=True)
+class _Words:
+    x: float
+    y: float
+    words: str
+    colour: Colour
+    size: int
+    anchor: str
+
+
+@dataclass
+class Sketch:
+    """Shapes on white, `width` x `height`; later ones lie over earlier ones."""
+
+    width: int
+    height: int
+    _shapes: list[_Rectangle | _Line | _Words] = field(default_factory=list)
+
+    def rectangle(
+        self, left: float, top: float, right: float, bottom: float, colour: Colour, strength: float = 1.0
+    ) -> None:
+        """Filled; `strength` 0-1 is how much it covers what lies under it."""
+        self._shapes.append(_Rectangle(left, top, right, bottom, colour, strength))
+
+    def line(
+        self, points: list[tuple[float, float]], colour: Colour, width: float = 1, dashed: bool = False
+    ) -> None:
+        """Through all points; a dashed one has two."""
+        self._shapes.append(_Line(points, colour, width, dashed))
+
+    def words(
+        self, x: float, y: float, words: str, colour: Colour, size: int = 13, anchor: str = "start"
+    ) -> None:
+        """On the base line `y`; `x` is their "start", "middle" or "end"."""
+        self._shapes.append(_Words(x, y, words, colour, size, anchor))
+
+    def svg(self) -> str:
+        """A document of its own."""
+        parts = [_as_svg(shape) for shape in self._shapes]
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{self.width}" height="{self.height}" '
+            f'viewBox="0 0 {self.width} {self.height}" font-family="system-ui, sans-serif">\n'
+            f'<rect width="{self.width}" height="{self.height}" fill="#fff"/>\n'
+            + "\n".join(parts)
+            + "\n</svg>\n"
+        )
+
+    def image(self) -> Image.Image:
+        """The same in pixels, twice as many."""
+        panel = Image.new("RGB", (self.width * _SMOOTH, self.height * _SMOOTH), (255, 255, 255))
+        for shape in self._shapes:
+            _on(panel, shape)
+        return panel
+
+
+def _as_svg(shape: _Rectangle | _Line | _Words) -> str:
+    colour = "rgb({}, {}, {})".format(*shape.colour)
+    if isinstance(shape, _Rectangle):
+        return (
+            f'<rect x="{shape.left:.2f}" y="{shape.top:.2f}" width="{shape.right - shape.left:.2f}" '
+            f'height="{shape.bottom - shape.top:.2f}" fill="{colour}" fill-opacity="{shape.strength:g}"/>'
+        )
+    if isinstance(shape, _Line):
+        points = " ".join(f"{x:.2f},{y:.2f}" for x, y in shape.points)
+        dashes = ' stroke-dasharray="5 4"' if shape.dashed else ""
+        stroke = f'stroke="{colour}" stroke-width="{shape.width:g}"{dashes}'
+        return f'<polyline points="{points}" fill="none" {stroke}/>'
+    return (
+        f'<text x="{shape.x:.2f}" y="{shape.y:.2f}" font-size="{shape.size}" fill="{colour}" '
+        f'text-anchor="{shape.anchor}">{escape(drawable(shape.words))}</text>'
+    )
+
+
+def _on(panel: Image.Image, shape: _Rectangle | _Line | _Words) -> None:
+    if isinstance(shape, _Rectangle):
+        left, top, right, bottom = (
+            round(_SMOOTH * edge) for edge in (shape.left, shape.top, shape.right, shape.bottom)
+        )
+        if right > left and bottom > top:
+            part = panel.crop((left, top, right, bottom))
+            cover = Image.new("RGB", part.size, shape.colour)
+            panel.paste(Image.blend(part, cover, shape.strength), (left, top))
+        return
+    pen = ImageDraw.Draw(panel)
+    if isinstance(shape, _Words):
+        anchor = {"start": "ls", "middle": "ms", "end": "rs"}[shape.anchor]
+        place = (shape.x * _SMOOTH, shape.y * _SMOOTH)
+        pen.text(place, drawable(shape.words), shape.colour, font=font(shape.size * _SMOOTH), anchor=anchor)
+        return
+    points = [(x * _SMOOTH, y * _SMOOTH) for x, y in shape.points]
+    for piece in _dashes(points[0], points[-1]) if shape.dashed else [points]:
+        pen.line(piece, shape.colour, round(shape.width * _SMOOTH))
+
+
+def _dashes(start: tuple[float, float], end: tuple[float, float]) -> list[list[tuple[float, float]]]:
+    """The line in pieces of 5 with gaps of 4."""
+    (x0, y0), (x1, y1) = start, end
+    step = 9 * _SMOOTH / max(math.hypot(x1 - x0, y1 - y0), 1e-9)
+    parts = ((n * step, min(1.0, (n + 5 / 9) * step)) for n in range(math.ceil(1 / step)))
+    return [[(x0 + (x1 - x0) * part, y0 + (y1 - y0) * part) for part in piece] for piece in parts]

@@ -1,0 +1,58 @@
+"""`maskgen plan`: what a run would read, make and cost, without making it."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from maskgen.config import Config
+from maskgen.estimate import driver_ceiling
+from maskgen.estimate.pilot import Pilot, fly
+from maskgen.estimate.scaling import Time, Work, time_on
+from maskgen.pipeline.progress import counting
+from maskgen.sources.data_root import ensure
+from maskgen.sources.plan import PlanSummary, estimate_bytes, make_plan
+
+_MASK_BYTES = 4096  # text, json, mask and tar headers of a sample, beside its image
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The plan's summary, the disk its shards will take, and, if a pilot was flown, what it measured, the
+    shards an hour that one driver can hand out, and the times on each number of GPUs asked about."""
+
+    plan: PlanSummary
+    disk_bytes: int
+    pilot: Pilot | None = None
+    work: Work | None = None
+    times: tuple[Time, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        tree: dict[str, Any] = {"plan": self.plan.to_dict(), "disk_bytes": self.disk_bytes}
+        if self.pilot and self.work:
+            tree["pilot"] = {**asdict(self.pilot), "rate": self.pilot.rate}
+            tree["gpu_hours"] = self.plan.planned / self.pilot.rate / 3600
+            tree["driver_shards_an_hour"] = self.work.ceiling
+            tree["times"] = [asdict(time) for time in self.times]
+        return tree
+
+
+def estimate(
+    config: Config, data: str, pilot: int, gpus: Sequence[int], say: Callable[[str], None]
+) -> Estimate:
+    """Plan into a temporary folder; with `pilot` > 0 also ground that many rows, and reckon the times."""
+    ensure(config, data, say)
+    with tempfile.TemporaryDirectory(prefix="maskgen-plan-") as folder:
+        path = Path(folder) / "plan.parquet"
+        with counting("planning", "rows") as count:
+            plan = make_plan(config, data, path, count)
+        disk = estimate_bytes(config, data, path) + plan.groundable * _MASK_BYTES
+    if not pilot or not plan.planned:
+        return Estimate(plan, disk)
+    flown = fly(config, data, min(pilot, plan.planned), say)
+    say("pilot: measuring what one driver can hand out")
+    work = Work(
+        plan.planned, config.shards.size, flown.rate, flown.loading_seconds, driver_ceiling.measure(config)
+    )
+    return Estimate(plan, disk, flown, work, tuple(time_on(count, work) for count in gpus))

@@ -1,0 +1,165 @@
+"""The only module that imports Ray: actors, their calls, and how a call ended."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from maskgen.errors import MaskgenError
+from maskgen.pipeline.worker import Job, ShardWorker, Task
+from maskgen.pipeline.worker_calls import Call, Ended
+from maskgen.runtime.device import choose_device
+from maskgen.runtime.ray_address import check
+from maskgen.sharding.commit import Commit
+
+# Nobody asked to be reported on; and the workers are the job itself, not a background task.
+_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+_OBJECT_STORE_BYTES = 128 << 20  # only plans of work travel through it, never pixels
+
+
+class _Actor:
+    """The worker inside its process. Thin on purpose: what it does is ShardWorker's."""
+
+    def load(self, job: Job, name: str, threads: int) -> dict[str, object]:
+        """Load the models; a call of its own, so that what goes wrong comes back as it was said."""
+        import torch
+
+        torch.set_num_threads(threads)
+        self._worker = ShardWorker(job, name, str(choose_device()))
+        return self._worker.describe()
+
+    def make(self, task: Task) -> Commit:
+        return self._worker.make(task)
+
+    def probe(self, task: Task, keys: Sequence[str]) -> None:
+        self._worker.probe(task, keys)
+
+
+class Cluster:
+    """Starts actors on a Ray of its own or on the one at `address`; a context manager."""
+
+    def __init__(self, address: str, wanted: int | None, actor: type = _Actor):
+        if address:
+            check(address)
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        try:
+            ray.init(**_init_arguments(address))
+        except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+            raise MaskgenError(_refused(address, _first_line(error))) from error
+        resources = ray.cluster_resources()
+        self.gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+        places, kind = (self.gpus, "GPU") if self.gpus else (cpus, "CPU core")
+        if wanted and wanted > places:
+            ray.shutdown()
+            raise MaskgenError(
+                f"resources.actors is {wanted}, but Ray has {places} {kind}(s), one for each actor at most."
+            )
+        self.size = wanted or self.gpus or max(1, cpus // 2)
+        self.device = f"{self.gpus} GPU(s)" if self.gpus else f"{cpus} CPU core(s)"
+        self._threads = max(1, cpus // self.size)
+        self._options = {"num_gpus": 1, "num_cpus": 1} if self.gpus else {"num_gpus": 0, "num_cpus": 1}
+        self._actor = actor
+        self._actors: dict[str, Any] = {}
+        self._calls: dict[Any, Call] = {}
+        self._born = 0
+
+    def __enter__(self) -> "Cluster":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in list(self._actors):
+            self.kill(name)
+        ray.shutdown()
+
+    def start(self, job: Job) -> str:
+        """Start one actor, begin loading its models, and return its name."""
+        name = f"{self._born:03d}"
+        self._born += 1
+        # Restarting is the driver's decision, so that each death leaves a trace: hence no max_restarts.
+        actor = ray.remote(self._actor).options(max_restarts=0, max_task_retries=0, **self._options).remote()
+        self._actors[name] = actor
+        self._calls[actor.load.remote(job, name, self._threads)] = Call(name, "load")
+        return name
+
+    def names(self) -> list[str]:
+        return list(self._actors)
+
+    def idle(self) -> list[str]:
+        busy = {call.worker for call in self._calls.values()}
+        return [name for name in self._actors if name not in busy]
+
+    def calls(self) -> list[Call]:
+        return list(self._calls.values())
+
+    def make(self, worker: str, task: Task) -> None:
+        self._calls[self._actors[worker].make.remote(task)] = Call(worker, "make", task)
+
+    def probe(self, worker: str, task: Task, keys: Sequence[str]) -> None:
+        self._calls[self._actors[worker].probe.remote(task, list(keys))] = Call(worker, "probe", task)
+
+    def wait(self, seconds: float) -> list[Ended]:
+        """Calls that ended within `seconds`; returns at the first, with those that ended meanwhile."""
+        if not self._calls:
+            return []
+        done, rest = ray.wait(list(self._calls), num_returns=1, timeout=seconds)
+        if done and rest:
+            done += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
+        return [self._end(reference) for reference in done]
+
+    def kill(self, worker: str) -> None:
+        """End the actor's process; its call, if any, then ends as died."""
+        actor = self._actors.pop(worker, None)
+        if actor is not None:
+            ray.kill(actor, no_restart=True)
+
+    def _end(self, reference: Any) -> Ended:
+        call = self._calls.pop(reference)
+        try:
+            return Ended(call, value=ray.get(reference))
+        except RayTaskError as error:
+            return Ended(call, error=_as_said(error))
+        except RayError as error:
+            self.kill(call.worker)
+            return Ended(call, died=_cause_of_death(error))
+
+
+def _refused(address: str, why: str) -> str:
+    if not address:
+        return f"Ray cannot be started on this machine ({why}). maskgen doctor shows memory and disk."
+    return (
+        f"Ray at {address} answers, but does not let us in ({why}). Is it of this Ray version? If it asks "
+        "for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or use --address auto on its own machine."
+    )
+
+
+def _init_arguments(address: str) -> dict[str, Any]:
+    quiet = {"log_to_driver": False, "logging_level": "error"}
+    if address:
+        return {"address": address, **quiet}
+    # "local", or a RAY_ADDRESS in the environment would be joined.
+    return {
+        "address": "local",
+        "include_dashboard": False,
+        "object_store_memory": _OBJECT_STORE_BYTES,
+        **quiet,
+    }
+
+
+def _as_said(error: RayTaskError) -> Exception:
+    """The worker's own exception, without Ray's wrapping."""
+    cause = error.cause
+    return cause if isinstance(cause, Exception) else error
+
+
+def _cause_of_death(error: RayError) -> str:
+    """Ray's own finding, without its advice: "Worker unexpectedly exits with a connection error"..."""
+    _, found, detail = str(error).partition("Worker exit detail: ")
+    return detail.split(". ")[0].strip() if found else _first_line(error)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,302 @@
+"""`maskgen run`: plan once, make what is missing, index. Rerunning the same line is resuming."""
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from maskgen import __version__
+from maskgen.config import Config
+from maskgen.errors import MaskgenError
+from maskgen.grounding import weights
+from maskgen.outcome import Outcome
+from maskgen.pipeline import fingerprint
+from maskgen.pipeline.driver import Driver
+from maskgen.pipeline.progress import Progress, counting
+from maskgen.pipeline.worker import Job, Task
+from maskgen.runtime.journal import Journal
+from maskgen.runtime.lease import Lease
+from maskgen.runtime.store import Store
+from maskgen.sharding.commit import Commit, committed, shard_name
+from maskgen.sharding.index import finish
+from maskgen.sources.data_root import ensure
+from maskgen.sources.plan import count_rows, make_plan
+from maskgen.sources.rows import find_files
+
+if TYPE_CHECKING:
+    from maskgen.pipeline.ray_cluster import Cluster
+
+
+@dataclass(frozen=True)
+class Request:
+    """One `maskgen run`. `retry`: outcomes of finished shards to try again."""
+
+    config: Config
+    data: str
+    out: str
+    address: str = ""
+    retry: tuple[Outcome, ...] = ()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended. `made`, `rows_made`: shards made in this run and their planned rows; `missing`: shards
+    without a commit."""
+
+    planned: int
+    outcomes: dict[str, int]
+    made: int
+    rows_made: int
+    missing: list[int]
+    given_up: list[int]
+    interrupted: bool
+    seconds: float
+    over_budget: bool
+
+    @property
+    def failed(self) -> int:
+        return sum(count for name, count in self.outcomes.items() if Outcome(name).is_failure)
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done; 2 finished but over the failure budget or with shards given up; 3 resumable."""
+        if self.interrupted:
+            return 3
+        return 2 if self.given_up or self.missing or self.over_budget else 0
+
+
+def failures(where: list[str]) -> tuple[Outcome, ...]:
+    """What --retry-failed tries again: what may end otherwise, or only what `outcome=NAME` names."""
+    known = {outcome.value: outcome for outcome in Outcome if outcome.may_change}
+    chosen = []
+    for condition in where:
+        name = condition.removeprefix("outcome=")
+        if not condition.startswith("outcome=") or name not in known:
+            raise MaskgenError(f"--where {condition}: write outcome=NAME with one of {', '.join(known)}.")
+        chosen.append(known[name])
+    return tuple(chosen or known.values())
+
+
+def run(request: Request, say: Callable[[str], None]) -> Summary:
+    """Bring the set at `request.out` to its end, or as far as it goes; `say` takes lines for a person."""
+    store = Store(request.out)
+    if request.out.rstrip("/") == request.data.rstrip("/"):
+        raise MaskgenError(f"--out and --data are both {request.out}. Give the shards a folder of their own.")
+    ensure(request.config, request.data, say)
+    with Lease(request.out) as lease:
+        store.sweep()
+        job, rows = prepare(request, store, say)
+        return _make_missing(request, store, job, rows, lease, say)
+
+
+def prepare(request: Request, store: Store, say: Callable[[str], None]) -> tuple[Job, list[int]]:
+    """The plan and the run's record, made or checked; returns the job and each shard's planned rows."""
+    begun = store.read_json("run.json") if store.exists("run.json") else None
+    recorded = begun["identity"]["models"].get("proposer") if begun else None
+    config = weights.pinned(request.config, recorded)
+    files = find_files(request.data, config.source.files)
+    identity = fingerprint.identity(config, request.data, files)
+    job = Job(config, request.data, request.out, fingerprint.digest(identity))
+    if begun:
+        _refuse_mixing(begun, identity, request.out)
+    else:
+        say(f"planning from {', '.join(files)}")
+        summary = _publish_plan(config, request.data, store)
+        say(f"planned {summary['planned']:,} of {summary['read']:,} rows in {summary['shards']:,} shards")
+        for note in summary["notes"]:
+            say(f"note: {note}")
+        record = {
+            "maskgen": __version__,
+            "fingerprint": job.fingerprint,
+            "identity": identity,
+            "config": config.model_dump(mode="json"),
+            "packages": fingerprint.packages(),
+            "plan": summary,
+            "models": {},
+        }
+        store.write_json("run.json", record)
+    with store.open("plan.parquet") as file:
+        return job, count_rows(file)
+
+
+def _make_missing(
+    request: Request, store: Store, job: Job, rows: list[int], lease: Lease, say: Callable[[str], None]
+) -> Summary:
+    began = time.monotonic()
+    journal = Journal(request.out)
+    commits = _intact(store, job, say)
+    if Outcome.QUARANTINED in request.retry:
+        journal.release()
+    tasks = _tasks(journal, commits, rows, request.retry)
+    drive = _Drive(request, store, job, journal, tasks, lease)
+    if tasks:
+        drive.run(planned=sum(rows), say=say)
+        store.sweep()  # what workers that died had begun to write
+        # Not what was counted along the way: a shard being rewritten when it all stopped has no commit now.
+        commits = committed(store)
+    missing = [shard for shard in range(len(rows)) if shard not in commits]
+    if not missing:
+        finish(store, job.fingerprint)
+    outcomes: Counter[str] = Counter()
+    for commit in commits.values():
+        outcomes.update(commit.outcomes)
+    failed = sum(count for name, count in outcomes.items() if Outcome(name).is_failure)
+    return Summary(
+        planned=sum(rows),
+        outcomes=dict(sorted(outcomes.items())),
+        made=len(drive.made),
+        rows_made=sum(task.rows for task in tasks if task.shard in drive.made),
+        missing=missing,
+        given_up=drive.given_up,
+        interrupted=drive.interrupted,
+        seconds=time.monotonic() - began,
+        over_budget=failed > request.config.resources.failure_budget * max(1, sum(rows)),
+    )
+
+
+@dataclass
+class _Drive:
+    """The tasks on their way through Ray, and what became of them."""
+
+    request: Request
+    store: Store
+    job: Job
+    journal: Journal
+    tasks: list[Task]
+    lease: Lease
+    made: set[int] = field(default_factory=set)
+    given_up: list[int] = field(default_factory=list)
+    interrupted: bool = False
+
+    def run(self, planned: int, say: Callable[[str], None]) -> None:
+        """Until every task is done, given up, or the user asks to stop."""
+        from maskgen.pipeline.ray_cluster import (
+            Cluster,  # Ray takes seconds to import; a finished set needs none
+        )
+
+        self._forget_beacons()
+        self.journal.note("run_started", shards=len(self.tasks), version=__version__)
+        say("starting Ray")
+        with Cluster(self.request.address, self.request.config.resources.actors) as cluster:
+            self.journal.note("cluster", actors=cluster.size, gpus=cluster.gpus)
+            say(f"loading the models in {cluster.size} worker(s), {cluster.device}")
+            progress = Progress(planned, planned - sum(task.rows for task in self.tasks))
+            try:
+                self._drive(cluster, progress)
+            finally:
+                progress.close()
+        self._forget_beacons()
+        self.journal.note("run_interrupted" if self.interrupted else "run_finished", shards=len(self.made))
+
+    def _drive(self, cluster: "Cluster", progress: Progress) -> None:
+        def landed(task: Task, commit: Commit) -> None:
+            self.made.add(commit.shard)
+            progress.committed(task.rows, commit)
+
+        with _stop_signals(progress) as asked:
+            driver = Driver(
+                cluster=cluster,
+                job=self.job,
+                journal=self.journal,
+                tasks=self.tasks,
+                on_commit=landed,
+                on_tick=progress.tick,
+                on_loaded=lambda models: _record_models(self.store, models, progress.say),
+                should_stop=lambda: bool(asked) or self.lease.lost,
+                say=progress.say,
+            )
+            driver.run()
+            self.lease.check()
+            self.given_up = driver.given_up
+            self.interrupted = bool(asked)
+
+    def _forget_beacons(self) -> None:
+        """Those of this run's workers when it ends, and before it those of a driver that was killed."""
+        for name in self.journal.beacons():
+            self.journal.put_out(name)
+
+
+def _tasks(
+    journal: Journal, commits: dict[int, Commit], rows: list[int], retry: tuple[Outcome, ...]
+) -> list[Task]:
+    """A task for each shard without a commit, and for each whose samples are to be tried again."""
+    quarantined = journal.quarantined()
+    tasks = []
+    for shard, planned in enumerate(rows):
+        if shard not in commits:
+            tasks.append(Task(shard, quarantined, planned))
+        elif again := sum(commits[shard].outcomes.get(outcome, 0) for outcome in retry):
+            tasks.append(Task(shard, quarantined, again, retry))
+    return tasks
+
+
+def _intact(store: Store, job: Job, say: Callable[[str], None]) -> dict[int, Commit]:
+    """Commits whose files are there at their full size and whose fingerprint is this run's."""
+    found = {}
+    for shard, commit in committed(store).items():
+        if commit.fingerprint != job.fingerprint:
+            raise MaskgenError(
+                f"shard {shard_name(shard)} in {job.out} was made with other settings than its run.json says "
+                f"(fingerprint {commit.fingerprint}). Remove its three files; the rerun makes it again."
+            )
+        if all(store.size(name) == size for name, size in _files(commit).items()):
+            found[shard] = commit
+        else:
+            say(f"shard {shard_name(shard)} is incomplete on disk and will be made again")
+    return found
+
+
+def _files(commit: Commit) -> dict[str, int]:
+    """The shard's files and their sizes in bytes; a shard without samples has no tar."""
+    stem = shard_name(commit.shard)
+    files = {f"{stem}.parquet": commit.parquet.bytes}
+    return {**files, f"{stem}.tar": commit.tar.bytes} if commit.samples else files
+
+
+def _publish_plan(config: Config, data: str, store: Store) -> dict[str, Any]:
+    with store.publish("plan.parquet") as path, counting("planning", "rows") as count:
+        summary = make_plan(config, data, path, count)
+    return summary.to_dict()
+
+
+def _record_models(store: Store, models: dict[str, object], say: Callable[[str], None]) -> None:
+    """What the first worker loaded goes into run.json; a later difference is said."""
+    record = store.read_json("run.json")
+    if not record["models"]:
+        store.write_json("run.json", {**record, "models": models})
+    elif record["models"] != models:
+        for line in fingerprint.differences(record["models"], models):
+            say(f"note: unlike when the run began, {line}")
+
+
+def _refuse_mixing(record: dict[str, Any], identity: dict[str, Any], out: str) -> None:
+    if fingerprint.digest(identity) == record["fingerprint"]:
+        return
+    lines = "\n  ".join(fingerprint.differences(record["identity"], identity))
+    raise MaskgenError(
+        f"{out} was begun with other settings:\n  {lines}\n"
+        "Run with the settings it was begun with, or give another --out."
+    )
+
+
+@contextmanager
+def _stop_signals(progress: Progress) -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM; the first asks to stop, a second Ctrl-C stops at once."""
+    asked: list[int] = []
+
+    def ask(number: int, _: FrameType | None) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+        progress.say("stopping; finished shards stay, the rest is made when you run the same line again")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,211 @@
+"""One shard from plan to commit. A plain class: no Ray, so it is tested and profiled as it is."""
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import repeat
+
+from maskgen.config import Config, NoProposer, NoRefiner, Recorded
+from maskgen.errors import MaskgenError, SampleError
+from maskgen.grounding.grounder import Grounder, Work
+from maskgen.outcome import Outcome
+from maskgen.pipeline.heartbeat import Lantern
+from maskgen.pixels import STAND_IN, decode
+from maskgen.runtime.journal import Journal
+from maskgen.runtime.stages import Flow
+from maskgen.runtime.store import Store
+from maskgen.sample import Sample
+from maskgen.sharding import shard_table
+from maskgen.sharding.commit import Commit, read_commit, shard_name
+from maskgen.sharding.reader import read_raw
+from maskgen.sharding.writer import Entry, Record, ShardWriter
+from maskgen.sources.images import ImageRoot
+from maskgen.sources.plan import read_shard
+from maskgen.sources.rows import place
+
+PACKED = 32  # samples handed on together where no model sets a batch
+
+# How far a stage may be ahead of the next. The first two hand on chunks, the others a refiner's batch at a
+# time; so at most six chunks of pictures are in memory, and four as long as most samples have a region.
+ROOM = {"reading": 2, "proposing": 1, "refining": 2, "encoding": 2}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to know; small, so that an actor restarts with it anywhere."""
+
+    config: Config
+    data: str
+    out: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """One call: which shard, and how.
+
+    `rows`: how many it grounds, for the figures. `retry`: outcomes to try again; the shard's other
+    samples are taken over as they are. Empty: the whole shard is made. `alone`: one sample at a time,
+    for a shard whose samples kill only together.
+    """
+
+    shard: int
+    quarantined: dict[str, str]
+    rows: int = 0
+    retry: tuple[Outcome, ...] = ()
+    alone: bool = False
+
+
+class ShardWorker:
+    """Holds both models and makes shards. A shard's bytes follow from plan, config and quarantine."""
+
+    def __init__(self, job: Job, name: str, device: str):
+        self._job = job
+        self._name = name
+        self._store = Store(job.out)
+        self._journal = Journal(job.out)
+        self._images = ImageRoot(place(job.data, job.config.source.images), job.config.limits.image_bytes)
+        self._grounder = Grounder(job.config, job.data, device)
+        self._readers = ThreadPoolExecutor(job.config.resources.threads, "read")
+
+    def describe(self) -> dict[str, object]:
+        """Model revisions, generation settings and package versions, for the run's record."""
+        return self._grounder.describe()
+
+    def make(self, task: Task) -> Commit:
+        """Ground the shard's samples and publish it. Raises only what is no single sample's fault."""
+        config = self._job.config
+        if task.retry and read_commit(self._store, task.shard) is None:
+            task = replace(task, retry=())  # a worker died while rewriting it: nothing to keep
+        samples = self._planned(task.shard)
+        kept = self._kept(task)
+        earlier = read_raw(self._store, task.shard) if task.retry else repeat(None)
+        lantern = Lantern(self._journal, self._name, task.shard, len(samples))
+        with ShardWriter(self._store, task.shard, config.split, config.grid, self._job.fingerprint) as writer:
+            fresh = [sample for sample in samples if sample.key not in kept]
+            with closing(self._entries(fresh, task, writer, lantern)) as entries:
+                for sample, before in zip(samples, earlier, strict=False):
+                    if before and sample.key in kept:
+                        row, members = before
+                        writer.copy(row, members)
+                        lantern.finished(sample.key, Outcome(row["outcome"]))
+                    else:
+                        entry = next(entries)
+                        writer.put(entry)
+                        lantern.finished(sample.key, entry.outcome)
+                lantern.light()
+            return writer.commit()
+
+    def probe(self, task: Task, keys: Sequence[str]) -> None:
+        """Ground the suspects one by one and throw the results away: only a killer dies here."""
+        lantern = Lantern(self._journal, self._name, task.shard, 0)
+        for sample in self._planned(task.shard):
+            if sample.key in keys and _settled(sample, task) is None:
+                lantern.begin([sample.key])
+                work = self._fetch(sample, task)
+                if work.failure is None:
+                    self._grounder.ground([work.pixels], [sample])
+                lantern.finished(sample.key, None)
+
+    def _planned(self, shard: int) -> list[Sample]:
+        with self._store.open("plan.parquet") as file:
+            return read_shard(file, shard)
+
+    def _kept(self, task: Task) -> set[str]:
+        """Keys of the samples that a retry leaves as they are."""
+        if not task.retry:
+            return set()
+        rows = shard_table.read(self._store, f"{shard_name(task.shard)}.parquet").select(["key", "outcome"])
+        return {row["key"] for row in rows.to_pylist() if row["outcome"] not in task.retry}
+
+    def _entries(
+        self, samples: list[Sample], task: Task, writer: ShardWriter, lantern: Lantern
+    ) -> Generator[Entry]:
+        """What the shard holds of each sample, in order.
+
+        Threads read and decode the images of a chunk, the proposer takes the chunk whole, the refiner hands
+        it on batch by batch, then the masks are judged and everything is encoded, and the caller writes it.
+        All of this goes on at the same time. What a chunk holds is settled beforehand, so it does not matter
+        to the bytes which stage is how far.
+        """
+        size = 1 if task.alone else chunk_size(self._job.config)
+        room = dict.fromkeys(ROOM, 0) if task.alone else ROOM
+        chunks = [samples[start : start + size] for start in range(0, len(samples), size)]
+        with Flow("writing") as flow:
+            lantern.flow = flow
+            read = flow.stage("reading", self._read(chunks, task, lantern), room["reading"])
+            proposed = flow.stage("proposing", self._propose(read), room["proposing"])
+            refined = flow.stage("refining", self._refine(proposed), room["refining"])
+            encoded = flow.stage("encoding", self._encode(refined, writer), room["encoding"])
+            for entries in encoded:
+                yield from entries
+
+    def _read(self, chunks: list[list[Sample]], task: Task, lantern: Lantern) -> Iterator[list[Work]]:
+        for chunk in chunks:
+            lantern.begin([sample.key for sample in chunk if _settled(sample, task) is None])
+            yield list(self._readers.map(self._fetch, chunk, repeat(task)))
+
+    def _fetch(self, sample: Sample, task: Task) -> Work:
+        """The sample with its picture, or with what says why there is none."""
+        settled = _settled(sample, task)
+        if settled:
+            return Work(sample, failure=settled)
+        if not sample.image:
+            return Work(sample, STAND_IN)  # planned without an outcome: to be packed as text
+        try:
+            return Work(sample, decode(self._images.read(sample), self._job.config.limits))
+        except SampleError as error:
+            return Work(sample, failure=error.bare())
+        except Exception as error:  # a surprise in one image must not cost the shard
+            return Work(sample, failure=SampleError(Outcome.ERROR, f"reading raised {type(error).__name__}"))
+
+    def _propose(self, chunks: Iterable[list[Work]]) -> Iterator[list[Work]]:
+        for chunk in chunks:
+            self._grounder.propose(chunk)
+            yield chunk
+
+    def _refine(self, chunks: Iterable[list[Work]]) -> Iterator[list[Work]]:
+        for chunk in chunks:
+            yield from self._grounder.refine(chunk)
+
+    def _encode(self, pieces: Iterable[list[Work]], writer: ShardWriter) -> Iterator[list[Entry]]:
+        for piece in pieces:
+            yield [_encoded(writer, self._record(work)) for work in piece]
+
+    def _record(self, work: Work) -> Record:
+        if work.picture is None:
+            assert work.failure is not None
+            return Record(work.sample, work.failure.outcome, work.failure.reason)
+        grounding = self._grounder.judge(work)
+        if grounding.outcome.in_tar:
+            return Record(work.sample, grounding.outcome, grounding.reason, work.picture, grounding)
+        return Record(work.sample, grounding.outcome, grounding.reason)
+
+
+def chunk_size(config: Config) -> int:
+    """Samples proposed together: the larger of the two models' batches, so both run full."""
+    proposer, refiner = config.proposer, config.refiner
+    modelless = isinstance(proposer, Recorded) and isinstance(refiner, NoRefiner)
+    if modelless or isinstance(proposer, NoProposer):
+        return PACKED
+    return max(getattr(proposer, "together", 1), getattr(refiner, "batch", 1))
+
+
+def _settled(sample: Sample, task: Task) -> SampleError | None:
+    """What decides the sample without a look at it: the plan, or its quarantine."""
+    if sample.outcome is not None:
+        return SampleError(sample.outcome, sample.reason)
+    if sample.key in task.quarantined:
+        return SampleError(Outcome.QUARANTINED, task.quarantined[sample.key])
+    return None
+
+
+def _encoded(writer: ShardWriter, record: Record) -> Entry:
+    """The record as the shard holds it; what cannot be encoded is that sample's failure, not the shard's."""
+    try:
+        return writer.encode(record)
+    except (MaskgenError, OSError):
+        raise
+    except Exception as error:
+        return writer.encode(Record(record.sample, Outcome.ERROR, f"encoding raised {type(error).__name__}"))

@@ -1,0 +1,163 @@
+"""Train the small LLaMA on what is said about scenes: python -m maskgen.pretraining.train_llama --out DIR."""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from maskgen.age_vlm.chat import ChatTemplate, Encoded
+from maskgen.pretraining.pretraining_loop import Batch, Losses, train
+from maskgen.pretraining.train_convnext import WORDS_FROM
+from maskgen.scenes import dialogues
+from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, draw
+from maskgen.scenes.shapes import COLOURS, SHAPES, SIZES
+from maskgen.small_models import small_llama
+
+TALKS = 32  # a step
+WARMUP = 100
+NAMED = (*SIZES, *COLOURS, *SHAPES)
+STRENGTH, THRESHOLD = 2.0, 3.0  # how loudly a state must say what was named, and how quietly what was not
+
+
+@dataclass
+class Talks(Dataset[Batch]):
+    """Item `i` is the batch of step `i`: a conversation about each of `talks` new scenes.
+
+    `tokens`: int64 (talks, tokens), padded. `answers`: bool likewise, the assistant's words and ends.
+    """
+
+    template: ChatTemplate
+    steps: int
+    dialogues: int = TALKS
+    first_seed: int = 0
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        first = self.first_seed + step * self.talks
+        said = [self.template.encode(dialogues.talk(draw(seed))) for seed in range(first, first + self.talks)]
+        return batch_of(said, self.template.pad_id)
+
+
+def batch_of(said: list[Encoded], pad: int) -> Batch:
+    """Conversations filled up to the longest."""
+    longest = max(len(each.input_ids) for each in said)
+    tokens = [each.input_ids + [pad] * (longest - len(each.input_ids)) for each in said]
+    answers = [
+        [label >= 0 for label in each.labels] + [False] * (longest - len(each.labels)) for each in said
+    ]
+    return {"tokens": torch.tensor(tokens), "answers": torch.tensor(answers)}
+
+
+class Learner(nn.Module):
+    """Every token is learnt, not answers alone: this is the pretraining, before there is anything to see.
+
+    To who cannot see, a star and a circle are words of one use, and their states in a model that reads
+    nothing else are all but equal. A large LLaMA tells them apart. So a fixed map asks every state, of all
+    layers, which sizes, colours and shapes were named since the user began to speak.
+    """
+
+    asking: torch.Tensor
+
+    def __init__(self, model: LlamaForCausalLM, tokens: PreTrainedTokenizerFast, pad: int):
+        super().__init__()
+        self.model = model
+        self.pad = pad
+        self.names, self.user = names(tokens), tokens("User", add_special_tokens=False).input_ids[0]
+        random = torch.Generator().manual_seed(0)
+        drawn = torch.randn(model.config.hidden_size, len(NAMED), generator=random)
+        self.register_buffer("asking", torch.linalg.qr(drawn)[0], persistent=False)
+
+    def forward(self, batch: Batch) -> Losses:
+        tokens = batch["tokens"]
+        there = tokens != self.pad
+        out = self.model(input_ids=tokens, attention_mask=there.long(), output_hidden_states=True)
+        text = F.cross_entropy(out.logits[:, :-1][there[:, 1:]].float(), tokens[:, 1:][there[:, 1:]])
+        said = named(tokens, self.names, self.user)[there]
+        guesses = [self.guess(state)[there] for state in out.hidden_states]
+        asked = torch.stack([F.binary_cross_entropy_with_logits(guess, said) for guess in guesses])
+        return {"text": text, "named": asked.mean()}
+
+    def guess(self, states: torch.Tensor) -> torch.Tensor:
+        """Logits (n, tokens, names) of what was named, by states (n, tokens, width)."""
+        size = states.square().mean(dim=-1, keepdim=True).sqrt()
+        return STRENGTH * (states / size) @ self.asking - THRESHOLD
+
+
+def names(tokens: PreTrainedTokenizerFast) -> torch.Tensor:
+    """int64 (words,): which of NAMED each token is, singular or plural; -1 for all others."""
+    found = torch.full((len(tokens),), -1)
+    for number, name in enumerate(NAMED):
+        for form in (name, f"{name}s", f"{name}es"):
+            ids = tokens(f" {form}", add_special_tokens=False).input_ids
+            found[ids[0]] = number if len(ids) == 1 or form == name else found[ids[0]]
+    return found
+
+
+def named(tokens: torch.Tensor, names: torch.Tensor, user: int) -> torch.Tensor:
+    """Float (n, tokens, NAMED): 1 where a name was said since the last `user` token, this one included."""
+    said = F.one_hot(names[tokens] + 1, len(NAMED) + 1)[..., 1:].cumsum(dim=1)
+    place = torch.arange(tokens.shape[1]).expand_as(tokens)
+    begun = torch.where(tokens == user, place, 0).cummax(dim=1).values
+    before = said.gather(1, begun[..., None].expand_as(said))
+    return (said > before).float()
+
+
+def surprise(model: LlamaForCausalLM, tokens: torch.Tensor, pad: int) -> torch.Tensor:
+    """Nats, float32 (n,), of every token after the first, in order, row by row, padding left out."""
+    there = tokens != pad
+    logits = model(input_ids=tokens, attention_mask=there.long()).logits[:, :-1]
+    return F.cross_entropy(logits[there[:, 1:]].float(), tokens[:, 1:][there[:, 1:]], reduction="none")
+
+
+def main() -> None:
+    """Train, going on from what lies in --out, and write `--out/model`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for state, curve and model")
+    parser.add_argument("--steps", type=int, default=800, help=f"of {TALKS} conversations")
+    parser.add_argument("--seed", type=int, default=0, help="of the first weights")
+    parser.add_argument("--rate", type=float, default=2e-3, help="learning rate")
+    options = parser.parse_args()
+    untrained = options.out / "untrained"
+    small_llama.build(untrained, small_llama.DEMO, dialogues.texts(WORDS_FROM), options.seed)
+    tokens = PreTrainedTokenizerFast.from_pretrained(untrained)
+    template = ChatTemplate(tokens, small_llama.DEMO.positions)
+    learner = Learner(LlamaForCausalLM.from_pretrained(untrained), tokens, template.pad_id)
+    lessons = Talks(template, options.steps)
+    held_out = Talks(template, steps=1, talks=200, first_seed=FIRST_HELD_OUT_SEED)[0]
+
+    def batches(first: int) -> Iterator[Batch]:
+        return iter(DataLoader(lessons, None, sampler=range(first, options.steps), num_workers=1))
+
+    def measure(module: nn.Module) -> dict[str, float]:
+        assert isinstance(module, Learner)
+        with torch.no_grad():
+            return {
+                "perplexity": surprise(module.model, held_out["tokens"], template.pad_id).mean().exp().item(),
+                "named": module(held_out)["named"].item(),
+            }
+
+    average = train(
+        options.out,
+        learner,
+        batches,
+        lambda module, batch: module(batch),
+        measure,
+        options.steps,
+        options.rate,
+        warmup=WARMUP,
+    )
+    assert isinstance(average, Learner)
+    average.model.half().save_pretrained(options.out / "model")
+    tokens.save_pretrained(options.out / "model")
+
+
+if __name__ == "__main__":
+    main()

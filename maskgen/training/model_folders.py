@@ -1,0 +1,85 @@
+"""Model folders: what is loaded before a stage and written after it."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maskgen.age_vlm import loading
+from maskgen.age_vlm.image_processing import normalise
+from maskgen.age_vlm.init_model import ARCHITECTURES
+from maskgen.age_vlm.loading import model_type, processor
+from maskgen.errors import MaskgenError
+from maskgen.training.recipe import Recipe, Stage
+
+
+def model_class(kind: str) -> Any:
+    """The class of a model_type."""
+    return ARCHITECTURES[kind][1]
+
+
+def full_size(kind: str) -> Any:
+    """The paper's configuration: Llama-3.2-1B and the CLIP ConvNeXt-L at 768 pixels."""
+    return ARCHITECTURES[kind][0](
+        text_config={
+            "vocab_size": 128256,
+            "hidden_size": 2048,
+            "num_hidden_layers": 16,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "head_dim": 64,
+            "intermediate_size": 8192,
+            "tie_word_embeddings": True,
+        },
+        vision_config={"hidden_sizes": [192, 384, 768, 1536], "depths": [3, 3, 27, 3]},
+        image_size=768,
+    )
+
+
+def read_config(folder: str | Path, recipe: Recipe) -> Any:
+    """The folder's configuration. MaskgenError if it is no model, or not of the recipe's architecture."""
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise MaskgenError(
+            f"--model {folder} is no model folder: it has no config.json. Make one with maskgen init-model, "
+            "or give a folder that maskgen train wrote."
+        )
+    kind = model_type(Path(folder))
+    if kind != recipe.architecture:
+        raise MaskgenError(
+            f"--model {folder} holds a {kind}, but the recipe {recipe.recipe} trains a "
+            f"{recipe.architecture}. "
+            "Give another --model or another --recipe."
+        )
+    return model_class(recipe.architecture).config_class.from_pretrained(folder)
+
+
+def load(folder: str | Path, recipe: Recipe, stage: Stage) -> Any:
+    """The model in float32, set to the stage's resolution."""
+    read_config(folder, recipe)
+    settings = {"image_size": stage.size, "fit": recipe.data.fit}
+    return loading.load(folder, "cpu", "float32", settings)[0]
+
+
+def tokenizer(folder: str | Path) -> Any:
+    """The folder's tokenizer."""
+    return processor(folder).tokenizer
+
+
+def normaliser(folder: str | Path) -> Callable[[torch.Tensor], torch.Tensor]:
+    """From uint8 (N, S, S, 3) to what the model takes, float (N, 3, S, S), with the folder's mean and
+    deviation.
+    """
+    images = processor(folder).image_processor
+    return partial(normalise, mean=images.image_mean, std=images.image_std)
+
+
+def save(model: Any, weights: dict[str, torch.Tensor], source: str | Path, target: Path) -> None:
+    """Write the model with `weights`, and the processor of `source`, set to the model's resolution."""
+    made = processor(source)
+    images = made.image_processor
+    images.size, images.cells, images.fit = model.config.image_size, model.config.cells, model.config.fit
+    made.save_pretrained(target)
+    model.save_pretrained(target, state_dict=weights)

@@ -1,0 +1,66 @@
+"""The model as several processes train it: copies whose gradients are summed (DDP), or shards (FSDP2)."""
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from maskgen.training.distributed import World
+from maskgen.training.recipe import Resources
+
+_LAYERS = ("LlamaDecoderLayer", "CrossAttentionLayer", "ConvNextLayer")
+# A unit of sharding is gathered when it is called as a whole: cross-attention layers also answer for their
+# keys alone, and so does a LLaMA layer that has one inside. What is no unit is gathered with the model.
+_UNITS = {"stack": ("LlamaDecoderLayer", "ConvNextLayer"), "in_block": ("ConvNextLayer",)}
+
+
+class Wrapped:
+    """`model` is what is called, `bare` the model itself; both hold the same parameters."""
+
+    def __init__(self, bare: Any, resources: Resources, world: World):
+        self.bare = bare
+        layers = [module for module in bare.modules() if type(module).__name__ in _LAYERS]
+        if resources.checkpoint_activations:
+            for layer in layers:
+                # Not transformers' own way: it skips layers in evaluation mode, and frozen ones keep as much.
+                layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+        if resources.compile:
+            for layer in layers:
+                layer.compile()
+        self._sharded = world.size > 1 and resources.parallel == "fsdp"
+        self.model: nn.Module = bare
+        if self._sharded:
+            units = _UNITS[getattr(bare.config, "placement", "stack")]
+            _shard(bare, [layer for layer in layers if type(layer).__name__ in units], world)
+        elif world.size > 1:
+            self.model = nn.parallel.DistributedDataParallel(
+                bare,
+                device_ids=[world.device.index] if world.device.type == "cuda" else None,
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+                find_unused_parameters=True,  # ConvNeXt's norm after pooling, which nobody calls
+            )
+
+    @contextmanager
+    def gathering(self, last: bool) -> Iterator[None]:
+        """Around the forward and backward of a micro-batch: only the step's last one exchanges gradients."""
+        if self._sharded:
+            self.bare.set_requires_gradient_sync(last)
+            yield
+            return
+        with contextlib.nullcontext() if last or self.model is self.bare else self.model.no_sync():  # type: ignore[operator]
+            yield
+
+
+def _shard(bare: nn.Module, layers: list[nn.Module], world: World) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(world.device.type, (world.size,))
+    for layer in layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(bare, mesh=mesh)

@@ -1,0 +1,112 @@
+"""The report's contact sheets: a few samples of every outcome."""
+
+import io
+from typing import Any
+
+from PIL import Image
+
+from maskgen.config import Limits
+from maskgen.draw import overlay, page, text
+from maskgen.errors import MaskgenError, SampleError
+from maskgen.outcome import Outcome
+from maskgen.runtime.store import Store
+from maskgen.sample import Picture
+from maskgen.sharding import format
+from maskgen.sharding.commit import shard_name
+from maskgen.sharding.format import FormatError, ShardSample
+from maskgen.sharding.reader import scan
+from maskgen.views.set_statistics import Figures, Pick
+
+_ROOM = (360, 270)
+
+
+def sheets(store: Store, found: Figures, limits: dict[str, Any]) -> str:
+    """A sheet for each outcome: pictures if it is in the tars, a table if not."""
+    parts = [
+        _heading(outcome, found)
+        + (_sheet(store, picks, Limits.model_validate(limits)) if outcome.in_tar else _table(picks))
+        for outcome in Outcome
+        if (picks := found.picks.get(outcome))
+    ]
+    if not parts:
+        return ""
+    legend = "Lit, with a rose edge: the mask. Amber: the proposer's polygons. Blue: the box shown to SAM."
+    return (
+        f'<p class="soft">{legend} The choice is drawn by key. maskgen show draws any sample large.</p>'
+        + ("".join(parts))
+    )
+
+
+def tone(outcome: Outcome) -> str:
+    """The colour that an outcome is shown in."""
+    return "good" if outcome is Outcome.OK else "bad" if outcome.is_failure else "fair"
+
+
+def thumbnail(sample: ShardSample, picture: Picture) -> Image.Image:
+    """A small picture with mask, polygons and box over it."""
+    image = overlay.scaled(picture.pixels, overlay.fitted(picture.width, picture.height, _ROOM))
+    if sample.grid.any():
+        image = overlay.with_mask(image, sample.mask_pixels())
+    source = (picture.width, picture.height)
+    return overlay.with_outlines(image, source, sample.polygons, sample.fields.box)
+
+
+def _heading(outcome: Outcome, found: Figures) -> str:
+    count, shown = found.outcomes[outcome], len(found.picks[outcome])
+    number = text.plural(count, "sample") if count == shown else f"{shown} of {text.plural(count, 'sample')}"
+    meaning = page.said(text.MEANINGS[outcome])
+    return f'<h3><span class="{tone(outcome)}">{outcome}</span> · {number}</h3><p class="soft">{meaning}</p>'
+
+
+def _sheet(store: Store, picks: list[Pick], limits: Limits) -> str:
+    return f'<div class="sheet">{"".join(_card(store, pick, limits) for pick in picks)}</div>'
+
+
+def _card(store: Store, pick: Pick, limits: Limits) -> str:
+    try:
+        sample = _read(store, pick)
+        drawn = page.inlined(thumbnail(sample, sample.picture(limits)))
+    except (MaskgenError, SampleError) as error:
+        return _framed("", f"cannot be shown: {page.said(error)}", pick, "")
+    fields = sample.fields
+    scores = (
+        f"coverage {text.share(fields.coverage, 1)} · agreement {fields.agreement:.2f} · "
+        f"SAM {fields.sam_iou:.2f}"
+        if sample.grid.any()
+        else ""
+    )
+    return _framed(
+        f'<img src="{drawn}" alt="">',
+        page.said(fields.query.text, 160),
+        pick,
+        page.said(scores),
+    )
+
+
+def _framed(picture: str, words: str, pick: Pick, scores: str) -> str:
+    notes = [page.said(pick.reason, 120), scores, f'<span class="key">{page.said(pick.key)}</span>']
+    told = "".join(f"<small>{note}</small>" for note in notes if note)
+    return f'<div class="card"><div class="frame">{picture}</div><div class="words">{words}{told}</div></div>'
+
+
+def _read(store: Store, pick: Pick) -> ShardSample:
+    """The sample by its place in the tar, without a search."""
+    with store.open(f"{shard_name(pick.shard)}.tar") as stream:
+        stream.seek(pick.offset)
+        stored = next(scan(io.BytesIO(stream.read(pick.size))), None)
+    if stored is None:
+        raise FormatError(f"{pick.key} is not where its parquet says.")
+    return format.decode(dict(stored.members))
+
+
+def _table(picks: list[Pick]) -> str:
+    rows = [
+        [
+            f'<span class="key">{page.said(pick.key)}</span>',
+            page.said(pick.id, 80),
+            page.said(pick.image, 160),
+            page.said(pick.reason),
+        ]
+        for pick in picks
+    ]
+    return page.table(["key", "id", "image", "reason"], rows)

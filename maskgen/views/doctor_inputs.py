@@ -1,0 +1,211 @@
+"""The doctor's look at what a run needs: weights, rows and images, the output place."""
+
+import itertools
+import json
+import tempfile
+import zipfile
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import fsspec
+
+from maskgen import small_models
+from maskgen.config import Config, Florence2, NoProposer, Recorded, Sam
+from maskgen.draw import text
+from maskgen.grounding import weights
+from maskgen.runtime.lease import is_alive, read_holder
+from maskgen.runtime.ray_address import unreachable
+from maskgen.runtime.store import Store
+from maskgen.sample import Query, Sample
+from maskgen.sharding.commit import committed
+from maskgen.sources.images import ImageRoot
+from maskgen.sources.rows import RawRow, find_files, place, read_rows
+from maskgen.views.finding import Finding
+
+_OFFICIAL_BYTES = {"vit_h": 2_564_550_879, "vit_l": 1_249_524_607, "vit_b": 375_042_383}
+_WEIGHTS = (".safetensors", ".bin")
+_ROWS = 20
+_IMAGE_BYTES = 170_000  # a photo of 640 x 480, where nothing better is known
+_SCENE_BYTES = 40_000
+_SPARE = 1.1
+
+
+def proposer(config: Config, data: str) -> Finding:
+    """The proposer's weights, or its file of recorded polygons."""
+    chosen = config.proposer
+    if isinstance(chosen, Recorded):
+        return _recorded(chosen, data)
+    if isinstance(chosen, NoProposer):
+        return Finding("proposer", True, "none: no mask is asked for")
+    if chosen.model == weights.DEMO:
+        return Finding("proposer", True, f"the small model in {small_models.checkpoint('florence2')}")
+    folder = Path(chosen.model).expanduser()
+    if folder.is_dir():
+        return _florence2_folder(folder)
+    return _from_hub(chosen)
+
+
+def refiner(config: Config) -> Finding:
+    """SAM's checkpoint: there, and a whole file of the size it should have."""
+    if not isinstance(config.refiner, Sam):
+        return Finding("refiner", True, "none: the polygon is the mask")
+    path = weights.sam_checkpoint(config.refiner)
+    if config.refiner.model == weights.DEMO:
+        return Finding("refiner", True, f"the small model in {path}")
+    official, actual = _OFFICIAL_BYTES[config.refiner.model], path.stat().st_size
+    found = f"{path}, {text.size(actual)}"
+    again = f"Download it again: {weights.sam_url(config.refiner.model)}."
+    if not _is_checkpoint(path):
+        return Finding("refiner", False, f"{found}: not a whole PyTorch checkpoint", again)
+    if actual != official:
+        told = f"{found}, while the official {config.refiner.model} has {text.size(official)}"
+        return Finding("refiner", None, told, f"Fine if it is one of your own. {again}")
+    return Finding("refiner", True, found)
+
+
+def rows(config: Config, data: str) -> Finding:
+    """The annotation files, and whether the first rows' images are where they say."""
+    if config.source.scenes is not None:
+        return Finding("data", True, f"{config.source.scenes.count:,} scenes are drawn on the spot")
+    if not data:
+        return Finding("data", None, "not looked at", "Give --data to have annotations and images checked.")
+    files = find_files(data, config.source.files)
+    named = text.listed([name.removeprefix(data).lstrip("/") for name in files], 3)
+    drawn = [row for row in itertools.islice(read_rows(files[0]), _ROWS) if isinstance(row, RawRow)]
+    if not drawn:
+        remedy = "A row has id, image and conversations, as in LLaVA's files."
+        return Finding("data", False, f"{named}: none of the first rows can be used", remedy)
+    root = place(data, config.source.images)
+    images = ImageRoot(root, config.limits.image_bytes)
+    asked = [row.image for row in drawn if row.image]
+    there = sum(images.size(_probe(image)) is not None for image in asked)
+    found = f"{named}; {there} of the first {text.plural(len(asked), 'image')} found"
+    if asked and not there and not _has_archives(root):
+        remedy = (
+            f"They are looked for under {root}, the first as {text.shortened(asked[0], 80)}: source.images."
+        )
+        return Finding("data", None, found, remedy)
+    return Finding("data", True, found)
+
+
+def output(out: str) -> Finding:
+    """Whether the output place can be written to."""
+    store = Store(out)
+    folder = store.local("x")
+    if folder is None:
+        count = len(store.names())
+        return Finding("output", True, f"{store.place} answers, {text.plural(count, 'file')}; not written to")
+    there = next(path for path in folder.absolute().parents if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(b"maskgen")
+    except OSError as error:
+        told = f"{there} cannot be written to: {error.strerror or error}"
+        return Finding("output", False, told, "Mend its rights, or give another --out.")
+    state = "can be written to" if folder.parent.exists() else f"will be made in {there}"
+    return Finding("output", True, f"{store.place} {state}")
+
+
+def disk(config: Config | None, out: str) -> Finding:
+    """Free space against what the set will still take."""
+    store = Store(out)
+    free = store.disk_free()
+    if free is None:
+        return Finding("disk", True, "not known for a remote place")
+    needed = _still_needed(config, store)
+    if needed is None:
+        return Finding("disk", True, f"{text.size(free)} free; maskgen plan reckons what the set takes")
+    found = f"{text.size(free)} free, about {text.size(needed)} still to be written"
+    if free < needed * _SPARE:
+        return Finding("disk", False, found, "Free some space, or give an --out on a larger disk.")
+    return Finding("disk", True, found)
+
+
+def lease(out: str) -> Finding:
+    """Who works on the set."""
+    holder = read_holder(out)
+    if holder is None:
+        return Finding("lease", True, "nobody works on this set")
+    who = f"process {holder['pid']} on {holder['host']}"
+    if is_alive(holder):
+        return Finding("lease", None, f"held by {who}", "Wait for it or stop it before another run.")
+    return Finding("lease", True, f"left by {who}, which has ended; the next run takes it over")
+
+
+def _recorded(chosen: Recorded, data: str) -> Finding:
+    if not data:
+        return Finding("proposer", None, f"{chosen.file}: not looked at", "Give --data to have it checked.")
+    where = place(data, chosen.file)
+    fs, path = fsspec.core.url_to_fs(where)
+    if not fs.isfile(path):
+        return Finding("proposer", False, f"no file {where}", "Set proposer.file, relative to --data.")
+    return Finding("proposer", True, f"{where}, {text.size(fs.size(path) or 0)}")
+
+
+def _florence2_folder(folder: Path) -> Finding:
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in _WEIGHTS)
+    settings = folder / "config.json"
+    kind = json.loads(settings.read_text()).get("model_type") if settings.is_file() else None
+    found = f"{folder}, {text.size(size)} of weights"
+    if not size or kind != "florence2":
+        lack = "no weights" if not size else f'its config.json says "{kind}", not "florence2"'
+        remedy = "Give a Florence-2 folder in transformers' own format, such as florence-community's."
+        return Finding("proposer", False, f"{folder}: {lack}", remedy)
+    return Finding("proposer", True, found)
+
+
+def _from_hub(chosen: Florence2) -> Finding:
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(chosen.model, revision=chosen.revision, local_files_only=True))
+        if any(path.suffix in _WEIGHTS for path in folder.iterdir()):
+            return _florence2_folder(folder)
+    except HFValidationError:
+        remedy = "Set proposer.model to a folder or to a hub id such as florence-community/Florence-2-large."
+        return Finding("proposer", False, f"{chosen.model} is neither a folder nor a hub id", remedy)
+    except LocalEntryNotFoundError:
+        pass
+    remedy = f"Where there is a network: hf download {chosen.model}. Or set proposer.model to a local folder."
+    if constants.HF_HUB_OFFLINE:
+        return Finding(
+            "proposer", False, f"{chosen.model} is not in the cache, and HF_HUB_OFFLINE is set", remedy
+        )
+    hub = urlsplit(constants.ENDPOINT)
+    if not unreachable(hub.hostname or "", hub.port or 443):
+        return Finding("proposer", None, f"{chosen.model} is not here yet; a run downloads it", remedy)
+    return Finding(
+        "proposer", False, f"{chosen.model} is not in the cache, {hub.hostname} gives no answer", remedy
+    )
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether the file has the end of a PyTorch archive; a download that was cut has not."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/data.pkl") for name in archive.namelist())
+
+
+def _probe(image: str) -> Sample:
+    return Sample("", "", image, (), Query("", ()))
+
+
+def _has_archives(root: str) -> bool:
+    fs, path = fsspec.core.url_to_fs(root)
+    return any(name.endswith((".tar", ".zip")) for name in fs.find(path, maxdepth=1))
+
+
+def _still_needed(config: Config | None, store: Store) -> float | None:
+    """Bytes, from the finished shards if there are any, else roughly from the rows asked for."""
+    if store.exists("run.json"):
+        shards, done = int(store.read_json("run.json")["plan"]["shards"]), committed(store)
+        if done:
+            mean = sum(commit.tar.bytes + commit.parquet.bytes for commit in done.values()) / len(done)
+            return max(0, shards - len(done)) * mean
+    if config is None:
+        return None
+    if config.source.scenes is not None:
+        return float(config.source.scenes.count * _SCENE_BYTES)
+    return float(config.select.count * _IMAGE_BYTES) if config.select.count else None

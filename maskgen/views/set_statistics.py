@@ -1,0 +1,139 @@
+"""The numbers of a set for its report, gathered shard by shard in bounded memory."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from maskgen.outcome import Outcome
+from maskgen.runtime.store import Store
+from maskgen.sharding import shard_table
+from maskgen.sharding.commit import Commit, committed, shard_name
+
+PICKS = 8
+SCORES = ("coverage", "agreement", "sam_iou")
+COUNTS = ("polygons", "tokens")
+
+_FINE = 1000  # bins in which scores are counted; charts join them, medians read them
+_BINS = 20
+_FEWEST = 8
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A sample chosen to be shown: its shard and its row there."""
+
+    shard: int
+    key: str
+    id: str
+    image: str
+    reason: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """How often a column's values fall between `edges` (one more than `counts`), over `ok` samples."""
+
+    column: str
+    edges: Sequence[float]
+    counts: Sequence[int]
+    mean: float
+    median: float
+
+
+@dataclass
+class Figures:
+    """A set's commits, its distributions over `ok` samples, and a few samples of each outcome.
+
+    The picks are those with the smallest keys: keys are hashes of content, so that is a fair draw, and
+    the same one every time.
+    """
+
+    commits: dict[int, Commit]
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    picks: dict[Outcome, list[Pick]] = field(default_factory=dict)
+    distributions: list[Distribution] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        return sum(self.outcomes.values())
+
+    @property
+    def bytes(self) -> int:
+        return sum(commit.tar.bytes for commit in self.commits.values())
+
+    def count(self, *outcomes: Outcome) -> int:
+        return sum(self.outcomes[outcome] for outcome in outcomes)
+
+
+def gather(store: Store) -> Figures:
+    """Read the table of every finished shard once."""
+    figures = Figures(committed(store))
+    scores = {column: np.zeros(_FINE, np.int64) for column in SCORES}
+    counts: dict[str, Counter[int]] = {column: Counter() for column in COUNTS}
+    picks: defaultdict[Outcome, list[Pick]] = defaultdict(list)
+    for shard, commit in figures.commits.items():
+        figures.outcomes.update(commit.outcomes)
+        rows = shard_table.read(store, f"{shard_name(shard)}.parquet")
+        fine = rows.filter(pc.equal(rows["outcome"], Outcome.OK.value))
+        for column in SCORES:
+            scores[column] += np.histogram(np.clip(fine[column].to_numpy(), 0, 1), _FINE, (0, 1))[0]
+        for column in COUNTS:
+            counts[column].update(fine[column].to_pylist())
+        for outcome in commit.outcomes:
+            picks[outcome] = sorted(picks[outcome] + _first(shard, rows, outcome), key=_key)[:PICKS]
+    figures.picks = dict(picks)
+    figures.distributions = [
+        *(_of_scores(column, scores[column]) for column in SCORES if scores[column][1:].any()),
+        *(_of_counts(column, counts[column]) for column in COUNTS if any(counts[column])),
+    ]
+    return figures
+
+
+def _first(shard: int, rows: pa.Table, outcome: Outcome) -> list[Pick]:
+    same = rows.filter(pc.equal(rows["outcome"], outcome.value))
+    chosen = same.take(pc.sort_indices(same, [("key", "ascending")])[:PICKS])
+    facts = chosen.select(["key", "id", "image", "reason", "offset", "size"]).to_pylist()
+    return [Pick(shard, **row) for row in facts]
+
+
+def _key(pick: Pick) -> str:
+    return pick.key
+
+
+def _of_scores(column: str, fine: np.ndarray) -> Distribution:
+    middles = (np.arange(_FINE) + 0.5) / _FINE
+    return Distribution(
+        column,
+        np.linspace(0, 1, _BINS + 1).tolist(),
+        fine.reshape(_BINS, -1).sum(axis=1).tolist(),
+        float(np.average(middles, weights=fine)),
+        float(middles[_middle(fine)]),
+    )
+
+
+def _of_counts(column: str, counted: Counter[int]) -> Distribution:
+    """Whole numbers: a bin each as long as there are few of them, else several to a bin."""
+    values = np.array(sorted(counted))
+    weights = np.array([counted[value] for value in values.tolist()])
+    low = int(values[0])
+    high = max(int(values[-1]), low + _FEWEST - 1)
+    step = -(-(high - low + 1) // _BINS)
+    edges = np.arange(low, high + step + 1, step)
+    return Distribution(
+        column,
+        edges.tolist(),
+        np.histogram(values, edges, weights=weights)[0].tolist(),
+        float(np.average(values, weights=weights)),
+        float(values[_middle(weights)]),
+    )
+
+
+def _middle(counts: np.ndarray) -> int:
+    """The bin in which the median lies."""
+    return int(np.searchsorted(np.cumsum(counts), counts.sum() / 2))

@@ -1,0 +1,91 @@
+"""Images a second, from the run's events: for status and the report."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from maskgen.runtime.journal import Beacon
+
+Event = dict[str, Any]
+
+
+RECENT_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Images a second over the `seconds` of a run, and over its last five minutes at most."""
+
+    run: float
+    recent: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Span:
+    """`images` that were worked on from `begin` to `end`, in seconds since the epoch."""
+
+    begin: float
+    end: float
+    images: int
+
+
+def runs(events: Sequence[Event]) -> list[list[Event]]:
+    """The events cut at every `run_started`; what stands before the first is left out."""
+    found: list[list[Event]] = []
+    for event in events:
+        if event["event"] == "run_started":
+            found.append([])
+        if found:
+            found[-1].append(event)
+    return found
+
+
+def spans(events: Iterable[Event]) -> list[Span]:
+    """One for each finished shard; its images count as spread evenly over the time it took."""
+    return [
+        Span(event["time"] - event["seconds"], event["time"], event["planned"])
+        for event in events
+        if event["event"] == "shard_done"
+    ]
+
+
+def in_hand(events: Sequence[Event], beacons: Iterable[Beacon]) -> list[Span]:
+    """What the workers did of unfinished shards; each began when the worker's shard before was done."""
+    found = []
+    for beacon in beacons:
+        mine = [e for e in events if e["event"] == "shard_done" and e["worker"] == beacon.worker]
+        if not events or any(event["shard"] == beacon.shard for event in mine):
+            continue  # the beacon still speaks of a shard that is finished
+        begin = mine[-1]["time"] if mine else _began(events)
+        found.append(Span(begin, max(begin, beacon.time), beacon.done))
+    return found
+
+
+def pace(events: Sequence[Event], work: Sequence[Span], now: float | None) -> Pace | None:
+    """The pace of one run's `work`, until `now` or its last event; None before the first image."""
+    if not any(span.images for span in work):
+        return None
+    begin = _began(events)
+    end = now or events[-1]["time"]
+    return Pace(rate(work, begin, end), rate(work, max(begin, end - RECENT_SECONDS), end), end - begin)
+
+
+def rate(work: Iterable[Span], begin: float, end: float) -> float:
+    """Images a second between `begin` and `end`; 0 for an empty interval."""
+    if end <= begin:
+        return 0.0
+    return sum(_images_within(span, begin, end) for span in work) / (end - begin)
+
+
+def _images_within(span: Span, begin: float, end: float) -> float:
+    if span.end <= span.begin:
+        return float(span.images if begin <= span.end <= end else 0)
+    overlap = max(0.0, min(end, span.end) - max(begin, span.begin))
+    return span.images * overlap / (span.end - span.begin)
+
+
+def _began(events: Sequence[Event]) -> float:
+    """When the run's workers were asked for: planning is over by then, loading the models is not."""
+    ready = (event["time"] for event in events if event["event"] == "cluster")
+    return float(next(ready, events[0]["time"]))

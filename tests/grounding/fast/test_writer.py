@@ -1,0 +1,191 @@
+"""Token for token what transformers' generate writes: every search, any slots, order, company (fp32)."""
+
+import copy
+import itertools
+import threading
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny_florence2 import drawing_florence2
+from transformers import AutoProcessor, Florence2ForConditionalGeneration
+
+from maskgen.grounding.fast.decoder_weights import Parameters
+from maskgen.grounding.fast.generation_rules import Rules
+from maskgen.grounding.fast.generator import Writer
+from maskgen.grounding.fast.slots import Slots
+from maskgen.scenes import texts
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+WORDS = ["red", "small", "star", "left", "of", "the", "circle"]
+SEARCHES = [
+    {"num_beams": beams, "early_stopping": early, "no_repeat_ngram_size": ngram}
+    for beams, early, ngram in itertools.product([1, 3, 5], [True, False, "never"], [0, 3])
+    if beams > 1 or early is True
+]
+
+
+class World:
+    """A tiny model that answers with places, and prompts of mixed lengths about random pictures."""
+
+    def __init__(self, folder, ending):
+        """`ending`: the end token is as likely as the one that the model likes so-and-so much."""
+        drawing_florence2(folder, list(texts.vocabulary())[:200], 1)
+        self.model = Florence2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+        self.processor = AutoProcessor.from_pretrained(folder)
+        random = np.random.default_rng(0)
+        pictures = [random.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(40)]
+        options = {"input_data_format": "channels_last", "return_tensors": "pt"}
+        self.images = list(self.processor.image_processor(pictures, **options)["pixel_values"])
+        self.prompts = [self._prompt(" ".join(random.choice(WORDS, random.integers(1, 9)))) for _ in pictures]
+        self.generation = self.model.generation_config
+        self.set(num_beams=1, no_repeat_ngram_size=3, early_stopping=True)
+        likes = [token for number in range(40) for token in self.theirs(number)[2:]]
+        often = [int(token) for token in np.argsort(-np.bincount(likes)) if token > 2]
+        with torch.no_grad():
+            words = self.model.model.language_model.shared.weight
+            words[2] = 1.01 * words[often[ending]]
+
+    def _prompt(self, query):
+        tokenizer, image = self.processor.tokenizer, self.processor.image_token_id
+        words = tokenizer(f"Locate {query} in the image with mask", add_special_tokens=False).input_ids
+        ends = tokenizer.bos_token_id, tokenizer.eos_token_id
+        return [image] * self.processor.num_image_tokens + [ends[0], *words, ends[1]]
+
+    def set(self, **settings):
+        plain = {"max_new_tokens": 24, "max_length": None, "do_sample": False, "length_penalty": 1.0}
+        for name, value in (plain | settings).items():
+            setattr(self.generation, name, value)
+
+    def theirs(self, number):
+        """One prompt alone through generate; the answer up to its end token."""
+        ids = torch.tensor([self.prompts[number]])
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        pixels = self.images[number][None]
+        with torch.inference_mode():
+            row = self.model.generate(**inputs, pixel_values=pixels, generation_config=self.generation)[0]
+        return ended(row.tolist())
+
+    def ours(self, numbers, slots, batch, blind=1, ahead=0):
+        writer = Writer(self.model, Rules.of(self.generation), slots, batch)
+        writer.blind, writer.ahead = blind, ahead
+        rows = writer.write(self.images, [(number, self.prompts[number]) for number in numbers])
+        return [ended(row) for row in rows]
+
+
+def ended(row):
+    return row[: row.index(2, 1) + 1] if 2 in row[1:] else row
+
+
+@pytest.fixture(scope="module", params=[1, 7], ids=["mixed", "long"])
+def world(tmp_path_factory, request):
+    return World(tmp_path_factory.mktemp("florence2"), request.param)
+
+
+@pytest.mark.parametrize("settings", SEARCHES[::3], ids=str)
+def test_some_answers_are_generates(world, settings):
+    world.set(**settings)
+    expected = [world.theirs(number) for number in range(12)]
+    assert world.ours(range(12), slots=5, batch=4, blind=4, ahead=1) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", SEARCHES, ids=str)
+def test_answers_are_generates_whatever_the_company(world, settings):
+    """14 searches, 40 prompts, two models, three ways to share the slots out."""
+    world.set(**settings)
+    expected = [world.theirs(number) for number in range(40)]
+    assert world.ours(range(40), slots=40, batch=40) == expected
+    assert world.ours(range(40), slots=3, batch=7) == expected
+    shuffled = np.random.default_rng(1).permutation(40).tolist()
+    assert world.ours(shuffled, slots=17, batch=5, blind=4) == [expected[number] for number in shuffled]
+
+
+def test_the_answers_compared_are_of_many_lengths(world):
+    world.set(num_beams=3, early_stopping=True, no_repeat_ngram_size=3)
+    assert len({len(world.theirs(number)) for number in range(20)}) > 1
+
+
+@pytest.mark.parametrize("penalty", [0.5, 2.0, -1.0])
+def test_length_penalties(world, penalty):
+    for early in (True, False, "never"):
+        world.set(num_beams=3, early_stopping=early, no_repeat_ngram_size=3, length_penalty=penalty)
+        assert world.ours(range(8), slots=3, batch=4) == [world.theirs(number) for number in range(8)]
+
+
+def test_an_image_with_several_texts_is_looked_at_once(world):
+    world.set(num_beams=1)
+    looks = []
+    hook = world.model.model.vision_tower.register_forward_pre_hook(
+        lambda _, given: looks.append(len(given[0]))
+    )
+    writer = Writer(world.model, Rules.of(world.generation), slots=2, batch=2)
+    rows = writer.write(
+        world.images[:2], [(0, world.prompts[0]), (0, world.prompts[1]), (1, world.prompts[2])]
+    )
+    hook.remove()
+    assert sum(looks) == 2 and len(rows) == 3
+    assert ended(rows[0]) == world.theirs(0)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_writer_goes_on_with_other_prompts(world, beams):
+    """Slots are taken once, and larger ones for longer prompts; what was left in them is no matter."""
+    world.set(num_beams=beams, no_repeat_ngram_size=3, early_stopping=True)
+    writer = Writer(world.model, Rules.of(world.generation), slots=4, batch=3)
+    by_length = sorted(range(12), key=lambda number: len(world.prompts[number]))
+    for numbers in (by_length[:3], by_length, by_length[::-1]):
+        rows = writer.write(world.images, [(number, world.prompts[number]) for number in numbers])
+        assert [ended(row) for row in rows] == [world.theirs(number) for number in numbers]
+
+
+def test_what_fails_while_encoding_is_raised_and_leaves_no_thread(world):
+    world.set(num_beams=1, no_repeat_ngram_size=3, early_stopping=True)
+    writer = Writer(world.model, Rules.of(world.generation), slots=2, batch=2)
+    writer.ahead = 1
+    broken = [*world.images[:3], world.images[3][:, :8]]
+    with pytest.raises(RuntimeError):
+        writer.write(broken, [(number, world.prompts[number]) for number in range(4)])
+    assert not [one for one in threading.enumerate() if one.name == "maskgen-encoding"]
+    rows = writer.write(world.images, [(number, world.prompts[number]) for number in range(4)])
+    assert [ended(row) for row in rows] == [world.theirs(number) for number in range(4)]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_short_answers(world, beams, limit):
+    world.set(num_beams=beams, no_repeat_ngram_size=2, early_stopping=False, max_new_tokens=limit)
+    expected = [world.theirs(number) for number in range(6)]
+    assert world.ours(range(6), slots=4, batch=2, blind=3) == expected
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_answers_as_long_as_the_positions(world, beams):
+    world.set(num_beams=beams, no_repeat_ngram_size=1, early_stopping=False, max_new_tokens=64)
+    assert world.model.config.text_config.max_position_embeddings == 64
+    assert world.ours(range(3), slots=2, batch=2, blind=3) == [world.theirs(number) for number in range(3)]
+
+
+@pytest.mark.parametrize("settings", SEARCHES, ids=str)
+@torch.inference_mode()
+def test_a_step_asks_nothing_of_the_device(world, settings):
+    """On a device without values nothing can depend on one: neither a shape nor the host."""
+    world.set(**settings)
+    slots = Slots(
+        Parameters.of(copy.deepcopy(world.model).to("meta"), torch.float32), Rules.of(world.generation), 6, 32
+    )
+    for count, place in ((6, 3), (3, 20)):
+        slots.step(count, place)
+
+
+def test_nothing_to_write(world):
+    assert Writer(world.model, Rules.of(world.generation), 2, 2).write([], []) == []
+
+
+def test_what_is_not_known_is_refused(world):
+    world.set(num_beams=1)
+    world.generation.repetition_penalty = 1.2
+    with pytest.raises(ValueError, match=r"repetition_penalty=1\.2"):
+        Rules.of(world.generation)
+    world.generation.repetition_penalty = None

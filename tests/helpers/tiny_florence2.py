@@ -1,0 +1,31 @@
+"""Tiny checkpoints in the real formats that do what untrained weights seldom do: draw."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from transformers import AutoProcessor, Florence2ForConditionalGeneration
+
+from maskgen.small_models import small_florence2
+
+# Wider rows have wider logits, so that beams choose among them.
+_WIDTHS = {"<loc_": 0.3, "<sep>": 0.4, "<poly>": 0.3, "</poly>": 0.3, "</s>": 0.35}
+
+
+def drawing_florence2(folder: Path, texts: Iterable[str], seed: int = 0) -> None:
+    """An untrained Florence-2 whose answers are places, polygons among them; the image decides which."""
+    small_florence2.build(folder, small_florence2.TINY, texts, seed)
+    model = Florence2ForConditionalGeneration.from_pretrained(folder)
+    tokens = AutoProcessor.from_pretrained(folder).tokenizer
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        words = model.model.language_model.shared.weight
+        for name, width in _WIDTHS.items():
+            rows = [i for token, i in tokens.get_vocab().items() if token.startswith(name)]
+            words[rows] = torch.randn(len(rows), words.shape[1], generator=generator) * width
+        for parameter in model.model.multi_modal_projector.image_projection.parameters():
+            parameter.mul_(20)
+        for layer in model.model.language_model.decoder.layers:
+            layer.encoder_attn.out_proj.weight.mul_(100)
+            layer.encoder_attn.v_proj.weight.mul_(20)
+    model.save_pretrained(folder)
