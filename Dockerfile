@@ -20,7 +20,6 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
 # The dependencies first: they change rarely and weigh 6 GB.
 COPY pyproject.toml requirements.lock README.md LICENSE ./
 COPY maskgen/__init__.py maskgen/__init__.py
-COPY pipelines pipelines
 RUN pip install --no-cache-dir -c requirements.lock .
 COPY maskgen maskgen
 RUN pip install --no-cache-dir --no-deps .

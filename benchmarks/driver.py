@@ -5,7 +5,7 @@
 Without Ray the workers are done as soon as they are asked. With Ray they are real actors, which publish the
 smallest commit there is. Time is the wall's, and the driver's own seconds on the processor: with few cores
 the actors stand in the driver's way, and only the latter tells what a driver on a machine of its own could
-do. What it needs more with Ray than without is `RAY_SECONDS` in maskgen/running/driver_ceiling.py.
+do. What it needs more with Ray than without is `RAY_SECONDS` in maskgen/estimate/driver_ceiling.py.
 """
 
 import argparse

@@ -208,10 +208,8 @@ class Config(Section):
 
 
 def pipelines_folder() -> Path:
-    """The folder with the shipped YAML files: inside the wheel, or beside the package in a checkout."""
-    package = Path(__file__).parent
-    inside = package / "pipelines"
-    return inside if inside.is_dir() else package.parent / "pipelines"
+    """The folder with the shipped YAML files."""
+    return Path(__file__).parent / "pipelines"
 
 
 def shipped(kind: str = "split") -> list[str]:

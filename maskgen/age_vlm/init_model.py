@@ -38,9 +38,9 @@ def start(
 ) -> Started:
     """The untrained AGE-VLM around a pretrained LLaMA and ConvNeXt; `options` are those of its configuration.
 
-    `language`: a transformers folder or hub id of a LLaMA. `vision`: see `convnext_checkpoints.load`. New layers are
-    drawn by `seed`. MaskgenError for a source that cannot be read or is of another kind, and for options that
-    do not fit.
+    `language`: a transformers folder or hub id of a LLaMA. `vision`: see `convnext_checkpoints.load`. New
+    layers are drawn by `seed`. MaskgenError for a source that cannot be read or is of another kind, and for
+    options that do not fit.
     """
     if architecture not in ARCHITECTURES:
         raise MaskgenError(f"{architecture} is no architecture. Give one of {', '.join(ARCHITECTURES)}.")

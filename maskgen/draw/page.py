@@ -10,7 +10,7 @@ from PIL import Image
 
 from maskgen.draw import text
 
-_STYLE = Path(__file__).parent / "report.css"
+_STYLE = Path(__file__).parent / "page.css"
 
 
 def said(words: object, limit: int = 300) -> str:

@@ -1,4 +1,4 @@
-"""How good a finished set is where the truth is known: python -m maskgen.evaluation.mask_quality OUT TRUTH."""
+"""How good a finished set is where the truth is known: `python -m maskgen.evaluation.mask_quality`."""
 
 import argparse
 import json

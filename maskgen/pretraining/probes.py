@@ -1,4 +1,4 @@
-"""What the small ConvNeXt and LLaMA know, on scenes nobody trained on: python -m maskgen.small_models.evidence."""
+"""What the small ConvNeXt and LLaMA know, on held-out scenes: python -m maskgen.pretraining.probes."""
 
 import argparse
 import math

@@ -41,8 +41,9 @@ class Talks(Dataset[Batch]):
         return self.steps
 
     def __getitem__(self, step: int) -> Batch:
-        first = self.first_seed + step * self.talks
-        said = [self.template.encode(dialogues.talk(draw(seed))) for seed in range(first, first + self.talks)]
+        first = self.first_seed + step * self.dialogues
+        seeds = range(first, first + self.dialogues)
+        said = [self.template.encode(dialogues.talk(draw(seed))) for seed in seeds]
         return batch_of(said, self.template.pad_id)
 
 
@@ -131,7 +132,7 @@ def main() -> None:
     template = ChatTemplate(tokens, small_llama.DEMO.positions)
     learner = Learner(LlamaForCausalLM.from_pretrained(untrained), tokens, template.pad_id)
     lessons = Talks(template, options.steps)
-    held_out = Talks(template, steps=1, talks=200, first_seed=FIRST_HELD_OUT_SEED)[0]
+    held_out = Talks(template, steps=1, dialogues=200, first_seed=FIRST_HELD_OUT_SEED)[0]
 
     def batches(first: int) -> Iterator[Batch]:
         return iter(DataLoader(lessons, None, sampler=range(first, options.steps), num_workers=1))

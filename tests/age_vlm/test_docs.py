@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from helpers import tiny_age_vlm as tiny
 from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
+from helpers import tiny_age_vlm as tiny
 from maskgen.age_vlm import AgeVlmImageProcessor, AgeVlmProcessor
 from maskgen.small_models import checkpoint
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_age_vlm import made
 from PIL import Image
 
+from helpers.tiny_age_vlm import made
 from maskgen.age_vlm.generation import Answerer, Decoding, Question
 from maskgen.errors import MaskgenError
 from maskgen.sample import Turn

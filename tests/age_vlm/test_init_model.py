@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import tiny_age_vlm as tiny
 from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlamaForCausalLM
 
+from helpers import tiny_age_vlm as tiny
 from maskgen.age_vlm import convnext_checkpoints
 from maskgen.age_vlm.init_model import start, write
 from maskgen.errors import MaskgenError

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from helpers import tiny_age_vlm as tiny
-from helpers.tiny_age_vlm import made
 from safetensors.torch import load_file, save_file
 
+from helpers import tiny_age_vlm as tiny
+from helpers.tiny_age_vlm import made
 from maskgen.age_vlm.loading import load, model_folder
 from maskgen.errors import MaskgenError
 from maskgen.small_models import checkpoint

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import tiny_age_vlm as tiny
 from torch import nn
 from transformers import AutoModelForImageTextToText, LlamaForCausalLM
 
+from helpers import tiny_age_vlm as tiny
 from maskgen.age_vlm import AgeVlmConfig, AgeVlmForConditionalGeneration
 from maskgen.age_vlm.configuration import SLOTS
 from maskgen.age_vlm.cross_attention import CrossAttentionLayer

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from helpers import tiny_age_vlm as tiny
 from PIL import Image
 from transformers import (
     AutoImageProcessor,
@@ -12,6 +11,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from helpers import tiny_age_vlm as tiny
 from maskgen.age_vlm import AgeVlmImageProcessor, AgeVlmProcessor
 from maskgen.age_vlm.chat import ChatTemplate
 from maskgen.age_vlm.image_processing import normalise

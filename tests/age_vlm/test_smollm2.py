@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import tiny_age_vlm as tiny
 
+from helpers import tiny_age_vlm as tiny
 from maskgen.age_vlm import AgeVlmConfig, AgeVlmForConditionalGeneration
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]

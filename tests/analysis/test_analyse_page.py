@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import peaked_attention as awake
-from helpers import small_training as small_runs
 from PIL import Image
 from typer.testing import CliRunner
 
+from helpers import peaked_attention as awake
+from helpers import small_training as small_runs
 from maskgen.cli import app
 
 PAGE = (Path(__file__).parents[2] / "docs" / "analyse.md").read_text()

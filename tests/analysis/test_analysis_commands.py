@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from helpers import peaked_attention as awake
-from helpers import small_training as small_runs
 from PIL import Image
 from typer.testing import CliRunner
 
+from helpers import peaked_attention as awake
+from helpers import small_training as small_runs
 from maskgen.cli import app
 from maskgen.errors import MaskgenError
 

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from helpers import peaked_attention as awake
 from PIL import Image
 
+from helpers import peaked_attention as awake
 from maskgen.analysis import attention_page, text_report
 from maskgen.analysis.attend import Map, attend, overlays, seen, token_overlays
 from maskgen.analysis.attention_maps import Gaze

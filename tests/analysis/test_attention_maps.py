@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from helpers import peaked_attention as awake
 from helpers import small_training as small_runs
-
 from maskgen.age_vlm import AgeVlmProcessor
 from maskgen.analysis.attention_maps import Gaze, short_name
 from maskgen.analysis.samples import Item, ShardItems, asked

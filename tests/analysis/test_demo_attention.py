@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from helpers import peaked_attention as awake
-from helpers import small_training as small_runs
 from PIL import Image
 
+from helpers import peaked_attention as awake
+from helpers import small_training as small_runs
 from maskgen.age_vlm.chat import ChatTemplate
 from maskgen.analysis.demo_attention import look_at, picture, render
 from maskgen.analysis.ground import EVEN, MEAN

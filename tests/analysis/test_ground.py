@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from helpers import peaked_attention as awake
 from helpers import small_training as small_runs
-
 from maskgen.analysis import text_report
 from maskgen.analysis.attention_maps import Gaze, Look
 from maskgen.analysis.ground import EVEN, MEAN, OTHER, by_size, ground

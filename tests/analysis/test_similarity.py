@@ -7,12 +7,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
-from helpers import peaked_attention as awake
-from helpers import small_training as small_runs
-from helpers import tiny_llava
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import peaked_attention as awake
+from helpers import small_training as small_runs
+from helpers import tiny_llava
 from maskgen.analysis import histograms, text_report
 from maskgen.analysis.llava import Llava
 from maskgen.analysis.model_readers import load

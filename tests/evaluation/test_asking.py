@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from helpers import benchmark_files as miniatures
 
+from helpers import benchmark_files as miniatures
 from maskgen.age_vlm.generation import Answerer
 from maskgen.age_vlm.loading import load
 from maskgen.errors import MaskgenError

@@ -5,8 +5,8 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import benchmark_files as miniatures
 
+from helpers import benchmark_files as miniatures
 from maskgen.errors import MaskgenError
 from maskgen.evaluation.benchmark_images import Pictures
 from maskgen.evaluation.benchmarks import BENCHMARKS, named

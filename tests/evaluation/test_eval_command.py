@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from helpers import benchmark_files as miniatures
 
+from helpers import benchmark_files as miniatures
 from maskgen import cli
 from maskgen.evaluation.predictions import Answers, identity
 from maskgen.evaluation.table2 import PAPER

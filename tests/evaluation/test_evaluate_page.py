@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import benchmark_files as miniatures
 
+from helpers import benchmark_files as miniatures
 from maskgen import cli
 from maskgen.evaluation.benchmarks import BENCHMARKS
 

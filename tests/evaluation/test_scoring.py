@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import benchmark_files as miniatures
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import benchmark_files as miniatures
 from maskgen.errors import MaskgenError
 from maskgen.evaluation.baselines import baselines
 from maskgen.evaluation.benchmarks import BENCHMARKS

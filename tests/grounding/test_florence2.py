@@ -7,9 +7,9 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_florence2 import drawing_florence2
 from transformers import AutoProcessor, Florence2ForConditionalGeneration
 
+from helpers.tiny_florence2 import drawing_florence2
 from maskgen.config import Florence2
 from maskgen.errors import MaskgenError
 from maskgen.grounding.florence2 import TASK, Answer, Florence2Proposer

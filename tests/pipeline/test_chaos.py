@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from helpers.command import finished_set, maskgen, start
 
+from helpers.command import finished_set, maskgen, start
 from maskgen.runtime.journal import Journal
 from maskgen.scenes.scene_dataset import write_scenes
 

@@ -188,7 +188,7 @@ _SUICIDE = """
 import os, signal, sys
 from pathlib import Path
 import test_overlap as test
-from maskgen.running import worker as workers
+from maskgen.pipeline import worker as workers
 from maskgen.pipeline.heartbeat import Lantern
 from maskgen.sharding.writer import ShardWriter
 

@@ -2,6 +2,7 @@
 
 import pyarrow.parquet as pq
 import pytest
+
 from helpers.command import finished_set, maskgen
 
 pytestmark = pytest.mark.slow

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 from datasets import Features, load_dataset
+
 from helpers.command import MASKGEN, finished_set, maskgen, start
 from helpers.tiny_florence2 import drawing_florence2
-
 from maskgen.runtime.ray_address import unreachable
 from maskgen.small_models import small_sam
 

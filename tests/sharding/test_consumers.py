@@ -7,9 +7,9 @@ import datasets
 import numpy as np
 import pytest
 import webdataset
-from helpers.shard_sets import mixed_set, record, write_set
 from PIL import Image
 
+from helpers.shard_sets import mixed_set, record, write_set
 from maskgen.outcome import Outcome
 from maskgen.runtime.store import Store
 from maskgen.sharding.huggingface import features

@@ -6,12 +6,12 @@ import warnings
 
 import numpy as np
 import pytest
-from helpers.shard_sets import GRID, grounding, picture, sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 
+from helpers.shard_sets import GRID, grounding, picture, sample
 from maskgen import rle
 from maskgen.config import Limits
 from maskgen.outcome import Outcome

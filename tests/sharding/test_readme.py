@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from helpers.shard_sets import record, write_set
 
+from helpers.shard_sets import record, write_set
 from maskgen.outcome import Outcome
 from maskgen.runtime.store import Store
 from maskgen.sharding import format, huggingface, shard_table

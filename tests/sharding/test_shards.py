@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from helpers.shard_sets import FINGERPRINT, GRID, files, mixed_set, record, write_set, write_shard
 
+from helpers.shard_sets import FINGERPRINT, GRID, files, mixed_set, record, write_set, write_shard
 from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
 from maskgen.runtime.store import Store

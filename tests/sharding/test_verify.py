@@ -6,6 +6,7 @@ import tarfile
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from helpers.shard_sets import (
     FINGERPRINT,
     GRID,
@@ -17,7 +18,6 @@ from helpers.shard_sets import (
     write_set,
     write_shard,
 )
-
 from maskgen.outcome import Outcome
 from maskgen.runtime.store import Store
 from maskgen.sharding import format, index, shard_table

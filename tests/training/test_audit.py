@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from helpers import small_training as small_runs
 from PIL import Image
 
+from helpers import small_training as small_runs
 from maskgen.age_vlm.chat import ChatTemplate
 from maskgen.geometry import Frame
 from maskgen.training.audit import audit, render

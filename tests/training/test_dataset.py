@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers import small_training as small_runs
 from PIL import Image
 
+from helpers import small_training as small_runs
 from maskgen import config
 from maskgen.age_vlm.chat import ChatTemplate
 from maskgen.errors import MaskgenError

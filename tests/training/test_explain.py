@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from helpers.small_training import SIZE, model_folder, small
 
+from helpers.small_training import SIZE, model_folder, small
 from maskgen.training import recipe, step_benchmark
 from maskgen.training.cost import blank, both
 from maskgen.training.explain import explain, render

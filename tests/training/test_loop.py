@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.small_training import model_folder, shards, small
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from helpers.small_training import model_folder, shards, small
 from maskgen.age_vlm.guidance import guidance
 from maskgen.errors import MaskgenError
 from maskgen.training import loop, model_folders
@@ -225,7 +225,7 @@ def test_a_run_trains_what_its_stages_say_and_nothing_else(world, tmp_path):
 def test_processes_and_accumulation_give_the_same_gradients(world, tmp_path, parallel):
     """1 process x 4 micro-batches = 2 x 2 = 4 x 1 in the first step's gradients, by gloo."""
     model, data = world
-    worker = Path(__file__).with_name("gradient_worker.py")
+    worker = Path(__file__).parents[1] / "helpers" / "gradient_worker.py"
     found = {}
     for processes, micro in ((1, 2), (2, 2), (4, 2)):
         to = tmp_path / f"{processes}.pt"

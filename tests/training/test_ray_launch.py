@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from helpers.small_training import SIZE, model_folder, shards
 from safetensors.torch import load_file
 
+from helpers.small_training import SIZE, model_folder, shards
 from maskgen.runtime.ray_address import unreachable
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

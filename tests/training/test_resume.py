@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.small_training import SIZE, model_folder, shards, small
 from safetensors.torch import load_file
 
+from helpers.small_training import SIZE, model_folder, shards, small
 from maskgen.errors import MaskgenError
 from maskgen.training import trainer as runs
 from maskgen.training.checkpoint import Checkpoints, Position

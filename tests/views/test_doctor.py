@@ -7,9 +7,9 @@ import zipfile
 import psutil
 import pytest
 import torch
+
 from helpers import tiny_sets
 from helpers.tiny_sets import CONFIG, record
-
 from maskgen.config import Config, load, parse
 from maskgen.errors import MaskgenError
 from maskgen.runtime import ray_address

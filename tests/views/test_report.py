@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import tiny_sets
-from helpers.tiny_sets import note, record
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from helpers import tiny_sets
+from helpers.tiny_sets import note, record
 from maskgen.draw import charts, page
 from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome

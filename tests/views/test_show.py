@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import tiny_sets
-from helpers.tiny_sets import CONFIG, record, sample_of
 from PIL import Image
 
+from helpers import tiny_sets
+from helpers.tiny_sets import CONFIG, record, sample_of
 from maskgen.config import Grid
 from maskgen.draw import overlay
 from maskgen.errors import MaskgenError

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from helpers import tiny_sets
 from helpers.tiny_sets import note, record
-
 from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
 from maskgen.runtime.journal import Beacon, Journal

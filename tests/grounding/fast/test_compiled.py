@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from helpers.tiny_florence2 import drawing_florence2
 from transformers import Florence2ForConditionalGeneration
 
+from helpers.tiny_florence2 import drawing_florence2
 from maskgen.grounding.fast.compiled import Compiled
 from maskgen.grounding.fast.decoder_weights import Parameters
 from maskgen.grounding.fast.encoder import Reader

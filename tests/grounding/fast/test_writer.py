@@ -7,9 +7,9 @@ import threading
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_florence2 import drawing_florence2
 from transformers import AutoProcessor, Florence2ForConditionalGeneration
 
+from helpers.tiny_florence2 import drawing_florence2
 from maskgen.grounding.fast.decoder_weights import Parameters
 from maskgen.grounding.fast.generation_rules import Rules
 from maskgen.grounding.fast.generator import Writer
