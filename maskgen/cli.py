@@ -150,14 +150,27 @@ def show_config(
     file: File = "",
     recipe: Annotated[str, typer.Option(help="A training recipe instead: a shipped one or a file.")] = "",
     overrides: Overrides = None,
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="Print what this machine's device makes of auto.")
+    ] = False,
 ) -> None:
     """Print the resolved pipeline or recipe file, every default written out."""
     if recipe:
         if split or file:
             raise MaskgenError("--recipe is a training recipe, --split and --config are pipelines: give one.")
+        if resolved:
+            raise MaskgenError("--resolved is for pipelines: nothing in a recipe is auto.")
         typer.echo(config.dump(recipes.load(recipe, overrides)), nl=False)
         return
-    typer.echo(config.dump(config.load(split, file, overrides)), nl=False)
+    settings = config.load(split, file, overrides)
+    if resolved:
+        from maskgen.grounding.auto_settings import resolve
+        from maskgen.runtime.device import choose_device, device_name
+
+        here = choose_device()
+        typer.echo(f"# auto as resolved for this machine's device: {device_name(here)}")
+        settings = resolve(settings, here)
+    typer.echo(config.dump(settings), nl=False)
 
 
 @app.command()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from maskgen.errors import MaskgenError
 
@@ -16,6 +16,25 @@ class Section(BaseModel):
     """A part of the file; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _count(value: Any) -> Any:
+    if value == "auto" or (type(value) is int and value >= 1):
+        return value
+    raise ValueError('give "auto" or a whole number of at least 1')
+
+
+Count = Annotated[int | Literal["auto"], PlainValidator(_count)]
+"""A number, or what the device that does the work has memory for."""
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+"""auto: what the device that does the work computes in: bfloat16 on a GPU, float32 on a CPU."""
+
+
+def settled(count: int | Literal["auto"]) -> int:
+    """The number that a setting is once its device is known."""
+    assert count != "auto", "a setting is used before the device has resolved it"
+    return count
 
 
 def _leave_to_the_fast_engine(section: Any, *names: str) -> None:
@@ -71,12 +90,14 @@ class Florence2(Section):
     kind: Literal["florence2"] = "florence2"
     model: str = Field("florence-community/Florence-2-large", description="hub id, local folder, or demo")
     revision: str = Field("main", description="branch, tag or commit on the hub")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="of the weights")
-    batch: int = Field(16, ge=1, description="images a forward pass; halved when memory runs out")
+    dtype: DType = Field("auto", description="of the weights; auto: bfloat16 on a GPU, float32 on a CPU")
+    batch: Count = Field(
+        "auto", description="images a forward pass; halved when memory runs out; auto: by the device"
+    )
     engine: Literal["fast", "reference"] = Field(
         "fast", description="fast: answers are written side by side; reference: transformers' own generate"
     )
-    slots: int = Field(32, ge=1, description="fast: answers written at a time")
+    slots: Count = Field("auto", description="fast: answers written at a time; auto: by the device's memory")
     exact: bool = Field(False, description="fast: decode in float32, whatever the encoders' dtype")
     fp8: bool = Field(False, description="fast: 8-bit linear layers in the encoders; other masks")
     compile: bool = Field(False, description="fast: the image encoder compiled; minutes at the start")
@@ -91,7 +112,8 @@ class Florence2(Section):
     @property
     def together(self) -> int:
         """Samples that the proposer is given at once: enough to keep every slot busy most of the time."""
-        return max(self.batch, 3 * self.slots) if self.engine == "fast" else self.batch
+        batch = settled(self.batch)
+        return max(batch, 3 * settled(self.slots)) if self.engine == "fast" else batch
 
 
 class Recorded(Section):
@@ -121,8 +143,10 @@ class Sam(Section):
     checkpoint: str = Field(
         "sam_vit_h_4b8939.pth", description="the official file; for demo a folder, or empty"
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the image encoder")
-    batch: int = Field(4, ge=1, description="images an encoder pass; halved when memory runs out")
+    dtype: DType = Field("auto", description="of the image encoder; auto: bfloat16 on a GPU, else float32")
+    batch: Count = Field(
+        "auto", description="images an encoder pass; halved when memory runs out; auto: by the device"
+    )
     engine: Literal["fast", "reference"] = Field(
         "fast",
         description="fast: fused attention, prompts of many images at once; reference: the package's own",

@@ -23,6 +23,16 @@ def call(monkeypatch, capsys):
     return run
 
 
+def test_config_says_auto_and_on_demand_what_it_becomes_here(call):
+    _, out, _ = call("config", "--split", "pretrain")
+    assert out.count("dtype: auto\n") == 2 and out.count("batch: auto\n") == 2 and "slots: auto\n" in out
+    code, here, _ = call("config", "--split", "pretrain", "--resolved", "--set", "refiner.batch=7")
+    assert code == 0 and here.startswith("# auto as resolved for this machine's device: ")
+    assert "auto" not in here.partition("\n")[2] and "batch: 7\n" in here
+    code, _, err = call("config", "--recipe", "demo", "--resolved")
+    assert code == 1 and "nothing in a recipe is auto" in err
+
+
 def test_help_names_every_command(call):
     code, out, _ = call("--help")
     assert code == 0

@@ -10,7 +10,7 @@ from maskgen.bench import script_baseline
 from maskgen.bench.part_times import GEOMETRY, READ, SAM_REST, SEAMS, SEARCH, Seam, Stopwatch, watched
 from maskgen.bench.script_baseline import Answers
 from maskgen.bench.workload import Workload
-from maskgen.config import Config
+from maskgen.config import Config, settled
 from maskgen.pipeline.worker import Job, ShardWorker, Task, chunk_size
 from maskgen.pixels import decode
 from maskgen.runtime.store import Store
@@ -70,7 +70,7 @@ class Pipeline:
 
     def watch(self, watch: Stopwatch) -> None:
         """The worker's batches, in one thread, written nowhere."""
-        size = chunk_size(self._config)
+        size = chunk_size(self.grounder.config)
         samples = self._workload.samples
         seams: list[Seam] = [
             *SEAMS,
@@ -92,7 +92,7 @@ class Pipeline:
     @property
     def slots(self) -> int:
         """Answers in flight."""
-        return min(getattr(self._config.proposer, "slots", 1), len(self._workload.samples))
+        return min(settled(self.grounder.config.proposer.slots), len(self._workload.samples))
 
     @property
     def florence(self) -> Any:

@@ -10,6 +10,7 @@ from maskgen.config import Config
 from maskgen.estimate import driver_ceiling
 from maskgen.estimate.pilot import Pilot, fly
 from maskgen.estimate.scaling import Time, Work, time_on
+from maskgen.grounding.auto_settings import on_this_machine
 from maskgen.pipeline.progress import counting
 from maskgen.sources.data_root import ensure
 from maskgen.sources.plan import PlanSummary, estimate_bytes, make_plan
@@ -20,16 +21,19 @@ _MASK_BYTES = 4096  # text, json, mask and tar headers of a sample, beside its i
 @dataclass(frozen=True)
 class Estimate:
     """The plan's summary, the disk its shards will take, and, if a pilot was flown, what it measured, the
-    shards an hour that one driver can hand out, and the times on each number of GPUs asked about."""
+    shards an hour that one driver can hand out, and the times on each number of GPUs asked about. `resolved`:
+    what this machine makes of settings that are `auto`; empty where none is."""
 
     plan: PlanSummary
     disk_bytes: int
     pilot: Pilot | None = None
     work: Work | None = None
     times: tuple[Time, ...] = ()
+    resolved: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         tree: dict[str, Any] = {"plan": self.plan.to_dict(), "disk_bytes": self.disk_bytes}
+        tree["resolved"] = self.resolved
         if self.pilot and self.work:
             tree["pilot"] = {**asdict(self.pilot), "rate": self.pilot.rate}
             tree["gpu_hours"] = self.plan.planned / self.pilot.rate / 3600
@@ -48,11 +52,13 @@ def estimate(
         with counting("planning", "rows") as count:
             plan = make_plan(config, data, path, count)
         disk = estimate_bytes(config, data, path) + plan.groundable * _MASK_BYTES
+    resolved = on_this_machine(config)
     if not pilot or not plan.planned:
-        return Estimate(plan, disk)
+        return Estimate(plan, disk, resolved=resolved)
     flown = fly(config, data, min(pilot, plan.planned), say)
     say("pilot: measuring what one driver can hand out")
     work = Work(
         plan.planned, config.shards.size, flown.rate, flown.loading_seconds, driver_ceiling.measure(config)
     )
-    return Estimate(plan, disk, flown, work, tuple(time_on(count, work) for count in gpus))
+    times = tuple(time_on(count, work) for count in gpus)
+    return Estimate(plan, disk, flown, work, times, resolved)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from maskgen.config import Config, Select, Shards
+from maskgen.grounding.auto_settings import in_words, resolve
 from maskgen.pipeline.worker import Job, ShardWorker, Task, chunk_size
 from maskgen.runtime.device import choose_device, device_name
 from maskgen.runtime.store import Store
@@ -35,6 +36,8 @@ class Pilot:
 def fly(config: Config, data: str, rows: int, say: Callable[[str], None]) -> Pilot:
     """Plan `rows` and a warm-up of the same kind, ground them, and throw the shards away."""
     here = choose_device()
+    config = resolve(config, here)
+    say(f"pilot: {in_words(config) or 'no model'} on {device_name(here)}")
     chunk = chunk_size(config)
     # Shard 0 is measured; what is left over warms up before it (kernels, caches, disks).
     small = config.model_copy(
@@ -49,7 +52,7 @@ def fly(config: Config, data: str, rows: int, say: Callable[[str], None]) -> Pil
             make_plan(small, data, path)
         with store.open("plan.parquet") as file:
             sizes = count_rows(file)
-        say(f"pilot: loading the models on {device_name(here)}")
+        say("pilot: loading the models")
         began = time.monotonic()
         worker = ShardWorker(Job(small, data, out, FINGERPRINT), "pilot", str(here))
         loaded = time.monotonic()

@@ -9,9 +9,10 @@ import torch
 from transformers import AutoConfig, AutoProcessor, Florence2ForConditionalGeneration
 from transformers.utils import logging
 
-from maskgen.config import Florence2
+from maskgen.config import Florence2, settled
 from maskgen.errors import MaskgenError
 from maskgen.grounding import weights
+from maskgen.grounding.auto_settings import resolve_model
 from maskgen.grounding.fast.decoder_weights import Parameters
 from maskgen.grounding.fast.fp8 import use_fp8
 from maskgen.grounding.fast.generation_rules import Rules
@@ -44,7 +45,7 @@ class Florence2Proposer:
 
     def __init__(self, config: Florence2, device: str):
         """Raises MaskgenError if the checkpoint is missing, damaged, or of another kind."""
-        self._config = config
+        self._config = config = resolve_model(config, device)
         self._device = torch.device(device)
         self._model, self._processor = _load(config)
         self._model.to(self._device)
@@ -138,7 +139,9 @@ class Florence2Proposer:
                 f"proposer.model: {self._config.model} says {error}, which the fast engine does "
                 "not know. Use --set proposer.engine=reference."
             ) from error
-        writer = Writer(self._model, rules, self._config.slots, self._config.batch, parameters)
+        writer = Writer(
+            self._model, rules, settled(self._config.slots), settled(self._config.batch), parameters
+        )
         if self._config.compile:
             writer.reader.compile()
         return writer, images

@@ -10,10 +10,11 @@ from typing import TypeVar
 import numpy as np
 from shapely import MultiPolygon
 
-from maskgen.config import Config, Florence2, NoProposer, NoRefiner, Recorded, Sam
+from maskgen.config import Config, Florence2, NoProposer, NoRefiner, Recorded, Sam, settled
 from maskgen.errors import SampleError
 from maskgen.geometry import Frame
 from maskgen.grounding import polygon
+from maskgen.grounding.auto_settings import resolve
 from maskgen.grounding.batching import Batches, as_failure
 from maskgen.grounding.interface import Proposer, Refinement, Refiner
 from maskgen.grounding.outline import OutlineRefiner
@@ -56,7 +57,7 @@ class Grounder:
     """Grounds samples by a configuration, on one device; with the proposer "none" it asks for no mask.
 
     No sample can fail another: what one sample causes becomes its outcome. Only a lost device and
-    MaskgenError are raised.
+    MaskgenError are raised. `config`: the configuration, with what is `auto` resolved for the device.
     """
 
     def __init__(self, config: Config, data: str, device: str):
@@ -64,7 +65,7 @@ class Grounder:
 
         Raises MaskgenError if a model or a file cannot be loaded.
         """
-        self._config = config
+        self.config = config = resolve(config, device)
         self._frame = Frame.of(config.grid)
         self._asks = not isinstance(config.proposer, NoProposer)
         if not self._asks:
@@ -72,7 +73,7 @@ class Grounder:
         self._proposer = _proposer(config, data, device)
         self._refiner = _refiner(config, device)
         proposals = config.proposer.together if isinstance(config.proposer, Florence2) else RECORDED_BATCH
-        refinements = config.refiner.batch if isinstance(config.refiner, Sam) else RECORDED_BATCH
+        refinements = settled(config.refiner.batch) if isinstance(config.refiner, Sam) else RECORDED_BATCH
         self._propose = Batches(self._proposer.propose, proposals)
         self._refine = Batches(self._refiner.refine, refinements)
         self._lanes = _lane(device), _lane(device)
@@ -170,7 +171,7 @@ class Grounder:
         self, agreement: float, mask: np.ndarray, outline: np.ndarray
     ) -> tuple[Outcome, str, np.ndarray]:
         """Outcome, reason and mask, by how far the refiner's mask is from the outline it was shown."""
-        refiner = self._config.refiner
+        refiner = self.config.refiner
         if isinstance(refiner, NoRefiner) or (mask.any() and agreement >= refiner.min_agreement):
             return Outcome.OK, "", mask
         reason = (

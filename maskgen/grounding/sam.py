@@ -16,6 +16,7 @@ from maskgen import config
 from maskgen.errors import MaskgenError, SampleError
 from maskgen.geometry import Frame
 from maskgen.grounding import polygon, weights
+from maskgen.grounding.auto_settings import resolve_model
 from maskgen.grounding.fast import mask_ops
 from maskgen.grounding.fast import sam_forward as engine
 from maskgen.grounding.fast.compiled import Compiled
@@ -49,7 +50,7 @@ class SamRefiner:
         """`frame`: the fast engine makes grids in it. Raises MaskgenError if the checkpoint is missing,
         damaged, or of another size.
         """
-        self._config = config
+        self._config = config = resolve_model(config, device)
         self._frame = frame
         self._dtype = getattr(torch, config.dtype)
         self._sam = _load(config).to(device)

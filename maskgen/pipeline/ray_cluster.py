@@ -5,17 +5,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from maskgen.errors import MaskgenError
 from maskgen.pipeline.worker import Job, ShardWorker, Task
 from maskgen.pipeline.worker_calls import Call, Ended
-from maskgen.runtime.device import choose_device
+from maskgen.runtime.device import choose_device, describe_device
 from maskgen.runtime.ray_address import check
 from maskgen.sharding.commit import Commit
 
 # Nobody asked to be reported on; and the workers are the job itself, not a background task.
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+ASK_SECONDS = 300.0
 _OBJECT_STORE_BYTES = 128 << 20  # only plans of work travel through it, never pixels
 
 
@@ -41,16 +42,7 @@ class Cluster:
     """Starts actors on a Ray of its own or on the one at `address`; a context manager."""
 
     def __init__(self, address: str, wanted: int | None, actor: type = _Actor):
-        if address:
-            check(address)
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        try:
-            ray.init(**_init_arguments(address))
-        except (ConnectionError, ValueError, RuntimeError, RayError) as error:
-            raise MaskgenError(_refused(address, _first_line(error))) from error
-        resources = ray.cluster_resources()
-        self.gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+        self.gpus, cpus = _connect(address)
         places, kind = (self.gpus, "GPU") if self.gpus else (cpus, "CPU core")
         if wanted and wanted > places:
             ray.shutdown()
@@ -60,7 +52,7 @@ class Cluster:
         self.size = wanted or self.gpus or max(1, cpus // 2)
         self.device = f"{self.gpus} GPU(s)" if self.gpus else f"{cpus} CPU core(s)"
         self._threads = max(1, cpus // self.size)
-        self._options = {"num_gpus": 1, "num_cpus": 1} if self.gpus else {"num_gpus": 0, "num_cpus": 1}
+        self._options = _place(self.gpus)
         self._actor = actor
         self._actors: dict[str, Any] = {}
         self._calls: dict[Any, Call] = {}
@@ -124,6 +116,53 @@ class Cluster:
         except RayError as error:
             self.kill(call.worker)
             return Ended(call, died=_cause_of_death(error))
+
+
+def ask_device(address: str) -> dict[str, str]:
+    """Name and usual dtype of the device that some worker of the cluster at `address` gets.
+
+    MaskgenError if none is free to answer for `ASK_SECONDS`.
+    """
+    gpus, _ = _connect(address)
+    try:
+        asked = ray.remote(describe_device).options(**_place(gpus), max_retries=0).remote()
+        told: dict[str, str] = ray.get(asked, timeout=ASK_SECONDS)
+        return told
+    except GetTimeoutError as error:
+        raise MaskgenError(
+            f"no worker of {address} was free within {ASK_SECONDS / 60:.0f} minutes to say what it computes "
+            "on. "
+            "Is every GPU taken? `ray status` shows it. --set proposer.dtype=bfloat16 --set refiner.dtype="
+            "bfloat16 goes without asking."
+        ) from error
+    except RayTaskError as error:
+        raise _as_said(error) from error
+    except RayError as error:
+        raise MaskgenError(
+            f"a worker of {address} could not say what it computes on ({_cause_of_death(error)}). Is this "
+            "maskgen installed on every node?"
+        ) from error
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str) -> tuple[int, int]:
+    """Join the Ray at `address`, or start one; returns its GPUs and CPU cores."""
+    if address:
+        check(address)
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        ray.init(**_init_arguments(address))
+    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+        raise MaskgenError(_refused(address, _first_line(error))) from error
+    resources = ray.cluster_resources()
+    return int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+
+
+def _place(gpus: int) -> dict[str, Any]:
+    """What one worker takes of a cluster with so many GPUs."""
+    return {"num_gpus": 1 if gpus else 0, "num_cpus": 1}
 
 
 def _refused(address: str, why: str) -> str:

@@ -13,11 +13,13 @@ from maskgen import __version__
 from maskgen.config import Config
 from maskgen.errors import MaskgenError
 from maskgen.grounding import weights
+from maskgen.grounding.auto_settings import automatic_dtypes, with_dtypes
 from maskgen.outcome import Outcome
 from maskgen.pipeline import fingerprint
 from maskgen.pipeline.driver import Driver
 from maskgen.pipeline.progress import Progress, counting
 from maskgen.pipeline.worker import Job, Task
+from maskgen.runtime.device import describe_device
 from maskgen.runtime.journal import Journal
 from maskgen.runtime.lease import Lease
 from maskgen.runtime.store import Store
@@ -97,7 +99,7 @@ def prepare(request: Request, store: Store, say: Callable[[str], None]) -> tuple
     """The plan and the run's record, made or checked; returns the job and each shard's planned rows."""
     begun = store.read_json("run.json") if store.exists("run.json") else None
     recorded = begun["identity"]["models"].get("proposer") if begun else None
-    config = weights.pinned(request.config, recorded)
+    config = weights.pinned(_with_dtypes(request, begun, say), recorded)
     files = find_files(request.data, config.source.files)
     identity = fingerprint.identity(config, request.data, files)
     job = Job(config, request.data, request.out, fingerprint.digest(identity))
@@ -121,6 +123,31 @@ def prepare(request: Request, store: Store, say: Callable[[str], None]) -> tuple
         store.write_json("run.json", record)
     with store.open("plan.parquet") as file:
         return job, count_rows(file)
+
+
+def _with_dtypes(request: Request, begun: dict[str, Any] | None, say: Callable[[str], None]) -> Config:
+    """The configuration with every dtype known: `auto` is what the set was begun with, and in a new set what
+    suits the workers' device. So all masks of a set are made in one dtype, wherever it goes on."""
+    config = request.config
+    names = automatic_dtypes(config)
+    if not names:
+        return config
+    if begun:
+        parts = begun["identity"]["config"]
+        return with_dtypes(config, {name: parts[name]["dtype"] for name in names if "dtype" in parts[name]})
+    device = _worker_device(request.address, say)
+    say(f"{' and '.join(f'{name}.dtype' for name in names)}: {device['dtype']}, for {device['name']}")
+    return with_dtypes(config, dict.fromkeys(names, device["dtype"]))
+
+
+def _worker_device(address: str, say: Callable[[str], None]) -> dict[str, str]:
+    """Name and usual dtype of the device that a worker gets: this machine's own, or one of the cluster's."""
+    if not address:
+        return describe_device()
+    from maskgen.pipeline.ray_cluster import ask_device
+
+    say("asking the cluster what its workers compute on")
+    return ask_device(address)
 
 
 def _make_missing(
@@ -169,6 +196,7 @@ class _Drive:
     tasks: list[Task]
     lease: Lease
     made: set[int] = field(default_factory=set)
+    said: set[str] = field(default_factory=set)
     given_up: list[int] = field(default_factory=list)
     interrupted: bool = False
 
@@ -205,7 +233,7 @@ class _Drive:
                 tasks=self.tasks,
                 on_commit=landed,
                 on_tick=progress.tick,
-                on_loaded=lambda models: _record_models(self.store, models, progress.say),
+                on_loaded=lambda models: self._loaded(models, progress.say),
                 should_stop=lambda: bool(asked) or self.lease.lost,
                 say=progress.say,
             )
@@ -213,6 +241,18 @@ class _Drive:
             self.lease.check()
             self.given_up = driver.given_up
             self.interrupted = bool(asked)
+
+    def _loaded(self, models: dict[str, Any], say: Callable[[str], None]) -> None:
+        """What the first worker loaded goes into run.json; of a later one, what differs is said once."""
+        record = self.store.read_json("run.json")
+        if not record["models"]:
+            self.store.write_json("run.json", {**record, "models": models})
+        differing = fingerprint.differences(record["models"] or models, models)
+        notes = [f"unlike when the run began, {line}" for line in differing if "(absent)" not in line]
+        for note in [*notes, *_other_dtypes(self.request.config, self.job.config, models["device"])]:
+            if note not in self.said:
+                say(f"note: {note}")
+            self.said.add(note)
 
     def _forget_beacons(self) -> None:
         """Those of this run's workers when it ends, and before it those of a driver that was killed."""
@@ -263,14 +303,15 @@ def _publish_plan(config: Config, data: str, store: Store) -> dict[str, Any]:
     return summary.to_dict()
 
 
-def _record_models(store: Store, models: dict[str, object], say: Callable[[str], None]) -> None:
-    """What the first worker loaded goes into run.json; a later difference is said."""
-    record = store.read_json("run.json")
-    if not record["models"]:
-        store.write_json("run.json", {**record, "models": models})
-    elif record["models"] != models:
-        for line in fingerprint.differences(record["models"], models):
-            say(f"note: unlike when the run began, {line}")
+def _other_dtypes(asked: Config, given: Config, device: dict[str, str]) -> list[str]:
+    """A sentence for each dtype that was `auto` and is not what a worker's device would have made of it."""
+    return [
+        f"a worker is on {device['name']}, which would choose {name}.dtype {device['dtype']}; the set was "
+        f"begun in {dtype}, and all of it is made so. For a set in {device['dtype']}, give another --out and "
+        f"--set {name}.dtype={device['dtype']}."
+        for name in automatic_dtypes(asked)
+        if (dtype := getattr(given, name).dtype) != device["dtype"]
+    ]
 
 
 def _refuse_mixing(record: dict[str, Any], identity: dict[str, Any], out: str) -> None:

@@ -6,12 +6,14 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import repeat
 
-from maskgen.config import Config, NoProposer, NoRefiner, Recorded
+from maskgen.config import Config, Florence2, NoProposer, NoRefiner, Recorded, Sam, settled
 from maskgen.errors import MaskgenError, SampleError
+from maskgen.grounding.auto_settings import counts
 from maskgen.grounding.grounder import Grounder, Work
 from maskgen.outcome import Outcome
 from maskgen.pipeline.heartbeat import Lantern
 from maskgen.pixels import STAND_IN, decode
+from maskgen.runtime.device import describe_device
 from maskgen.runtime.journal import Journal
 from maskgen.runtime.stages import Flow
 from maskgen.runtime.store import Store
@@ -67,11 +69,12 @@ class ShardWorker:
         self._journal = Journal(job.out)
         self._images = ImageRoot(place(job.data, job.config.source.images), job.config.limits.image_bytes)
         self._grounder = Grounder(job.config, job.data, device)
+        self._device = describe_device(device) | counts(self._grounder.config)
         self._readers = ThreadPoolExecutor(job.config.resources.threads, "read")
 
     def describe(self) -> dict[str, object]:
-        """Model revisions, generation settings and package versions, for the run's record."""
-        return self._grounder.describe()
+        """Model revisions, generation settings, package versions and the device, for the run's record."""
+        return {**self._grounder.describe(), "device": self._device}
 
     def make(self, task: Task) -> Commit:
         """Ground the shard's samples and publish it. Raises only what is no single sample's fault."""
@@ -129,7 +132,7 @@ class ShardWorker:
         All of this goes on at the same time. What a chunk holds is settled beforehand, so it does not matter
         to the bytes which stage is how far.
         """
-        size = 1 if task.alone else chunk_size(self._job.config)
+        size = 1 if task.alone else chunk_size(self._grounder.config)
         room = dict.fromkeys(ROOM, 0) if task.alone else ROOM
         chunks = [samples[start : start + size] for start in range(0, len(samples), size)]
         with Flow("writing") as flow:
@@ -184,12 +187,16 @@ class ShardWorker:
 
 
 def chunk_size(config: Config) -> int:
-    """Samples proposed together: the larger of the two models' batches, so both run full."""
+    """Samples proposed together: the larger of the two models' batches, so both run full. `config` is
+    resolved."""
     proposer, refiner = config.proposer, config.refiner
     modelless = isinstance(proposer, Recorded) and isinstance(refiner, NoRefiner)
     if modelless or isinstance(proposer, NoProposer):
         return PACKED
-    return max(getattr(proposer, "together", 1), getattr(refiner, "batch", 1))
+    return max(
+        proposer.together if isinstance(proposer, Florence2) else 1,
+        settled(refiner.batch) if isinstance(refiner, Sam) else 1,
+    )
 
 
 def _settled(sample: Sample, task: Task) -> SampleError | None:

@@ -52,6 +52,12 @@ def usual_dtype(where: "torch.device") -> "torch.dtype":
     return torch.bfloat16 if has else torch.float32
 
 
+def describe_device(where: "str | torch.device" = "") -> dict[str, str]:
+    """The `name` of a device and its usual `dtype`, as JSON values. See `choose_device`."""
+    found = choose_device(where)
+    return {"name": device_name(found), "dtype": str(usual_dtype(found)).removeprefix("torch.")}
+
+
 def free_bytes(where: "torch.device") -> int:
     """Bytes that this process can still take: of a CUDA GPU's memory, else of the machine's and its
     container's."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from maskgen.config import Config, Sam
 from maskgen.draw import text
+from maskgen.grounding.auto_settings import in_words, on_this_machine
 from maskgen.grounding.weights import DEMO
 from maskgen.views import doctor_inputs, doctor_machine
 from maskgen.views.finding import Finding, checked
@@ -24,6 +25,7 @@ def examine(config: Config | None, out: str | None, data: str | None, address: s
         checks += [
             ("proposer", lambda: doctor_inputs.proposer(config, data or "")),
             ("refiner", lambda: doctor_inputs.refiner(config)),
+            ("settings", lambda: _settings(config, address)),
             ("data", lambda: doctor_inputs.rows(config, data or "")),
         ]
     if out:
@@ -53,6 +55,15 @@ def render(findings: list[Finding]) -> str:
     if not any(finding.name == "proposer" for finding in findings):
         lines.append("With --split (and --data, --out) the weights, the rows and the disk are looked at too.")
     return "\n".join(lines)
+
+
+def _settings(config: Config, address: str) -> Finding:
+    """Dtypes, batches and slots: as the configuration says them, or as this machine's device does."""
+    resolved = on_this_machine(config)
+    if not resolved:
+        return Finding("settings", True, in_words(config) or "no model is loaded")
+    remedy = f"The workers of {address} choose by their own devices." if address else ""
+    return Finding("settings", True, resolved, remedy)
 
 
 def _is_full_size(config: Config) -> bool:

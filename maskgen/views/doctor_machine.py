@@ -112,6 +112,6 @@ def _usable_gpus(listed: list[tuple[str, str]], usable: int, build: str, full_si
     driver = f", driver {listed[0][1]}" if listed else ""
     found = f"{names}{driver}, {build}"
     if full_size and min(one.total_memory >> 20 for one in seen) < _GPU_MEMORY_MIB:
-        remedy = "Should memory run out, batches are halved; smaller ones from the start: proposer.batch."
+        remedy = "Should memory run out, batches are halved; smaller ones from the start: refiner.batch."
         return Finding("GPU", None, found, remedy)
     return Finding("GPU", True, found)

@@ -35,6 +35,7 @@ def render_estimate(found: Estimate) -> str:
         *(("", "", example) for example in plan.broken_examples),
         ("shards", f"{plan.shards:,}", ""),
         ("disk", text.size(found.disk_bytes), ""),
+        *([("settings", "auto", found.resolved)] if found.resolved else []),
         *_time(found),
         *(("note", "", note) for note in plan.notes),
     ]

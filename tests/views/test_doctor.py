@@ -33,7 +33,7 @@ def with_model(kind: str, **facts: object) -> Config:
 def test_demo_needs_nothing_more(tmp_path):
     findings = examine(load("demo"), str(tmp_path / "out"), "", "")
     assert [finding.name for finding in findings if finding.ok is False] == []
-    assert len(findings) == 10 and not (tmp_path / "out").exists()
+    assert len(findings) == 11 and not (tmp_path / "out").exists()
     assert "small model" in named(findings, "proposer").found
 
 
@@ -83,6 +83,18 @@ def test_no_gpu_matters_for_full_size_models_only(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert (doctor_machine.gpus(True).ok, doctor_machine.gpus(False).ok) == (None, True)
     assert doctor._is_full_size(load("pretrain")) and not doctor._is_full_size(load("demo"))
+
+
+def test_the_settings_are_said_as_what_they_become():
+    said = {
+        (split, ray_address): next(
+            one for one in examine(load(split), None, None, ray_address) if one.name == "settings"
+        )
+        for split, ray_address in (("pretrain", ""), ("pretrain", "127.0.0.1:1"), ("demo", ""))
+    }
+    assert all(one.ok and "images a pass, " in one.found and "auto" not in one.found for one in said.values())
+    assert "refiner float32, 8 images" in said["demo", ""].found and not said["demo", ""].remedy
+    assert "127.0.0.1:1 choose by their own" in said["pretrain", "127.0.0.1:1"].remedy
 
 
 def test_a_ray_that_answers_and_one_that_does_not():

@@ -1,6 +1,7 @@
 """What `maskgen plan` says about time."""
 
 import json
+import re
 
 from maskgen.estimate.estimate import Estimate
 from maskgen.estimate.pilot import Pilot
@@ -36,6 +37,12 @@ def test_a_slow_driver_is_named():
 def test_without_a_pilot_the_time_is_unknown():
     shown = render_estimate(Estimate(PLAN, 1))
     assert "unknown" in shown and "--pilot 512" in shown
+
+
+def test_what_auto_becomes_here_is_said():
+    assert "settings" not in render_estimate(Estimate(PLAN, 1))
+    shown = render_estimate(Estimate(PLAN, 1, resolved="proposer float32"))
+    assert re.search(r"settings +auto +proposer float32", shown)
 
 
 def test_an_estimate_is_json():
