@@ -84,13 +84,21 @@ def load(
         )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise MaskgenError(f"the model in {folder} cannot be read: {first_line(error)}") from error
-    if told["missing_keys"]:  # transformers would draw them at random
-        missing = ", ".join(sorted(told["missing_keys"])[:3])
-        raise MaskgenError(f"the model in {folder} lacks weights ({missing}). Copy it again, whole.")
+    check_whole(told, folder)
     made = processor(folder)
     images, read = made.image_processor, model.config
     images.size, images.cells, images.fit = read.image_size, read.cells, read.fit
     return model.to(where).eval(), made
+
+
+def check_whole(told: Mapping[str, Any], folder: str | Path) -> None:
+    """MaskgenError if weights were missing, which transformers draws at random.
+
+    `told`: what from_pretrained gives with `output_loading_info`.
+    """
+    if told["missing_keys"]:
+        missing = ", ".join(sorted(told["missing_keys"])[:3])
+        raise MaskgenError(f"the model in {folder} lacks weights ({missing}). Copy it again, whole.")
 
 
 def processor(folder: str | Path) -> AgeVlmProcessor:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from maskgen.age_vlm.loading import LOCALLY, SAFELY
+from maskgen.age_vlm.loading import LOCALLY, SAFELY, check_whole
 from maskgen.errors import MaskgenError
 from maskgen.evaluation.option_matching import matched
 from maskgen.evaluation.question import Question
@@ -31,12 +32,15 @@ class LocalJudge:
         where = choose_device(device)
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, **LOCALLY)
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=usual_dtype(where), **SAFELY)
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            model, told = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=usual_dtype(where), output_loading_info=True, **SAFELY
+            )
+        except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
             raise MaskgenError(
                 f"--judge {folder} cannot be loaded ({type(error).__name__}). Give the folder of a causal "
                 "language model in transformers' format, with its tokenizer."
             ) from error
+        check_whole(told, folder)
         self._model = model.to(where).eval()
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token

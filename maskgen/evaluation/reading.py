@@ -1,6 +1,7 @@
-"""From a model's words to yes or no, a number, or a text: the rules of the public tools, each under its name.
+"""From a model's words to yes or no, a number, or a text: our own rules and those of the benchmarks' authors.
 
-Every rule is a `Reader`, from an answer and its question to a `Reading`. Options' letters: see `options.py`.
+Every rule is a `Reader`, from an answer and its question to a `Reading`. Options' letters: see `option_matching.py`;
+rules of other tools: `cambrian_rules.py`, `lmms_eval_rules.py`, `vlmevalkit_rules.py`.
 """
 
 import re
@@ -11,21 +12,14 @@ from maskgen.evaluation.question import Kind, Question, Reading
 Reader = Callable[[str, Question], Reading]
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
-_NUMBERS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-]
+_NUMBERS = dict(
+    zip(
+        ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"),
+        map(str, range(12)),
+        strict=True,
+    )
+)
+_NUMBERS |= {"twelve": "12", "single": "1", "pair": "2", "couple": "2"}
 _ARTICLES = {"a", "an", "the"}
 
 
@@ -35,10 +29,7 @@ def by_kind(readers: Mapping[Kind, Reader]) -> Reader:
 
 
 def one_of_two(answer: str, question: Question) -> Reading:
-    """Yes or no if that word stands anywhere in the answer and the other one does not (VLMEvalKit).
-
-    All signs part words.
-    """
+    """Yes or no if that word stands anywhere in the answer and the other does not; all signs part words."""
     said = {"yes", "no"} & set(words(answer))
     return _reading(said.pop() if len(said) == 1 else "", question)
 
@@ -51,13 +42,6 @@ def first_sentence(answer: str, question: Question) -> Reading:
     """
     spoken = answer.split(".", 1)[0].replace(",", "").split(" ")
     return _reading("no" if {"No", "no", "not"} & set(spoken) else "yes", question)
-
-
-def first_word(answer: str, question: Question) -> Reading:
-    """Yes or no if that is the first word, whatever follows (Cambrian-1)."""
-    spoken = answer.lower().split()
-    word = spoken[0].rstrip(".:,") if spoken else ""
-    return _reading(word if word in ("yes", "no") else "", question)
 
 
 def nothing_else(answer: str, question: Question) -> Reading:
@@ -82,20 +66,13 @@ def equals(answer: str, question: Question) -> Reading:
     return Reading(said, said in {right.strip().lower() for right in question.answers})
 
 
-def after_answer_is(answer: str, question: Question) -> Reading:
-    """The first word after "answer is" or "answer:", or of all, without a final full stop (Cambrian-1)."""
-    spoken = told(answer).strip().rstrip(".").split()
-    said = spoken[0] if spoken else ""
-    return Reading(said, said in {right.lower() for right in question.answers})
-
-
 def phrase(answer: str, question: Question) -> Reading:
     """Right if the words of a right answer follow one another in the answer, numbers in digits or words.
 
     Where the right answer is a number, it must be the only one in the answer.
     """
-    said = _counted(answer)
-    rights = [_counted(right) for right in question.answers]
+    said = counted(answer)
+    rights = [counted(right) for right in question.answers]
     numbers = {word for word in said if word.isdigit()}
     for right in rights:
         if len(right) == 1 and right[0].isdigit():
@@ -106,23 +83,14 @@ def phrase(answer: str, question: Question) -> Reading:
     return Reading(" ".join(said), False)
 
 
-def told(answer: str) -> str:
-    """What follows the last "answer is", and in it the last "answer:", in lower case; or else all."""
-    return answer.lower().strip().split("answer is")[-1].split("answer:")[-1]
-
-
 def words(text: str) -> list[str]:
     """The words of `text` in lower case; all other signs part them."""
     return _WORD.findall(text.lower())
 
 
-def _counted(text: str) -> list[str]:
+def counted(text: str) -> list[str]:
     """Words without articles, number words as digits."""
-    return [
-        str(_NUMBERS.index(word)) if word in _NUMBERS else word
-        for word in words(text)
-        if word not in _ARTICLES
-    ]
+    return [_NUMBERS.get(word, word) for word in words(text) if word not in _ARTICLES]
 
 
 def _on_one_line(text: str) -> str:

@@ -17,7 +17,10 @@ _SHOWN = 20
 
 def in_text(found: Sequence[Scored]) -> str:
     """A block a score, then Table 2."""
-    blocks = ["\n".join([_title(each), *_aligned(_figures(each.score)), *_differing(each)]) for each in found]
+    blocks = [
+        "\n".join([_title(each), *_aligned(_figures(each.score)), *_noted(each), *_differing(each)])
+        for each in found
+    ]
     rows = table2.cells(found)
     lines = [f"Table 2, ours above the paper's own figures{_partly(found)}:", *_aligned(rows)]
     return "\n\n".join([*blocks, "\n".join(lines)])
@@ -28,7 +31,7 @@ def in_markdown(found: Sequence[Scored]) -> str:
     blocks = []
     for each in found:
         lines = [f"**{_escaped(_title(each))}**", "", *_markdown(_figures(each.score)), ""]
-        lines += [f"- {_escaped(line)}" for line in _differing(each)]
+        lines += [f"- {_escaped(line.strip())}" for line in (*_noted(each), *_differing(each))]
         blocks.append("\n".join(lines).rstrip())
     above, below, *rows = table2.cells(found)
     head, full = "", []
@@ -113,6 +116,11 @@ def _figures(score: Score) -> list[list[str]]:
             cells += [_number(figures[name].value), f"{_number(gain.value, '+')} ({_interval(gain, '+')})"]
         rows.append([*cells, *(_number(base[name]) for base in score.baselines.values())])
     return rows
+
+
+def _noted(each: Scored) -> list[str]:
+    note = BENCHMARKS[each.score.benchmark].note
+    return [f"  {note}"] if note else []
 
 
 def _differing(each: Scored) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file, save_file
 
 from helpers import benchmark_files as miniatures
 from maskgen import cli
@@ -210,6 +211,12 @@ def test_a_local_judge_reads_what_no_rule_can(call, place, tmp_path):
     assert "judged" in out.splitlines()[0]
     code, _, err = call("score", tmp_path / "out", "--judge", tmp_path)
     assert code == 1 and "--judge" in err and "cannot be loaded" in err
+    lacking = shutil.copytree(checkpoint("llama"), tmp_path / "lacking")
+    weights = load_file(lacking / "model.safetensors")
+    del weights["model.layers.0.self_attn.q_proj.weight"]
+    save_file(weights, lacking / "model.safetensors", {"format": "pt"})
+    code, _, err = call("score", tmp_path / "out", "--judge", lacking, "--device", "cpu")
+    assert code == 1 and "lacks weights (model.layers.0.self_attn.q_proj.weight)" in err
 
 
 def test_a_damaged_part_is_named(call, place, tmp_path):

@@ -19,7 +19,8 @@ class Benchmark:
 
     `files`: glob patterns of the annotation files, alternatives of which the first that matches counts.
     `folders`: where the pictures lie below the data folder, alternatives too. `protocols`: how answers are
-    read, by name. `size`: how many questions the published benchmark has, 0 if nobody published it.
+    read, by name. `size`: how many questions the published benchmark has, 0 if nobody published it. `note`:
+    what a reader of the figures has to know.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Benchmark:
     files: tuple[str, ...] = ()
     folders: tuple[str, ...] = (".",)
     size: int = 0
+    note: str = ""
 
     def reader(self, protocol: str) -> Reader:
         """The protocol's rule. MaskgenError if the benchmark has none of that name."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from maskgen.evaluation import option_matching
+from maskgen.evaluation import cambrian_rules, lmms_eval_rules, option_matching, vlmevalkit_rules
 from maskgen.evaluation import weighted_scores as count
 from maskgen.evaluation.benchmarks.benchmark import Benchmark
 from maskgen.evaluation.published_files import Row
@@ -69,9 +69,9 @@ BENCHMARK = Benchmark(
     read=read,
     protocols={
         "paper": option_matching.matched,
-        "official": option_matching.letter_after_answer_is,
-        "vlmevalkit": option_matching.letter_near_the_end,
-        "lmms-eval": option_matching.leading_letter,
+        "official": cambrian_rules.option,
+        "vlmevalkit": vlmevalkit_rules.option,
+        "lmms-eval": lmms_eval_rules.option,
         "strict": option_matching.letter_alone,
     },
     figures=figures,

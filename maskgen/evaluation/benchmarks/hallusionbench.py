@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from maskgen.evaluation import reading
+from maskgen.evaluation import cambrian_rules, reading, vlmevalkit_rules
 from maskgen.evaluation import weighted_scores as count
 from maskgen.evaluation.benchmarks.benchmark import Benchmark
 from maskgen.evaluation.published_files import Row
@@ -75,9 +75,9 @@ BENCHMARK = Benchmark(
     read=read,
     protocols={
         "paper": reading.one_of_two,
-        "vlmevalkit": reading.one_of_two,
+        "vlmevalkit": vlmevalkit_rules.yes_or_no,
         "first-sentence": reading.first_sentence,
-        "cambrian": reading.first_word,
+        "first-word": cambrian_rules.yes_or_no,
         "strict": reading.nothing_else,
     },
     figures=figures,

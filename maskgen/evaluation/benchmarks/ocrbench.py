@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from maskgen.evaluation import reading
+from maskgen.evaluation import lmms_eval_rules, reading
 from maskgen.evaluation import weighted_scores as count
 from maskgen.evaluation.benchmarks.benchmark import Benchmark
 from maskgen.evaluation.published_files import Row
@@ -83,6 +83,7 @@ BENCHMARK = Benchmark(
         "paper": reading.contains,
         "official": reading.contains,
         "vlmevalkit": reading.contains,
+        "lmms-eval": lmms_eval_rules.contained,
         "strict": reading.equals,
     },
     figures=figures,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from maskgen.evaluation import reading
+from maskgen.evaluation import cambrian_rules, reading, vlmevalkit_rules
 from maskgen.evaluation import weighted_scores as count
 from maskgen.evaluation.benchmarks.benchmark import Benchmark
 from maskgen.evaluation.published_files import Row
@@ -45,29 +45,45 @@ def _question(row: Row) -> Question:
 
 
 def figures(questions: Sequence[Question], readings: Sequence[Reading]) -> count.Measure:
-    """Percent: of all questions together, and of each split.
+    """Percent: of all questions together, of each split, and the mean of the splits.
 
-    Positive is "yes". What could not be read is wrong, and counts as no "yes".
+    Positive is "yes", but for "F1 of no". What could not be read is wrong, and counts as no "yes".
+    "F1 by lmms-eval" leaves it out where the right answer is "yes", as lmms-eval 0.7.3 does.
     """
-    yes = np.array([reading.read == "yes" for reading in readings], bool)
+    yes, no = (np.array([reading.read == word for reading in readings], bool) for word in ("yes", "no"))
     true = np.array(["yes" in question.answers for question in questions], bool)
     right = count.rights(readings)
     split = count.column(questions, "split")
-    masks = {"": np.ones(len(right), bool)}
-    masks |= {f" {name}": split == name for name in SPLITS if (split == name).any()}
+    masks = {name: split == name for name in SPLITS if (split == name).any()}
 
     def measure(weights: np.ndarray) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for name, mask in masks.items():
-            hit, called, there = (weights[mask & chosen].sum() for chosen in (yes & true, yes, true))
-            found |= {
-                f"F1{name}": 200 * count.ratio(hit, called + there),
-                f"accuracy{name}": 100 * count.mean(right, weights, mask),
-                f"precision{name}": 100 * (count.ratio(hit, called) if called else 0.0),
-                f"recall{name}": 100 * count.ratio(hit, there),
-                f"yes ratio{name}": 100 * count.mean(yes, weights, mask),
+        def total(mask: np.ndarray) -> float:
+            return float(weights[mask].sum())
+
+        def f1(hits: np.ndarray, called: np.ndarray, there: np.ndarray) -> float:
+            return 200 * count.ratio(total(hits), total(called) + total(there))
+
+        def of(mask: np.ndarray) -> dict[str, float]:
+            hits, called, there = mask & yes & true, mask & yes, mask & true
+            return {
+                "F1": f1(hits, called, there),
+                "accuracy": 100 * count.mean(right, weights, mask),
+                "precision": 100 * (count.ratio(total(hits), total(called)) if total(called) else 0.0),
+                "recall": 100 * count.ratio(total(hits), total(there)),
+                "yes ratio": 100 * count.mean(yes, weights, mask),
             }
-        return found
+
+        found = of(np.ones(len(right), bool))
+        found["F1 of no"] = f1(no & ~true, no, ~true)
+        found["F1 by lmms-eval"] = f1(yes & true, yes, true & (yes | no))
+        splits = {name: of(mask) for name, mask in masks.items()}
+        for figure in ("F1", "accuracy"):
+            found[f"{figure}, mean of splits"] = count.ratio(
+                sum(each[figure] for each in splits.values()), len(splits)
+            )
+        return found | {
+            f"{key} {name}": value for name, each in splits.items() for key, value in each.items()
+        }
 
     return measure
 
@@ -78,13 +94,14 @@ BENCHMARK = Benchmark(
     protocols={
         "paper": reading.one_of_two,
         "official": reading.first_sentence,
-        "vlmevalkit": reading.one_of_two,
+        "vlmevalkit": vlmevalkit_rules.yes_or_no,
         "lmms-eval": reading.nothing_else,
-        "cambrian": reading.first_word,
+        "cambrian": cambrian_rules.yes_or_no,
     },
     figures=figures,
     columns={"POPE": "F1"},
     files=("*pope*random*.json*,*pope*popular*.json*,*pope*adversarial*.json*", "*.json*", "*.parquet"),
     folders=(".", "val2014", "images"),
     size=9_000,
+    note="The paper does not say which figure its column POPE holds: most likely F1. Positive is yes.",
 )

@@ -7,7 +7,13 @@ each.
 import re
 from collections.abc import Iterable
 
-from maskgen.evaluation import option_matching, reading
+from maskgen.evaluation import (
+    cambrian_rules,
+    lmms_eval_rules,
+    option_matching,
+    reading,
+    vlmevalkit_rules,
+)
 from maskgen.evaluation.benchmarks.benchmark import Benchmark
 from maskgen.evaluation.published_files import Row
 from maskgen.evaluation.question import Kind, Question
@@ -61,9 +67,9 @@ BENCHMARK = Benchmark(
     read=read,
     protocols={
         "paper": _kinds(option_matching.matched, reading.one_of_two, reading.phrase),
-        "vlmevalkit": _kinds(option_matching.letter_near_the_end, reading.one_of_two, reading.phrase),
-        "lmms-eval": reading.equals,
-        "cambrian": reading.after_answer_is,
+        "vlmevalkit": _kinds(vlmevalkit_rules.option, vlmevalkit_rules.yes_or_no, reading.phrase),
+        "lmms-eval": lmms_eval_rules.letter_or_word,
+        "cambrian": cambrian_rules.word,
         "strict": _kinds(option_matching.letter_alone, reading.nothing_else, reading.equals),
     },
     figures=accuracy("kind"),
