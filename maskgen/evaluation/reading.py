@@ -1,7 +1,7 @@
 """From a model's words to yes or no, a number, or a text: our own rules and those of the benchmarks' authors.
 
-Every rule is a `Reader`, from an answer and its question to a `Reading`. Options' letters: see `option_matching.py`;
-rules of other tools: `cambrian_rules.py`, `lmms_eval_rules.py`, `vlmevalkit_rules.py`.
+Every rule is a `Reader`, from an answer and its question to a `Reading`. Options' letters are read in
+`option_matching.py`; rules of other tools: `cambrian_rules.py`, `lmms_eval_rules.py`, `vlmevalkit_rules.py`.
 """
 
 import re
