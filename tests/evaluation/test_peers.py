@@ -17,7 +17,7 @@ import pytest
 
 from helpers.made_answers import made
 from maskgen.evaluation.benchmarks import BENCHMARKS
-from maskgen.evaluation.question import Question
+from maskgen.evaluation.question import Kind, Question
 
 MANY = 10_000
 COUNTS, PLACES, THINGS = ("0", "3", "1", "12"), ("above", "below"), ("chair", "table lamp")
@@ -78,7 +78,7 @@ def test_lmms_eval_cv_bench(choices):
 @pytest.mark.parametrize("right", ["A", "B", "C", "D", "E", "3", "No", "Left", "a stop sign"])
 def test_lmms_eval_realworldqa(right):
     peer = lmms("realworldqa")
-    kind = "choice" if len(right) == 1 and right.isalpha() else "yes_no" if right == "No" else "text"
+    kind: Kind = "choice" if len(right) == 1 and right.isalpha() else "yes_no" if right == "No" else "text"
     choices = ("One.", "Two.", "Three.", "Four.", "None.") if kind == "choice" else ()
     question = Question("1", "?", kind, (right.lower() if kind == "yes_no" else right,), choices=choices)
     answers = made([*"ABCDEabcd", "3", "three", "No", "yes", "Left", "stop sign"], MANY, ord(right[0]))

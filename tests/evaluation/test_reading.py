@@ -95,7 +95,8 @@ def test_cambrian_takes_a_text_for_its_letter_on_omni3d_alone():
 def test_agreement_with_hand_labelled_answers():
     """The table of docs/evaluate.md, and the very answers that are read otherwise than they were labelled."""
     held = yaml.safe_load((Path(__file__).parent / "hand_labelled_answers.yaml").read_text("utf-8"))
-    counts, wrong = {}, []
+    counts: dict[str, Counter[str]] = {}
+    wrong = []
     for part, questions in held.items():
         counts[part] = Counter()
         for each in questions:

@@ -1,7 +1,7 @@
 """Answers in the ways that models write them, put together by lot: what scorers are compared on."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 _BEFORE = [
     *(
@@ -76,6 +76,9 @@ _AROUND = [
 ]
 
 
+_CASES: list[Callable[[str], str]] = [str, str, str, str.lower, str.upper, str.capitalize]
+
+
 def made(words: Sequence[str], count: int, seed: int) -> list[str]:
     """`count` answers in which one to three of `words` stand, in one case or another."""
     lot = random.Random(seed)
@@ -84,6 +87,5 @@ def made(words: Sequence[str], count: int, seed: int) -> list[str]:
         said = lot.choice([" ", " or ", ", ", ". ", ""]).join(
             lot.choice(_AROUND).format(lot.choice(words)) for _ in range(lot.choice([0, 1, 1, 1, 2, 3]))
         )
-        case = lot.choice([str, str, str, str.lower, str.upper, str.capitalize])
-        answers.append(case(lot.choice(_BEFORE) + said + lot.choice(_AFTER)))
+        answers.append(lot.choice(_CASES)(lot.choice(_BEFORE) + said + lot.choice(_AFTER)))
     return answers
