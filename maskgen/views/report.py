@@ -37,7 +37,7 @@ def write_report(store: Store) -> str:
     record = store.read_json("run.json")
     found = set_statistics.gather(store)
     runs = throughput.runs(Journal(store.url).events())
-    scored = store.read_json("quality_tables.json") if store.exists("quality_tables.json") else {}
+    scored = store.read_json("quality.json") if store.exists("quality.json") else {}
     split = record["config"]["split"]
     html = page.page(
         f"maskgen: {split}",

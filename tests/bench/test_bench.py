@@ -86,7 +86,7 @@ def test_random_weights_run_every_way(monkeypatch):
             f"refiner.checkpoint={folder / 'sam'}",
         ]
 
-    monkeypatch.setattr("maskgen.bench.comparison.weights.write", write)
+    monkeypatch.setattr("maskgen.bench.comparison.random_checkpoints.write", write)
     report = run(Request(images=5, rounds=1, large=True, tokens=40, scripted=3, batch=2), lambda _: None)
     assert "log-normal of mean 40" in report.lengths
     assert [way.images for way in report.ways] == [3, 3, 5, 5]
