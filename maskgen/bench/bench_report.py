@@ -24,7 +24,7 @@ class WayReport:
 
     `seconds`, `processor_seconds`: of each round, for `images`, by the clock and of processor time; `tokens`:
     an answer, on average; `memory`: bytes on the GPU at most, or None; `parts`, `processor_parts`: seconds of
-    each, from a pass of their own.
+    each, from a pass of their own; `agreement`: None where the reference has no masks.
     """
 
     name: str
@@ -36,17 +36,17 @@ class WayReport:
     memory: int | None
     parts: dict[str, float]
     processor_parts: dict[str, float]
-    agreement: Agreement
+    agreement: Agreement | None
 
     @property
-    def rate(self) -> float:
-        """Images a second, of the median round."""
-        return self.images / median(self.seconds)
+    def rate(self) -> float | None:
+        """Images a second, of the median round; None before the first one."""
+        return self.images / median(self.seconds) if self.seconds else None
 
     @property
-    def processor_rate(self) -> float:
+    def processor_rate(self) -> float | None:
         """Images a second of processor time, which other work on the machine disturbs less."""
-        return self.images / median(self.processor_seconds)
+        return self.images / median(self.processor_seconds) if self.processor_seconds else None
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,19 @@ class Overhead:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything; `process_memory`: bytes of the whole process at most."""
+    """Everything; `process_memory`: bytes of the whole process at most.
+
+    `cut`: what ended the measuring early; then `ways` are those that were through once, some without a round,
+    and `overhead` may be None.
+    """
 
     device: str
     threads: int
     dtype: str
+    settings: str
     images: int
     rounds: int
+    cut: str
     weights: str
     lengths: str
     beams: int
@@ -87,7 +93,7 @@ class Report:
     work: Work
     limit: Limit
     ways: list[WayReport]
-    overhead: Overhead
+    overhead: Overhead | None
     process_memory: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,11 +101,13 @@ class Report:
         tree = asdict(self)
         for one, way in zip(tree["ways"], self.ways, strict=True):
             one["images_per_second"] = way.rate
-            one["ratio"] = way.rate / self.ways[0].rate
-            one["processor_ratio"] = way.processor_rate / self.ways[0].processor_rate
-            one["share_of_limit"] = way.rate / self.limit.serial
+            one["ratio"] = _over(way.rate, self.ways[0].rate)
+            one["processor_ratio"] = _over(way.processor_rate, self.ways[0].processor_rate)
+            one["share_of_limit"] = _over(way.rate, self.limit.serial)
         tree["limit"] |= {"serial": self.limit.serial, "overlapped": self.limit.overlapped}
-        tree["overhead"] |= {"ratio": self.overhead.ratio, "processor_ratio": self.overhead.processor_ratio}
+        if self.overhead:
+            ratios = {"ratio": self.overhead.ratio, "processor_ratio": self.overhead.processor_ratio}
+            tree["overhead"] |= ratios
         return tree
 
 
@@ -113,10 +121,14 @@ def render(report: Report) -> str:
 def _head(report: Report) -> list[str]:
     where = report.device if report.device != "cpu" else f"CPU, {text.plural(report.threads, 'thread')}"
     lengths = f"\nanswer lengths: {report.lengths}; the same for every way" if report.lengths else ""
+    rounds = f"medians of {text.plural(report.rounds, 'round')}; in each, every way in turn"
+    if report.cut:
+        rounds += f"; cut short ({report.cut}): - where nothing was timed, and ways not reached are left out"
     return [
-        f"{report.images} images on {where}, {report.dtype}, {text.plural(report.beams, 'beam')}; "
+        f"{report.images} images on {where}, {text.plural(report.beams, 'beam')}; "
         f"weights {report.weights}{lengths}",
-        f"medians of {text.plural(report.rounds, 'round')}; in each, every way in turn",
+        f"settings: {report.settings}",
+        rounds,
     ]
 
 
@@ -126,18 +138,19 @@ def _ways(report: Report) -> list[str]:
     titles = ["way", "images/s", "ratio", "of processor" if cpu else "peak memory", "of limit", "tokens"]
     rows = [[*titles, "mean IoU", "least", "equal"]]
     for way in report.ways:
-        used = f"{way.processor_rate / first.processor_rate:,.2f}" if cpu else text.size(way.memory or 0)
+        processor = _over(way.processor_rate, first.processor_rate)
+        agreed = way.agreement
         rows.append(
             [
                 way.name,
-                f"{way.rate:,.2f}",
-                f"{way.rate / first.rate:,.2f}",
-                used,
-                text.share(way.rate, report.limit.serial),
+                _figure(way.rate),
+                _figure(_over(way.rate, first.rate)),
+                _figure(processor) if cpu else text.size(way.memory or 0),
+                text.share(way.rate, report.limit.serial) if way.rate else "-",
                 f"{way.tokens:.1f}",
-                f"{way.agreement.iou:.4f}",
-                f"{way.agreement.least:.4f}",
-                f"{way.agreement.equal} of {way.images}",
+                f"{agreed.iou:.4f}" if agreed else "-",
+                f"{agreed.least:.4f}" if agreed else "-",
+                f"{agreed.equal} of {way.images}" if agreed else "-",
             ]
         )
     return [
@@ -176,9 +189,19 @@ def _limit(report: Report) -> list[str]:
 
 def _overhead(report: Report) -> list[str]:
     found = report.overhead
+    if found is None:
+        return ["overhead: not measured"]
     return [
         f"overhead: plan to shard {found.pipeline:.3f} s, the models' forward passes alone "
         f"{found.forwards:.3f} s: {found.ratio:.2f} x",
         f"  of processor time: {found.pipeline_processor:.3f} s, {found.forwards_processor:.3f} s: "
         f"{found.processor_ratio:.2f} x",
     ]
+
+
+def _over(number: float | None, base: float | None) -> float | None:
+    return number / base if number is not None and base else None
+
+
+def _figure(number: float | None) -> str:
+    return "-" if number is None else f"{number:,.2f}"

@@ -1,8 +1,10 @@
 """`maskgen bench` from the request to the report."""
 
 import resource
+import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median
@@ -17,6 +19,12 @@ from maskgen.bench.methods import Pipeline, Way, ways
 from maskgen.bench.part_times import FORWARDS, Stopwatch, clocks, waiter
 from maskgen.bench.script_baseline import Answers
 from maskgen.bench.workload import Workload
+from maskgen.config import Florence2
+from maskgen.errors import MaskgenError
+from maskgen.grounding.auto_settings import in_words, resolve
+from maskgen.runtime.device import device_name
+
+INTERRUPTED = "interrupted"
 
 Say = Callable[[str], None]
 
@@ -27,14 +35,13 @@ class Request:
 
     `large`: full size with random weights, whose answers are `tokens` long on average; otherwise the models
     that `overrides` of the demo's pipeline name. `scripted`: images that the scripts ground, the first ones;
-    `batch`: of the script that batches. `flops`, `bandwidth`: of the device, where they are known. 0 stands
-    for all images, and for measuring.
+    `batch`: of the script that batches. `flops`, `bandwidth`: of the device, where they are known.
+    `seconds`: after which no more is measured. 0 stands for all images, for measuring, and for no such limit.
     """
 
     images: int = 64
     rounds: int = 3
     device: str = "cpu"
-    dtype: str = "float32"
     scripted: int = 0
     batch: int = 16
     large: bool = False
@@ -42,10 +49,35 @@ class Request:
     overrides: list[str] = field(default_factory=list)
     flops: float = 0.0
     bandwidth: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass
+class Taken:
+    """What is known of a way so far. `seconds`, `processor`: of its rounds; `memory`: bytes at most; the
+    others: from the pass that warms up."""
+
+    way: Way
+    answers: Answers | None = None
+    parts: Stopwatch | None = None
+    seconds: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+    memory: int = 0
+
+
+@dataclass
+class Forwards:
+    """Of the models' forward passes alone, a round: seconds by the clock, and of processor time."""
+
+    seconds: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
 
 
 def run(request: Request, say: Say) -> Report:
-    """Draw, load, measure. MaskgenError where a model cannot be loaded."""
+    """Draw, load, measure. Ctrl-C or the end of `request.seconds` ends the measuring, not the report.
+
+    MaskgenError where a model cannot be loaded, and where the time is over before there is anything to say.
+    """
     with tempfile.TemporaryDirectory(prefix="maskgen-bench-") as name:
         prepared = _prepare(request, Path(name), say)
         say("loading the models")
@@ -59,13 +91,15 @@ def _prepare(request: Request, folder: Path, say: Say) -> Workload:
     say(f"drawing {request.images} scenes")
     lengths = Lengths(request.tokens) if request.large else None
     workload.draw(folder / "data", request.images, request.large, lengths)
-    overrides = [f"proposer.dtype={request.dtype}", f"refiner.dtype={request.dtype}", *request.overrides]
+    overrides = request.overrides
     if lengths:
         say("making random weights of full size")
-        texts = workload.questions(folder / "data")
-        overrides += random_checkpoints.write(
-            folder / "models", getattr(torch, request.dtype), lengths, texts
-        )
+        # The shipped defaults: the demo's pipeline has settings for its small models.
+        overrides = ["proposer={kind: florence2}", "refiner={kind: sam}", *overrides]
+        settings = resolve(workload.pipeline(overrides, request.images), request.device)
+        assert isinstance(settings.proposer, Florence2)
+        dtype, texts = getattr(torch, settings.proposer.dtype), workload.questions(folder / "data")
+        overrides += random_checkpoints.write(folder / "models", dtype, lengths, texts)
     return workload.plan(workload.pipeline(overrides, request.images), folder / "data", folder / "plan")
 
 
@@ -78,64 +112,111 @@ def _planned(prepared: Workload, folder: Path) -> Callable[[str], str]:
 
 
 def _measure(request: Request, prepared: Workload, four: list[Way], engine: Pipeline, say: Say) -> Report:
+    """Everything in turn; what is worth most comes first, for whoever stops it."""
+    taken, forwards, cut = [Taken(way) for way in four], Forwards(), ""
+    try:
+        with _alarm(request.seconds):
+            _take(request, taken[::-1], forwards, say)
+    except _Over:
+        cut = f"{request.seconds:g} seconds were over"
+    except KeyboardInterrupt:
+        cut = INTERRUPTED
+    if not any(one.answers for one in taken[-2:]):
+        raise MaskgenError(f"{cut} before maskgen's own way was through once. Ask for fewer --images.")
+    return _report(request, prepared, engine, taken, forwards, cut)
+
+
+def _take(request: Request, taken: list[Taken], forwards: Forwards, say: Say) -> None:
+    """Fill in `taken` and `forwards`, whose ways are measured in this order; the first is the engine's."""
     device = torch.device(request.device)
-    seconds: dict[str, list[float]] = {way.name: [] for way in four}
-    processor: dict[str, list[float]] = {way.name: [] for way in four}
-    memory = dict.fromkeys(seconds, 0)
-    parts, answers = {}, {}
-    for way in four:  # also warms everything up
-        say(f"{way.name}: {way.what}")
-        way.run()
-        answers[way.name] = way.answers()
-        parts[way.name] = _watched(way, device)
-    forwards, forwards_processor = [], []
+    for one in taken:  # also warms everything up
+        say(f"{one.way.name}: {one.way.what}")
+        one.way.run()
+        one.parts = _watched(one.way, device)
+        one.answers = one.way.answers()
     for number in range(request.rounds):
         say(f"round {number + 1} of {request.rounds}")
-        for way in four:
-            took, used, peak = _timed(way, device)
-            seconds[way.name].append(took)
-            processor[way.name].append(used)
-            memory[way.name] = max(memory[way.name], peak)
-        last = _watched(four[-1], device)
-        forwards.append(sum(last.seconds[part] for part in FORWARDS))
-        forwards_processor.append(sum(last.processor[part] for part in FORWARDS))
-    reference = answers[four[-2].name]
-    tokens = mean(reference.tokens)
-    bound = _limit(request, prepared, engine, tokens, mean(reference.polygons))
+        for one in taken:
+            took, used, peak = _timed(one.way, device)
+            one.seconds.append(took)
+            one.processor.append(used)
+            one.memory = max(one.memory, peak)
+            say(f"  {one.way.name}: {one.way.images / took:,.2f} images/s")
+        last = _watched(taken[0].way, device)
+        forwards.seconds.append(sum(last.seconds[part] for part in FORWARDS))
+        forwards.processor.append(sum(last.processor[part] for part in FORWARDS))
+
+
+class _Over(KeyboardInterrupt):
+    """The time is over. Like Ctrl-C, nothing that handles a sample's failure catches it."""
+
+
+@contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    """Raises `_Over` inside when the seconds are over; 0: never."""
+
+    def ring(*_: object) -> None:
+        raise _Over
+
+    before = signal.signal(signal.SIGALRM, ring) if seconds else None
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if seconds:
+            signal.signal(signal.SIGALRM, before)
+
+
+def _report(
+    request: Request, prepared: Workload, engine: Pipeline, taken: list[Taken], forwards: Forwards, cut: str
+) -> Report:
+    device = torch.device(request.device)
+    reference, own = (one.answers for one in taken[-2:])
+    known = reference or own
+    assert known is not None
+    tokens, prompts = mean(known.tokens), mean(known.polygons)
+    bound = _limit(request, prepared, engine, tokens, prompts)
+    last = taken[-1]
     return Report(
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        device=device_name(device),
         threads=torch.get_num_threads(),
-        dtype=request.dtype,
+        dtype=engine.dtype,
+        settings=in_words(engine.grounder.config),
         images=request.images,
         rounds=request.rounds,
+        cut=cut,
         weights="random, at full size" if request.large else "as the checkpoints have them",
         lengths=str(Lengths(request.tokens)) if request.large else "",
         beams=engine.beams,
         slots=engine.slots,
         machine=bound[1],
         work=bound[0],
-        limit=ceilings.limit(*bound, tokens, engine.slots, mean(reference.polygons)),
+        limit=ceilings.limit(*bound, tokens, engine.slots, prompts),
         ways=[
             WayReport(
-                name=way.name,
-                what=way.what,
-                seconds=seconds[way.name],
-                processor_seconds=processor[way.name],
-                images=way.images,
-                tokens=mean(answers[way.name].tokens),
-                memory=memory[way.name] if device.type == "cuda" else None,
-                parts=parts[way.name].seconds,
-                processor_parts=parts[way.name].processor,
-                agreement=agreement(answers[way.name], reference),
+                name=one.way.name,
+                what=one.way.what,
+                seconds=one.seconds,
+                processor_seconds=one.processor,
+                images=one.way.images,
+                tokens=mean(one.answers.tokens),
+                memory=one.memory if device.type == "cuda" else None,
+                parts=one.parts.seconds,
+                processor_parts=one.parts.processor,
+                agreement=agreement(one.answers, reference) if reference else None,
             )
-            for way in four
+            for one in taken
+            if one.answers and one.parts
         ],
         overhead=Overhead(
-            median(seconds[four[-1].name]),
-            median(forwards),
-            median(processor[four[-1].name]),
-            median(forwards_processor),
-        ),
+            median(last.seconds),
+            median(forwards.seconds),
+            median(last.processor),
+            median(forwards.processor),
+        )
+        if forwards.seconds
+        else None,
         process_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
 
@@ -167,7 +248,7 @@ def _timed(way: Way, device: torch.device) -> tuple[float, float, int]:
 def _limit(
     request: Request, prepared: Workload, engine: Pipeline, tokens: float, prompts: float
 ) -> tuple[ceilings.Work, ceilings.Machine]:
-    device, dtype = torch.device(request.device), getattr(torch, request.dtype)
+    device, dtype = torch.device(request.device), getattr(torch, engine.dtype)
     found = ceilings.machine(device, dtype)
     shape = engine.side, round(engine.prompt), round(tokens)
     assert prepared.config.refiner.kind == "sam"

@@ -90,6 +90,11 @@ class Pipeline:
         return int(self.grounder._proposer._generation.num_beams)
 
     @property
+    def dtype(self) -> str:
+        """Of Florence-2's weights; SAM's may be another."""
+        return str(self.grounder.config.proposer.dtype)
+
+    @property
     def slots(self) -> int:
         """Answers in flight."""
         return min(settled(self.grounder.config.proposer.slots), len(self._workload.samples))

@@ -26,7 +26,7 @@ def bench(
     ] = "",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N. Default: a GPU if there is one.")] = "",
     dtype: Annotated[
-        str, typer.Option(help=f"{', '.join(_DTYPES)}. Default: bfloat16 on a GPU, else float32.")
+        str, typer.Option(help=f"{', '.join(_DTYPES)}, for both models. Default: as maskgen run would.")
     ] = "",
     beams: Annotated[int, typer.Option(min=0, help="Of Florence-2. Default: as the checkpoint says.")] = 0,
     tokens: Annotated[
@@ -44,6 +44,9 @@ def bench(
     bandwidth: Annotated[
         float, typer.Option(min=0, help="The device's bytes/s for the limit. Default: measured.")
     ] = 0.0,
+    time_limit: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Stop measuring then, and say what there is.")
+    ] = 0.0,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A key of the pipeline, e.g. proposer.slots=64."),
@@ -52,8 +55,10 @@ def bench(
 ) -> None:
     """Measure this machine: the same images and weights by scripts, by the reference path and by the engine.
 
-    Without options, the embedded models. No network, no Ray. Says images/s, the share of the computed limit,
-    the time of each part, and whether the masks agree.
+    Without options, the embedded models. Settings are those of maskgen run: --split demo's for the embedded
+    models, the shipped defaults for others. No network, no Ray. Says images/s, the share of the computed
+    limit, the time of each part, and whether the masks agree. Ctrl-C ends the measuring and says what there
+    is, with exit code 3.
     """
     if full_size and (proposer or refiner):
         raise MaskgenError("--full-size makes its own weights: leave out --proposer and --refiner.")
@@ -62,7 +67,7 @@ def bench(
     import torch
 
     from maskgen.bench.bench_report import render
-    from maskgen.bench.comparison import Request, run
+    from maskgen.bench.comparison import INTERRUPTED, Request, run
     from maskgen.runtime.device import choose_device
 
     device = str(choose_device(device))
@@ -72,18 +77,19 @@ def bench(
         images=images,
         rounds=rounds,
         device=device,
-        dtype=dtype or ("float32" if device == "cpu" else "bfloat16"),
         scripted=min(scripted, images),
         batch=batch,
         large=full_size,
         tokens=tokens,
         overrides=[
             *_models(proposer, refiner),
+            *([f"proposer.dtype={dtype}", f"refiner.dtype={dtype}"] if dtype else []),
             *([f"proposer.num_beams={beams}"] if beams else []),
             *(overrides or []),
         ],
         flops=flops,
         bandwidth=bandwidth,
+        seconds=time_limit,
     )
     if to:
         _writable(Path(to))  # found out before the work, not after
@@ -91,11 +97,13 @@ def bench(
     typer.echo(render(report))
     if to:
         Path(to).write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+    if report.cut == INTERRUPTED:
+        raise typer.Exit(3)
 
 
 def _models(proposer: str, refiner: str) -> list[str]:
-    """The pipeline's keys for other models than the embedded ones."""
-    found = [f"proposer.model={json.dumps(proposer)}"] if proposer else []
+    """The pipeline's sections for other models than the embedded ones, every other key at its default."""
+    found = [f"proposer={json.dumps({'kind': 'florence2', 'model': proposer})}"] if proposer else []
     if not refiner:
         return found
     model = next((size for size in ("vit_h", "vit_l", "vit_b") if size in Path(refiner).name), "demo")
@@ -104,7 +112,7 @@ def _models(proposer: str, refiner: str) -> list[str]:
             f"--refiner {refiner}: the file's name says no size. Give an official checkpoint under its own "
             "name (sam_vit_h_4b8939.pth), or the folder of a small SAM."
         )
-    return [*found, f"refiner.model={model}", f"refiner.checkpoint={json.dumps(refiner)}"]
+    return [*found, f"refiner={json.dumps({'kind': 'sam', 'model': model, 'checkpoint': refiner})}"]
 
 
 def _writable(path: Path) -> None:

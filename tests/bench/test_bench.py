@@ -2,18 +2,23 @@
 
 import dataclasses
 import json
+import signal
 
 import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from maskgen.bench import random_checkpoints
+from maskgen import config
+from maskgen.bench import comparison, random_checkpoints, workload
+from maskgen.bench.bench_report import Agreement, render
 from maskgen.bench.comparison import Request, agreement, run
 from maskgen.bench.part_times import FORWARDS, GEOMETRY, PARTS, READ, Stopwatch, watched
 from maskgen.bench.script_baseline import Answers
 from maskgen.cli import app
+from maskgen.commands.bench_commands import _models
 from maskgen.errors import MaskgenError
+from maskgen.grounding.auto_settings import in_words, resolve
 from maskgen.grounding.fast.decoder import Decoder
 from maskgen.small_models import small_florence2, small_sam
 
@@ -83,6 +88,7 @@ def test_random_weights_run_every_way(monkeypatch):
         return [
             f"proposer.model={folder / 'florence2'}",
             "proposer.max_new_tokens=300",
+            "refiner.model=demo",
             f"refiner.checkpoint={folder / 'sam'}",
         ]
 
@@ -91,8 +97,85 @@ def test_random_weights_run_every_way(monkeypatch):
     assert "log-normal of mean 40" in report.lengths
     assert [way.images for way in report.ways] == [3, 3, 5, 5]
     assert len({way.tokens for way in report.ways}) == 2
-    assert report.ways[-1].agreement.equal == 5
+    assert report.ways[-1].agreement == Agreement(1, 1, 5)
+    assert report.settings == in_words(resolve(config.load("pretrain"), "cpu")), "as maskgen run would"
     assert all(way.parts["SAM decode"] > 0 for way in report.ways)  # an outline was found, so SAM was asked
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """The report of a comparison in which so many passes were timed before `stop`."""
+
+    def measured(passes, stop, **options):
+        timed, calls = comparison._timed, []
+
+        def counted(*args):
+            calls.append(args)
+            if len(calls) > passes:
+                stop()
+            return timed(*args)
+
+        monkeypatch.setattr(comparison, "_timed", counted)
+        return run(Request(images=3, rounds=2, batch=2, **options), lambda _: None)
+
+    return measured
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def test_what_is_cut_short_says_what_it_has(stopped):
+    report = stopped(2, interrupt)
+    assert report.cut == "interrupted" and [len(way.seconds) for way in report.ways] == [0, 0, 1, 1]
+    printed, tree = render(report), json.loads(json.dumps(report.to_dict()))
+    assert "cut short (interrupted)" in printed and "overhead: not measured" in printed
+    script, engine = tree["ways"][0], tree["ways"][3]
+    assert script["images_per_second"] is script["share_of_limit"] is engine["ratio"] is None
+    assert engine["images_per_second"] > 0 and engine["share_of_limit"] > 0
+    assert engine["agreement"]["equal"] == 3 and script["parts"]["read"] > 0
+
+
+def test_a_time_limit_cuts_short(stopped):
+    report = stopped(5, lambda: signal.raise_signal(signal.SIGALRM), seconds=500)
+    assert report.cut == "500 seconds were over" and [len(way.seconds) for way in report.ways] == [1, 1, 1, 2]
+    assert report.overhead and "overhead: plan to shard" in render(report)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+@pytest.mark.parametrize("whole", [0, 1])
+def test_in_the_first_pass_too(monkeypatch, whole):
+    watched, calls = comparison._watched, []
+
+    def stopping(*args):
+        calls.append(args)
+        return watched(*args) if len(calls) <= whole else interrupt()
+
+    monkeypatch.setattr(comparison, "_watched", stopping)
+    if not whole:
+        with pytest.raises(MaskgenError, match="interrupted before maskgen's own way was through"):
+            run(Request(images=3, rounds=1, batch=2), lambda _: None)
+        return
+    report = run(Request(images=3, rounds=1, batch=2), lambda _: None)
+    assert [(way.name, way.agreement) for way in report.ways] == [("d engine", None)]
+    assert "d engine" in render(report)
+
+
+def test_ctrl_c_has_its_exit_code(monkeypatch):
+    monkeypatch.setattr(comparison, "_timed", lambda *_: interrupt())
+    result = CliRunner().invoke(app, ["bench", "--images", "3", "--batch", "2"])
+    assert result.exit_code == 3 and "cut short (interrupted)" in result.output
+
+
+def test_settings_are_those_of_a_run():
+    """The embedded models' are the demo's; named models have the shipped defaults."""
+    plain = workload.pipeline([], 5)
+    assert (plain.proposer, plain.refiner) == (config.load("demo").proposer, config.load("demo").refiner)
+    named = workload.pipeline(_models("some/folder", "sam_vit_b_01ec64.pth"), 5)
+    models = {"proposer.model": "some/folder", "refiner.model": "vit_b"}
+    models["refiner.checkpoint"] = "sam_vit_b_01ec64.pth"
+    shipped = config.load("pretrain", overrides=[f"{key}={value}" for key, value in models.items()])
+    assert (named.proposer, named.refiner) == (shipped.proposer, shipped.refiner)
 
 
 def test_agreement_counts_empty_masks_as_the_same():
