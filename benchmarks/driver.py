@@ -13,10 +13,10 @@ import tempfile
 
 from maskgen import config
 from maskgen.estimate import driver_ceiling
-from maskgen.pipeline.ray_cluster import Cluster
+from maskgen.pipeline.ray_cluster import RayCluster
 from maskgen.pipeline.worker import Job, Task
-from maskgen.pipeline.worker_calls import Workers
-from maskgen.runtime.journal import Beacon, Journal
+from maskgen.pipeline.worker_calls import WorkerPool
+from maskgen.runtime.journal import Heartbeat, Journal
 from maskgen.runtime.store import Store
 from maskgen.sharding.commit import Commit, publish
 
@@ -26,7 +26,7 @@ class NoWork:
 
     def load(self, job: Job, name: str, threads: int) -> dict[str, object]:
         self._store = Store(job.out)
-        Journal(job.out).light(Beacon(name))
+        Journal(job.out).write_heartbeat(Heartbeat(name))
         return {}
 
     def make(self, task: Task) -> Commit:
@@ -34,7 +34,7 @@ class NoWork:
         return commit
 
 
-def measured(workers: Workers, out: str, journal: Journal, shards: int) -> tuple[float, float]:
+def measured(workers: WorkerPool, out: str, journal: Journal, shards: int) -> tuple[float, float]:
     """Wall-clock and processor seconds a shard."""
     return driver_ceiling.drive(workers, Job(config.load("demo"), out, out, "0" * 16), journal, shards)
 
@@ -49,9 +49,9 @@ def main() -> None:
     for count in map(int, options.workers.split(",")):
         with tempfile.TemporaryDirectory() as out:
             journal = Journal(out)
-            idle = driver_ceiling.IdleWorkers(count, journal)
+            idle = driver_ceiling.NoOpWorkerPool(count, journal)
             found.append((f"{count} workers", measured(idle, out, journal, options.shards)))
-    with tempfile.TemporaryDirectory() as out, Cluster("", options.actors, actor=NoWork) as cluster:
+    with tempfile.TemporaryDirectory() as out, RayCluster("", options.actors, actor=NoWork) as cluster:
         found.append((f"{options.actors} Ray actors", measured(cluster, out, Journal(out), options.shards)))
     for name, (wall, processor) in found:
         print(

@@ -92,7 +92,7 @@ def forwards(worker: ShardWorker) -> Iterator[Stopwatch]:
 
 @contextmanager
 def one_after_the_other() -> Iterator[None]:
-    with mock.patch.object(workers, "ROOM", dict.fromkeys(workers.ROOM, 0)):
+    with mock.patch.object(workers, "QUEUE_CAPACITY", dict.fromkeys(workers.QUEUE_CAPACITY, 0)):
         yield
 
 
@@ -137,7 +137,7 @@ def main() -> None:
                 bare.append(watch)
             overlapped.append(shard(worker))
             other = bytes_of(out)
-        beacon = Journal(out).beacons()[NAME]
+        heartbeat = Journal(out).heartbeats()[NAME]
     print(f"{options.scenes} scenes, one shard, {options.threads} thread(s)")
     ways = {"bare forwards": bare, "overlapped": overlapped, "serial": serial}
     best = {
@@ -157,7 +157,8 @@ def main() -> None:
     print(
         "\n".join(
             text.table(
-                [stage_times.HEAD, *stage_times.rows(stage_times.stages([], [beacon]))], right=frozenset({1})
+                [stage_times.HEAD, *stage_times.rows(stage_times.stages([], [heartbeat]))],
+                right=frozenset({1}),
             )
         )
     )

@@ -75,7 +75,7 @@ def run(
     Exit codes: 0 all done; 1 usage or configuration; 2 finished, but over the failure budget;
     3 interrupted, resumable.
     """
-    from maskgen.pipeline.run import Request, failures, run
+    from maskgen.pipeline.run import RunRequest, failures, run
     from maskgen.views.summary import close
 
     settings = config.load(split, file, [*(overrides or []), *(["proposer.exact=true"] if exact else [])])
@@ -83,7 +83,7 @@ def run(
     if where and not retry_failed:
         raise MaskgenError("--where chooses what --retry-failed tries again: give both.")
     retry = failures(where or []) if retry_failed else ()
-    request = Request(settings, _data(settings, data, out), out, address, retry)
+    request = RunRequest(settings, _data(settings, data, out), out, address, retry)
     summary = run(request, _say)
     typer.echo(close(request, summary))
     raise typer.Exit(summary.exit_code)
@@ -108,14 +108,14 @@ def pack(
 
     All rows, unless --set select.count=N says otherwise. Rerun the same line after a failure.
     """
-    from maskgen.pipeline.run import Request, run
+    from maskgen.pipeline.run import RunRequest, run
     from maskgen.views.summary import close
 
     keep = "keep" if text_only else "drop"
     unasked = [f"proposer={{kind: none, text_only: {keep}}}", "refiner={kind: none}", "source.truth=''"]
     everything = ["select.count=null", "select.fraction=null", f"select.without={json.dumps(without or [])}"]
     settings = config.load("" if file else split, file, [*unasked, *everything, *(overrides or [])])
-    request = Request(settings, data, out, address)
+    request = RunRequest(settings, data, out, address)
     summary = run(request, _say)
     typer.echo(close(request, summary))
     raise typer.Exit(summary.exit_code)
@@ -185,12 +185,12 @@ def status(out: Place, as_json: Json = False) -> None:
 @app.command()
 def verify(out: Place) -> None:
     """Recount, rehash and re-read every shard with the strict decoder. Exit code 1 if anything is wrong."""
-    from maskgen.pipeline.progress import counting
+    from maskgen.pipeline.progress import progress_bar
     from maskgen.runtime.store import Store
     from maskgen.sharding.verify import verify
     from maskgen.views.summary import render_problems
 
-    with counting("verifying", "shards") as count:
+    with progress_bar("verifying", "shards") as count:
         problems = verify(Store(out), count)
     typer.echo(render_problems(out, problems))
     raise typer.Exit(1 if problems else 0)

@@ -41,13 +41,13 @@ def ground(
     from maskgen.analysis.attention_maps import Gaze
     from maskgen.analysis.ground import ground
     from maskgen.analysis.samples import ShardItems
-    from maskgen.pipeline.progress import counting
+    from maskgen.pipeline.progress import progress_bar
 
     found = []
     for place in model:
         gaze = Gaze.load(place)
         items = ShardItems(data, gaze.frame, threshold, limit, seed)
-        with counting(gaze.name, "samples") as bar:
+        with progress_bar(gaze.name, "samples") as bar:
             found.append(ground(gaze, items, partial(bar, total=2 * len(items)), seed))
     written = json.dumps({"threshold": threshold, "models": [one.to_dict() for one in found]}, indent=2)
     if out:
@@ -131,7 +131,7 @@ def similarity(
     from maskgen.analysis.model_readers import load
     from maskgen.analysis.samples import ShardItems
     from maskgen.analysis.similarity import Pool, similarity
-    from maskgen.pipeline.progress import counting
+    from maskgen.pipeline.progress import progress_bar
 
     _one_of("--text", text, ("query", "answers"))
     _one_of("--pool", pool, ("mean", "pairs"))
@@ -140,7 +140,7 @@ def similarity(
     found = []
     for place in model:
         reader = load(place)
-        with counting(reader.name, "pairs") as bar:
+        with progress_bar(reader.name, "pairs") as bar:
             done = partial(bar, total=2 * len(items))
             found.append(similarity(reader, items, averaging, seed=seed, count=done))
     told = {"text": text, "seed": seed, "models": [one.to_dict() for one in found]}

@@ -77,11 +77,11 @@ def evaluate(
         missing = "--model (a run of maskgen train)" if not model else "--out (the folder for the answers)"
         raise MaskgenError(f"{missing} is missing. Without a model there are --baselines-only.")
     from maskgen.evaluation.evaluate import Request, ask
-    from maskgen.pipeline.progress import counting
+    from maskgen.pipeline.progress import progress_bar
 
     tests = ["plain", *(["blind"] if blind else []), *(["shuffled"] if shuffled else [])]
     request = Request(model, sources, out, tests, batch, device, max_new_tokens)
-    with counting("answering", "questions") as count:
+    with progress_bar("answering", "questions") as count:
         ask(request, _say, count)
     wanted = [each.name for each in chosen]
     _print_scores([out], protocols, judge, compare_protocols, device, as_json, as_markdown, wanted)

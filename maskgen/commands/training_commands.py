@@ -89,7 +89,7 @@ def audit(
     """Look at shards as training would: masks, texts, steps. Exit code 1 if something would waste it."""
     from maskgen.age_vlm.chat import ChatTemplate
     from maskgen.geometry import Frame
-    from maskgen.pipeline.progress import counting
+    from maskgen.pipeline.progress import progress_bar
     from maskgen.training import model_folders
     from maskgen.training.audit import audit, render
 
@@ -97,7 +97,7 @@ def audit(
     config = model_folders.read_config(model, settings)
     template = ChatTemplate(model_folders.tokenizer(model), settings.data.max_tokens)
     frame = Frame(settings.data.fit, config.image_size, config.cells)
-    with counting("reading", "samples") as count:
+    with progress_bar("reading", "samples") as count:
         found = audit(data, template, frame, settings, Path(to), read, count)
     typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else render(found))
     raise typer.Exit(1 if found.problems else 0)

@@ -9,8 +9,8 @@ from maskgen.config import Config
 from maskgen.outcome import Outcome
 from maskgen.pipeline.driver import Driver
 from maskgen.pipeline.worker import Job, Task
-from maskgen.pipeline.worker_calls import Call, Ended, Workers
-from maskgen.runtime.journal import Beacon, Journal
+from maskgen.pipeline.worker_calls import Call, CallResult, WorkerPool
+from maskgen.runtime.journal import Heartbeat, Journal
 from maskgen.sharding.commit import Commit, Digest
 from maskgen.sharding.format import SCHEMA
 
@@ -18,20 +18,20 @@ from maskgen.sharding.format import SCHEMA
 RAY_SECONDS = 0.001
 
 
-class IdleWorkers:
-    """Workers that are done as soon as they are asked: what is left of a run's time is the driver's."""
+class NoOpWorkerPool:
+    """WorkerPool that are done as soon as they are asked: what is left of a run's time is the driver's."""
 
     def __init__(self, size: int, journal: Journal):
         self.size = size
         self._journal = journal
         self._names: list[str] = []
         self._calls: dict[str, Call] = {}
-        self._ended: deque[Ended] = deque()
+        self._ended: deque[CallResult] = deque()
 
     def start(self, job: Job) -> str:
         name = f"{len(self._names):03d}"
         self._names.append(name)
-        self._journal.light(Beacon(name, shard=0, planned=1000, suspects=("0" * 20,) * 300))
+        self._journal.write_heartbeat(Heartbeat(name, shard=0, planned=1000, suspects=("0" * 20,) * 300))
         self._take(Call(name, "load"), {})
         return name
 
@@ -50,7 +50,7 @@ class IdleWorkers:
     def probe(self, worker: str, task: Task, keys: Sequence[str]) -> None:
         self._take(Call(worker, "probe", task), None)
 
-    def wait(self, seconds: float) -> list[Ended]:
+    def wait(self, seconds: float) -> list[CallResult]:
         ended, self._ended = list(self._ended), deque()
         for one in ended:
             del self._calls[one.call.worker]
@@ -61,7 +61,7 @@ class IdleWorkers:
 
     def _take(self, call: Call, value: object) -> None:
         self._calls[call.worker] = call
-        self._ended.append(Ended(call, value))
+        self._ended.append(CallResult(call, value))
 
 
 def nothing(task: Task) -> Commit:
@@ -81,15 +81,15 @@ def nothing(task: Task) -> Commit:
 def measure(config: Config, workers: int = 64, shards: int = 500) -> float:
     """Shards an hour that this machine's driver hands out, settles and notes down; takes a moment.
 
-    The workers are `IdleWorkers`, without Ray, whose share is added as it was measured: `RAY_SECONDS`.
+    The workers are `NoOpWorkerPool`, without Ray, whose share is added as it was measured: `RAY_SECONDS`.
     """
     with tempfile.TemporaryDirectory(prefix="maskgen-ceiling-") as out:
         journal = Journal(out)
-        wall, _ = drive(IdleWorkers(workers, journal), Job(config, out, out, "0" * 16), journal, shards)
+        wall, _ = drive(NoOpWorkerPool(workers, journal), Job(config, out, out, "0" * 16), journal, shards)
     return 3600 / (wall + RAY_SECONDS)
 
 
-def drive(cluster: Workers, job: Job, journal: Journal, shards: int) -> tuple[float, float]:
+def drive(cluster: WorkerPool, job: Job, journal: Journal, shards: int) -> tuple[float, float]:
     """Wall-clock and processor seconds that a driver takes for one of `shards` shards, once it has begun."""
     done: list[tuple[float, float]] = []
     Driver(
@@ -98,7 +98,7 @@ def drive(cluster: Workers, job: Job, journal: Journal, shards: int) -> tuple[fl
         journal=journal,
         tasks=[Task(shard, {}, rows=1000) for shard in range(shards)],
         on_commit=lambda task, commit: done.append((time.monotonic(), time.process_time())),
-        on_tick=lambda beacons: None,
+        on_tick=lambda heartbeats: None,
         on_loaded=lambda models: None,
         should_stop=lambda: False,
         say=lambda line: None,

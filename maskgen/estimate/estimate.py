@@ -8,10 +8,10 @@ from typing import Any
 
 from maskgen.config import Config
 from maskgen.estimate import driver_ceiling
-from maskgen.estimate.pilot import Pilot, fly
+from maskgen.estimate.pilot import Pilot, run_pilot
 from maskgen.estimate.scaling import Time, Work, time_on
 from maskgen.grounding.auto_settings import on_this_machine
-from maskgen.pipeline.progress import counting
+from maskgen.pipeline.progress import progress_bar
 from maskgen.sources.data_root import ensure
 from maskgen.sources.plan import PlanSummary, estimate_bytes, make_plan
 
@@ -49,13 +49,13 @@ def estimate(
     ensure(config, data, say)
     with tempfile.TemporaryDirectory(prefix="maskgen-plan-") as folder:
         path = Path(folder) / "plan.parquet"
-        with counting("planning", "rows") as count:
+        with progress_bar("planning", "rows") as count:
             plan = make_plan(config, data, path, count)
         disk = estimate_bytes(config, data, path) + plan.groundable * _MASK_BYTES
     resolved = on_this_machine(config)
     if not pilot or not plan.planned:
         return Estimate(plan, disk, resolved=resolved)
-    flown = fly(config, data, min(pilot, plan.planned), say)
+    flown = run_pilot(config, data, min(pilot, plan.planned), say)
     say("pilot: measuring what one driver can hand out")
     work = Work(
         plan.planned, config.shards.size, flown.rate, flown.loading_seconds, driver_ceiling.measure(config)

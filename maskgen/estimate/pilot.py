@@ -33,7 +33,7 @@ class Pilot:
         return self.rows / self.seconds
 
 
-def fly(config: Config, data: str, rows: int, say: Callable[[str], None]) -> Pilot:
+def run_pilot(config: Config, data: str, rows: int, say: Callable[[str], None]) -> Pilot:
     """Plan `rows` and a warm-up of the same kind, ground them, and throw the shards away."""
     here = choose_device()
     config = resolve(config, here)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from maskgen import config as pipelines
-from maskgen.pipeline.run import Request
+from maskgen.pipeline.run import RunRequest
 from maskgen.pipeline.run import prepare as plan
 from maskgen.pipeline.worker import ShardWorker, Task
 from maskgen.runtime.lease import Lease
@@ -34,7 +34,7 @@ def ground(
     write_scenes(scenes, count, seed, talk)
     store = Store(str(out))
     with Lease(str(out)):
-        job, rows = plan(Request(config, str(scenes), str(out)), store, lambda _: None)
+        job, rows = plan(RunRequest(config, str(scenes), str(out)), store, lambda _: None)
         missing = [shard for shard in range(len(rows)) if read_commit(store, shard) is None]
         if missing:
             say(f"grounding {sum(rows[shard] for shard in missing)} scenes into {out}")

@@ -1,6 +1,6 @@
 """Poison: find the sample that kills its process, without blaming an innocent one.
 
-A shard that lost its worker twice has the suspects of its last beacon probed one by one, their results
+A shard that lost its worker twice has the suspects of its last heartbeat probed one by one, their results
 thrown away; a sample that is alone under suspicion when its process dies, twice, is quarantined. Probing
 clears the rest, so the shard is then made in its usual batches and its bytes do not depend on who died when.
 """
@@ -18,7 +18,7 @@ Step = Literal["make", "probe", "alone", "give up"]
 
 
 @dataclass
-class Trouble:
+class ShardFailures:
     """What is known about the deaths on one shard; lives as long as the driver."""
 
     deaths: int = 0
@@ -26,7 +26,7 @@ class Trouble:
     suspects: tuple[str, ...] = ()
     strikes: Counter[str] = field(default_factory=Counter)
 
-    def died(self, suspects: tuple[str, ...], alone: bool) -> str | None:
+    def record_death(self, suspects: tuple[str, ...], alone: bool) -> str | None:
         """A worker died with these samples in hand; returns the key to quarantine, if it is now sure.
 
         `alone`: it was grounding one sample at a time, so that a single suspect is not one by chance.
@@ -46,12 +46,12 @@ class Trouble:
         self.suspects = tuple(key for key in self.suspects if key != culprit)
         return culprit
 
-    def cleared(self) -> None:
+    def clear_suspects(self) -> None:
         """Every suspect was probed and survived."""
         self.unexplained = 0
         self.suspects = ()
 
-    def step(self) -> Step:
+    def next_step(self) -> Step:
         """What to try next."""
         if self.deaths >= DEATHS_BEFORE_GIVING_UP:
             return "give up"

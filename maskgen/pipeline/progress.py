@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from maskgen.runtime.journal import Beacon
+from maskgen.runtime.journal import Heartbeat
 from maskgen.sharding.commit import Commit
 
 _QUIET_SECONDS = 15.0
 
 
 @contextmanager
-def counting(what: str, unit: str) -> Iterator[Callable[..., None]]:
+def progress_bar(what: str, unit: str) -> Iterator[Callable[..., None]]:
     """A bar that is told how many are done and, if it is known, of how many; gone when it is over."""
     with tqdm(desc=what, unit=f" {unit}", leave=False, disable=None) as bar:
 
@@ -47,10 +47,10 @@ class Progress:
         self._done += rows
         self._outcomes.update(commit.outcomes)
 
-    def tick(self, beacons: dict[str, Beacon]) -> None:
+    def tick(self, heartbeats: dict[str, Heartbeat]) -> None:
         """Show commits and what the workers have in hand."""
-        in_hand = sum(beacon.done for beacon in beacons.values())
-        outcomes = self._outcomes + sum((Counter(beacon.outcomes) for beacon in beacons.values()), Counter())
+        in_hand = sum(heartbeat.done for heartbeat in heartbeats.values())
+        outcomes = sum((Counter(heartbeat.outcomes) for heartbeat in heartbeats.values()), self._outcomes)
         shown = " ".join(f"{name}={count}" for name, count in outcomes.most_common(5))
         self._bar.set_postfix_str(shown, refresh=False)
         # A worker that died takes its unfinished rows back: the bar then waits, it does not run backwards.

@@ -9,7 +9,7 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from maskgen.errors import MaskgenError
 from maskgen.pipeline.worker import Job, ShardWorker, Task
-from maskgen.pipeline.worker_calls import Call, Ended
+from maskgen.pipeline.worker_calls import Call, CallResult
 from maskgen.runtime.device import choose_device, describe_device
 from maskgen.runtime.ray_address import check
 from maskgen.sharding.commit import Commit
@@ -38,7 +38,7 @@ class _Actor:
         self._worker.probe(task, keys)
 
 
-class Cluster:
+class RayCluster:
     """Starts actors on a Ray of its own or on the one at `address`; a context manager."""
 
     def __init__(self, address: str, wanted: int | None, actor: type = _Actor):
@@ -58,7 +58,7 @@ class Cluster:
         self._calls: dict[Any, Call] = {}
         self._born = 0
 
-    def __enter__(self) -> "Cluster":
+    def __enter__(self) -> "RayCluster":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -92,7 +92,7 @@ class Cluster:
     def probe(self, worker: str, task: Task, keys: Sequence[str]) -> None:
         self._calls[self._actors[worker].probe.remote(task, list(keys))] = Call(worker, "probe", task)
 
-    def wait(self, seconds: float) -> list[Ended]:
+    def wait(self, seconds: float) -> list[CallResult]:
         """Calls that ended within `seconds`; returns at the first, with those that ended meanwhile."""
         if not self._calls:
             return []
@@ -107,15 +107,15 @@ class Cluster:
         if actor is not None:
             ray.kill(actor, no_restart=True)
 
-    def _end(self, reference: Any) -> Ended:
+    def _end(self, reference: Any) -> CallResult:
         call = self._calls.pop(reference)
         try:
-            return Ended(call, value=ray.get(reference))
+            return CallResult(call, value=ray.get(reference))
         except RayTaskError as error:
-            return Ended(call, error=_as_said(error))
+            return CallResult(call, error=_as_said(error))
         except RayError as error:
             self.kill(call.worker)
-            return Ended(call, died=_cause_of_death(error))
+            return CallResult(call, died=_cause_of_death(error))
 
 
 def ask_device(address: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from maskgen.grounding.auto_settings import automatic_dtypes, with_dtypes
 from maskgen.outcome import Outcome
 from maskgen.pipeline import fingerprint
 from maskgen.pipeline.driver import Driver
-from maskgen.pipeline.progress import Progress, counting
+from maskgen.pipeline.progress import Progress, progress_bar
 from maskgen.pipeline.worker import Job, Task
 from maskgen.runtime.device import describe_device
 from maskgen.runtime.journal import Journal
@@ -30,11 +30,11 @@ from maskgen.sources.plan import count_rows, make_plan
 from maskgen.sources.rows import find_files
 
 if TYPE_CHECKING:
-    from maskgen.pipeline.ray_cluster import Cluster
+    from maskgen.pipeline.ray_cluster import RayCluster
 
 
 @dataclass(frozen=True)
-class Request:
+class RunRequest:
     """One `maskgen run`. `retry`: outcomes of finished shards to try again."""
 
     config: Config
@@ -45,7 +45,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Summary:
+class RunSummary:
     """How a run ended. `made`, `rows_made`: shards made in this run and their planned rows; `missing`: shards
     without a commit."""
 
@@ -83,7 +83,7 @@ def failures(where: list[str]) -> tuple[Outcome, ...]:
     return tuple(chosen or known.values())
 
 
-def run(request: Request, say: Callable[[str], None]) -> Summary:
+def run(request: RunRequest, say: Callable[[str], None]) -> RunSummary:
     """Bring the set at `request.out` to its end, or as far as it goes; `say` takes lines for a person."""
     store = Store(request.out)
     if request.out.rstrip("/") == request.data.rstrip("/"):
@@ -95,7 +95,7 @@ def run(request: Request, say: Callable[[str], None]) -> Summary:
         return _make_missing(request, store, job, rows, lease, say)
 
 
-def prepare(request: Request, store: Store, say: Callable[[str], None]) -> tuple[Job, list[int]]:
+def prepare(request: RunRequest, store: Store, say: Callable[[str], None]) -> tuple[Job, list[int]]:
     """The plan and the run's record, made or checked; returns the job and each shard's planned rows."""
     begun = store.read_json("run.json") if store.exists("run.json") else None
     recorded = begun["identity"]["models"].get("proposer") if begun else None
@@ -125,7 +125,7 @@ def prepare(request: Request, store: Store, say: Callable[[str], None]) -> tuple
         return job, count_rows(file)
 
 
-def _with_dtypes(request: Request, begun: dict[str, Any] | None, say: Callable[[str], None]) -> Config:
+def _with_dtypes(request: RunRequest, begun: dict[str, Any] | None, say: Callable[[str], None]) -> Config:
     """The configuration with every dtype known: `auto` is what the set was begun with, and in a new set what
     suits the workers' device. So all masks of a set are made in one dtype, wherever it goes on."""
     config = request.config
@@ -151,15 +151,15 @@ def _worker_device(address: str, say: Callable[[str], None]) -> dict[str, str]:
 
 
 def _make_missing(
-    request: Request, store: Store, job: Job, rows: list[int], lease: Lease, say: Callable[[str], None]
-) -> Summary:
+    request: RunRequest, store: Store, job: Job, rows: list[int], lease: Lease, say: Callable[[str], None]
+) -> RunSummary:
     began = time.monotonic()
     journal = Journal(request.out)
     commits = _intact(store, job, say)
     if Outcome.QUARANTINED in request.retry:
         journal.release()
     tasks = _tasks(journal, commits, rows, request.retry)
-    drive = _Drive(request, store, job, journal, tasks, lease)
+    drive = _GroundingRun(request, store, job, journal, tasks, lease)
     if tasks:
         drive.run(planned=sum(rows), say=say)
         store.sweep()  # what workers that died had begun to write
@@ -172,7 +172,7 @@ def _make_missing(
     for commit in commits.values():
         outcomes.update(commit.outcomes)
     failed = sum(count for name, count in outcomes.items() if Outcome(name).is_failure)
-    return Summary(
+    return RunSummary(
         planned=sum(rows),
         outcomes=dict(sorted(outcomes.items())),
         made=len(drive.made),
@@ -186,10 +186,10 @@ def _make_missing(
 
 
 @dataclass
-class _Drive:
+class _GroundingRun:
     """The tasks on their way through Ray, and what became of them."""
 
-    request: Request
+    request: RunRequest
     store: Store
     job: Job
     journal: Journal
@@ -202,25 +202,24 @@ class _Drive:
 
     def run(self, planned: int, say: Callable[[str], None]) -> None:
         """Until every task is done, given up, or the user asks to stop."""
-        from maskgen.pipeline.ray_cluster import (
-            Cluster,  # Ray takes seconds to import; a finished set needs none
-        )
+        from maskgen.pipeline.ray_cluster import RayCluster  # takes seconds; a finished set needs none
 
-        self._forget_beacons()
-        self.journal.note("run_started", shards=len(self.tasks), version=__version__)
+        self._remove_heartbeats()
+        self.journal.log_event("run_started", shards=len(self.tasks), version=__version__)
         say("starting Ray")
-        with Cluster(self.request.address, self.request.config.resources.actors) as cluster:
-            self.journal.note("cluster", actors=cluster.size, gpus=cluster.gpus)
+        with RayCluster(self.request.address, self.request.config.resources.actors) as cluster:
+            self.journal.log_event("cluster", actors=cluster.size, gpus=cluster.gpus)
             say(f"loading the models in {cluster.size} worker(s), {cluster.device}")
             progress = Progress(planned, planned - sum(task.rows for task in self.tasks))
             try:
                 self._drive(cluster, progress)
             finally:
                 progress.close()
-        self._forget_beacons()
-        self.journal.note("run_interrupted" if self.interrupted else "run_finished", shards=len(self.made))
+        self._remove_heartbeats()
+        ended = "run_interrupted" if self.interrupted else "run_finished"
+        self.journal.log_event(ended, shards=len(self.made))
 
-    def _drive(self, cluster: "Cluster", progress: Progress) -> None:
+    def _drive(self, cluster: "RayCluster", progress: Progress) -> None:
         def landed(task: Task, commit: Commit) -> None:
             self.made.add(commit.shard)
             progress.committed(task.rows, commit)
@@ -254,10 +253,10 @@ class _Drive:
                 say(f"note: {note}")
             self.said.add(note)
 
-    def _forget_beacons(self) -> None:
+    def _remove_heartbeats(self) -> None:
         """Those of this run's workers when it ends, and before it those of a driver that was killed."""
-        for name in self.journal.beacons():
-            self.journal.put_out(name)
+        for name in self.journal.heartbeats():
+            self.journal.remove_heartbeat(name)
 
 
 def _tasks(
@@ -298,7 +297,7 @@ def _files(commit: Commit) -> dict[str, int]:
 
 
 def _publish_plan(config: Config, data: str, store: Store) -> dict[str, Any]:
-    with store.publish("plan.parquet") as path, counting("planning", "rows") as count:
+    with store.publish("plan.parquet") as path, progress_bar("planning", "rows") as count:
         summary = make_plan(config, data, path, count)
     return summary.to_dict()
 

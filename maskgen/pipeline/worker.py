@@ -11,11 +11,11 @@ from maskgen.errors import MaskgenError, SampleError
 from maskgen.grounding.auto_settings import counts
 from maskgen.grounding.grounder import Grounder, Work
 from maskgen.outcome import Outcome
-from maskgen.pipeline.heartbeat import Lantern
+from maskgen.pipeline.heartbeat import HeartbeatWriter
 from maskgen.pixels import STAND_IN, decode
 from maskgen.runtime.device import describe_device
 from maskgen.runtime.journal import Journal
-from maskgen.runtime.stages import Flow
+from maskgen.runtime.stages import StageThreads
 from maskgen.runtime.store import Store
 from maskgen.sample import Sample
 from maskgen.sharding import shard_table
@@ -26,11 +26,11 @@ from maskgen.sources.images import ImageRoot
 from maskgen.sources.plan import read_shard
 from maskgen.sources.rows import place
 
-PACKED = 32  # samples handed on together where no model sets a batch
+DEFAULT_CHUNK = 32  # samples handed on together where no model sets a batch
 
 # How far a stage may be ahead of the next. The first two hand on chunks, the others a refiner's batch at a
 # time; so at most six chunks of pictures are in memory, and four as long as most samples have a region.
-ROOM = {"reading": 2, "proposing": 1, "refining": 2, "encoding": 2}
+QUEUE_CAPACITY = {"reading": 2, "proposing": 1, "refining": 2, "encoding": 2}
 
 
 @dataclass(frozen=True)
@@ -84,32 +84,32 @@ class ShardWorker:
         samples = self._planned(task.shard)
         kept = self._kept(task)
         earlier = read_raw(self._store, task.shard) if task.retry else repeat(None)
-        lantern = Lantern(self._journal, self._name, task.shard, len(samples))
+        heartbeat = HeartbeatWriter(self._journal, self._name, task.shard, len(samples))
         with ShardWriter(self._store, task.shard, config.split, config.grid, self._job.fingerprint) as writer:
             fresh = [sample for sample in samples if sample.key not in kept]
-            with closing(self._entries(fresh, task, writer, lantern)) as entries:
+            with closing(self._entries(fresh, task, writer, heartbeat)) as entries:
                 for sample, before in zip(samples, earlier, strict=False):
                     if before and sample.key in kept:
                         row, members = before
                         writer.copy(row, members)
-                        lantern.finished(sample.key, Outcome(row["outcome"]))
+                        heartbeat.finished(sample.key, Outcome(row["outcome"]))
                     else:
                         entry = next(entries)
                         writer.put(entry)
-                        lantern.finished(sample.key, entry.outcome)
-                lantern.light()
+                        heartbeat.finished(sample.key, entry.outcome)
+                heartbeat.write()
             return writer.commit()
 
     def probe(self, task: Task, keys: Sequence[str]) -> None:
         """Ground the suspects one by one and throw the results away: only a killer dies here."""
-        lantern = Lantern(self._journal, self._name, task.shard, 0)
+        heartbeat = HeartbeatWriter(self._journal, self._name, task.shard, 0)
         for sample in self._planned(task.shard):
-            if sample.key in keys and _settled(sample, task) is None:
-                lantern.begin([sample.key])
+            if sample.key in keys and _known_failure(sample, task) is None:
+                heartbeat.begin([sample.key])
                 work = self._fetch(sample, task)
                 if work.failure is None:
                     self._grounder.ground([work.pixels], [sample])
-                lantern.finished(sample.key, None)
+                heartbeat.finished(sample.key, None)
 
     def _planned(self, shard: int) -> list[Sample]:
         with self._store.open("plan.parquet") as file:
@@ -123,7 +123,7 @@ class ShardWorker:
         return {row["key"] for row in rows.to_pylist() if row["outcome"] not in task.retry}
 
     def _entries(
-        self, samples: list[Sample], task: Task, writer: ShardWriter, lantern: Lantern
+        self, samples: list[Sample], task: Task, writer: ShardWriter, heartbeat: HeartbeatWriter
     ) -> Generator[Entry]:
         """What the shard holds of each sample, in order.
 
@@ -133,27 +133,29 @@ class ShardWorker:
         to the bytes which stage is how far.
         """
         size = 1 if task.alone else chunk_size(self._grounder.config)
-        room = dict.fromkeys(ROOM, 0) if task.alone else ROOM
+        capacity = dict.fromkeys(QUEUE_CAPACITY, 0) if task.alone else QUEUE_CAPACITY
         chunks = [samples[start : start + size] for start in range(0, len(samples), size)]
-        with Flow("writing") as flow:
-            lantern.flow = flow
-            read = flow.stage("reading", self._read(chunks, task, lantern), room["reading"])
-            proposed = flow.stage("proposing", self._propose(read), room["proposing"])
-            refined = flow.stage("refining", self._refine(proposed), room["refining"])
-            encoded = flow.stage("encoding", self._encode(refined, writer), room["encoding"])
+        with StageThreads("writing") as stages:
+            heartbeat.stages = stages
+            read = stages.stage("reading", self._read(chunks, task, heartbeat), capacity["reading"])
+            proposed = stages.stage("proposing", self._propose(read), capacity["proposing"])
+            refined = stages.stage("refining", self._refine(proposed), capacity["refining"])
+            encoded = stages.stage("encoding", self._encode(refined, writer), capacity["encoding"])
             for entries in encoded:
                 yield from entries
 
-    def _read(self, chunks: list[list[Sample]], task: Task, lantern: Lantern) -> Iterator[list[Work]]:
+    def _read(
+        self, chunks: list[list[Sample]], task: Task, heartbeat: HeartbeatWriter
+    ) -> Iterator[list[Work]]:
         for chunk in chunks:
-            lantern.begin([sample.key for sample in chunk if _settled(sample, task) is None])
+            heartbeat.begin([sample.key for sample in chunk if _known_failure(sample, task) is None])
             yield list(self._readers.map(self._fetch, chunk, repeat(task)))
 
     def _fetch(self, sample: Sample, task: Task) -> Work:
         """The sample with its picture, or with what says why there is none."""
-        settled = _settled(sample, task)
-        if settled:
-            return Work(sample, failure=settled)
+        known = _known_failure(sample, task)
+        if known:
+            return Work(sample, failure=known)
         if not sample.image:
             return Work(sample, STAND_IN)  # planned without an outcome: to be packed as text
         try:
@@ -192,14 +194,14 @@ def chunk_size(config: Config) -> int:
     proposer, refiner = config.proposer, config.refiner
     modelless = isinstance(proposer, Recorded) and isinstance(refiner, NoRefiner)
     if modelless or isinstance(proposer, NoProposer):
-        return PACKED
+        return DEFAULT_CHUNK
     return max(
         proposer.together if isinstance(proposer, Florence2) else 1,
         settled(refiner.batch) if isinstance(refiner, Sam) else 1,
     )
 
 
-def _settled(sample: Sample, task: Task) -> SampleError | None:
+def _known_failure(sample: Sample, task: Task) -> SampleError | None:
     """What decides the sample without a look at it: the plan, or its quarantine."""
     if sample.outcome is not None:
         return SampleError(sample.outcome, sample.reason)

@@ -19,7 +19,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Ended:
+class CallResult:
     """How a call ended: with a value, with an exception of the worker's, or with the worker's death."""
 
     call: Call
@@ -28,8 +28,8 @@ class Ended:
     died: str = ""
 
 
-class Workers(Protocol):
-    """`cluster.Cluster`, or what stands in for it: `size` places for workers, each with a name."""
+class WorkerPool(Protocol):
+    """`cluster.RayCluster`, or what stands in for it: `size` places for workers, each with a name."""
 
     size: int
 
@@ -51,7 +51,7 @@ class Workers(Protocol):
     def probe(self, worker: str, task: Task, keys: Sequence[str]) -> None:
         """Have an idle worker ground samples and throw the results away."""
 
-    def wait(self, seconds: float) -> list[Ended]:
+    def wait(self, seconds: float) -> list[CallResult]:
         """Calls that ended, as soon as there are any; none after `seconds`."""
 
     def kill(self, worker: str) -> None:

@@ -1,4 +1,4 @@
-"""The run's notebook in OUT/.maskgen: a trace of events, the workers' beacons, the quarantine.
+"""The run's notebook in OUT/.maskgen: a trace of events, the workers' heartbeats, the quarantine.
 
 None of it is part of the finished set: times, hosts and process numbers live here and nowhere else.
 """
@@ -19,12 +19,12 @@ EVENTS_A_FILE = 200  # each event writes its file anew, since an object store ca
 
 
 @dataclass(frozen=True)
-class Beacon:
+class Heartbeat:
     """What one worker is doing: its heartbeat, its progress, and the trace it leaves if it dies.
 
     `suspects` are the keys whose images it is reading or has on the device, written down before it
-    touches them. `done` counts the samples of `shard` that are finished. `flow`: how busy the worker's stages
-    have been in this shard, as `flow.Levels.to_dict`; empty where they work one after the other.
+    touches them. `done` counts the samples of `shard` that are finished. `stage_times`: how busy the
+    worker's stages have been in this shard, as `StageTimes.to_dict`; empty where they run nested.
     """
 
     worker: str
@@ -33,7 +33,7 @@ class Beacon:
     done: int = 0
     suspects: tuple[str, ...] = ()
     outcomes: dict[str, int] = field(default_factory=dict)
-    flow: dict[str, Any] = field(default_factory=dict)
+    stage_times: dict[str, Any] = field(default_factory=dict)
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
     time: float = field(default_factory=time.time)
@@ -47,37 +47,37 @@ class Journal:
         self._events = _new_events_file()
         self._lines: list[str] = []
 
-    # Beacons: one small file a worker, replaced whole, so a reader never sees half of one.
+    # Heartbeats: one small file a worker, replaced whole, so a reader never sees half of one.
 
-    def light(self, beacon: Beacon) -> None:
-        self._store.write_json(f"worker-{beacon.worker}.json", asdict(beacon), durable=False)
+    def write_heartbeat(self, heartbeat: Heartbeat) -> None:
+        self._store.write_json(f"worker-{heartbeat.worker}.json", asdict(heartbeat), durable=False)
 
-    def beacons(self) -> dict[str, Beacon]:
-        """The latest beacon of every worker that has not been put out."""
+    def heartbeats(self) -> dict[str, Heartbeat]:
+        """The latest heartbeat of every worker that has not been put out."""
         found = {}
         for name in self._store.names():
             if name.startswith("worker-"):
-                beacon = self._read_beacon(name)
-                if beacon:
-                    found[beacon.worker] = beacon
+                heartbeat = self._read_heartbeat(name)
+                if heartbeat:
+                    found[heartbeat.worker] = heartbeat
         return found
 
-    def beacon(self, worker: str) -> Beacon | None:
-        return self._read_beacon(f"worker-{worker}.json")
+    def heartbeat(self, worker: str) -> Heartbeat | None:
+        return self._read_heartbeat(f"worker-{worker}.json")
 
-    def put_out(self, worker: str) -> None:
+    def remove_heartbeat(self, worker: str) -> None:
         self._store.remove(f"worker-{worker}.json")
 
-    def _read_beacon(self, name: str) -> Beacon | None:
+    def _read_heartbeat(self, name: str) -> Heartbeat | None:
         try:
             tree = self._store.read_json(name)
-            return Beacon(**{**tree, "suspects": tuple(tree["suspects"])})
+            return Heartbeat(**{**tree, "suspects": tuple(tree["suspects"])})
         except (MaskgenError, TypeError, KeyError):
             return None  # never lit, just put out, or written by another version
 
     # Events: what happened and when, for people, the report and the throughput figures.
 
-    def note(self, event: str, **facts: Any) -> None:
+    def log_event(self, event: str, **facts: Any) -> None:
         """Append one event; facts must be JSON values."""
         if len(self._lines) >= EVENTS_A_FILE:
             self._events, self._lines = _new_events_file(), []

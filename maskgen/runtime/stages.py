@@ -1,7 +1,7 @@
 """Stages that work at the same time: each in a thread of its own, joined to the next by a short queue.
 
 A stage is an iterator over the stage before it. What it yields follows from what it takes, in order, never
-from when: a flow gives the very items that its stages give nested in one another without any thread.
+from when: the threads give the very items that the iterators give nested in one another.
 """
 
 import threading
@@ -15,25 +15,25 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Level:
+class StageTime:
     """What one stage has done so far, in seconds.
 
-    `busy`: it worked. `full`: its queue was full, a queue half full counting half. `room`: the items that it
-    may be ahead of the next stage; 0 for the last one, which has no queue.
+    `busy`: it worked. `full`: its queue was full, a queue half full counting half. `capacity`: the
+    items that it may be ahead of the next stage; 0 for the last one, which has no queue.
     """
 
     stage: str
     busy: float
     full: float
-    room: int
+    capacity: int
 
 
 @dataclass(frozen=True)
-class Levels:
-    """A flow's stages, in order, and the seconds since it began. No stages: it has no threads."""
+class StageTimes:
+    """The stages, in order, and the seconds since they began. No stages: there are no threads."""
 
     seconds: float
-    stages: tuple[Level, ...]
+    stages: tuple[StageTime, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, in milliseconds' precision."""
@@ -43,23 +43,27 @@ class Levels:
         return {"seconds": round(self.seconds, 3), "stages": stages}
 
     @classmethod
-    def of(cls, tree: dict[str, Any]) -> "Levels":
-        """From what `to_dict` gave; of an empty dict, a flow that has not begun."""
-        return cls(tree.get("seconds", 0.0), tuple(Level(**one) for one in tree.get("stages", ())))
+    def of(cls, tree: dict[str, Any]) -> "StageTimes":
+        """From what `to_dict` gave; of an empty dict, no stages. Version 0.1 wrote `room` for `capacity`."""
+        stages = (
+            StageTime(one["stage"], one["busy"], one["full"], one.get("capacity", one.get("room", 0)))
+            for one in tree.get("stages", ())
+        )
+        return cls(tree.get("seconds", 0.0), tuple(stages))
 
 
-class Flow:
-    """A context manager: leaving it stops every stage and waits for the threads to end."""
+class StageThreads:
+    """Stages in threads. A context manager: leaving it stops every stage and waits for the threads to end."""
 
     def __init__(self, last: str):
-        """`last` names what is done with the items that the flow gives, for `levels`."""
+        """`last` names what is done with the items that the last stage gives, for `times`."""
         self._last = last
         self._changed = threading.Condition()
         self._queues: list[_Queue] = []
         self._stopped = False
         self._began = time.monotonic()
 
-    def __enter__(self) -> "Flow":
+    def __enter__(self) -> "StageThreads":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -69,20 +73,21 @@ class Flow:
         for queue in self._queues:
             queue.thread.join()
 
-    def stage(self, name: str, items: Iterator[Item], room: int) -> Iterator[Item]:
+    def stage(self, name: str, items: Iterator[Item], capacity: int) -> Iterator[Item]:
         """`items`, made in a thread of their own, while what was made before is worked on.
 
-        At most `room` of them are under way or wait to be taken; with a room of 0 there is no thread, and
-        each is made when it is asked for. What `items` raises is raised to the taker, in its turn.
+        At most `capacity` of them are under way or wait to be taken; with a capacity of 0 there is no
+        thread, and each is made when it is asked for. What `items` raises is raised to the
+        taker, in its turn.
         """
-        if room < 1:
+        if capacity < 1:
             return items
-        queue = _Queue(name, items, room, self._changed, lambda: self._stopped)
+        queue = _Queue(name, items, capacity, self._changed, lambda: self._stopped)
         self._queues.append(queue)
         queue.thread.start()
         return queue
 
-    def levels(self) -> Levels:
+    def times(self) -> StageTimes:
         """What the stages have done until now; the last one is what the taker does between two items."""
         with self._changed:
             seconds = time.monotonic() - self._began
@@ -90,15 +95,16 @@ class Flow:
             found = []
             for queue in self._queues:
                 queue.tally()
-                found.append(Level(queue.name, max(0.0, queue.making - waited), queue.full, queue.room))
+                busy = max(0.0, queue.making - waited)
+                found.append(StageTime(queue.name, busy, queue.full, queue.capacity))
                 waited = queue.waited
             if found:
-                found.append(Level(self._last, max(0.0, seconds - waited), 0.0, 0))
-            return Levels(seconds, tuple(found))
+                found.append(StageTime(self._last, max(0.0, seconds - waited), 0.0, 0))
+            return StageTimes(seconds, tuple(found))
 
 
 class _Stopped(Exception):
-    """The flow was left; unwinds a stage that waits for the one before it."""
+    """The context was left; unwinds a stage that waits for the one before it."""
 
 
 class _Queue(Iterator[Any]):
@@ -108,12 +114,12 @@ class _Queue(Iterator[Any]):
         self,
         name: str,
         items: Iterator[Any],
-        room: int,
+        capacity: int,
         changed: threading.Condition,
         stopped: Callable[[], bool],
     ):
         self.name = name
-        self.room = room
+        self.capacity = capacity
         self.making = 0.0  # seconds in `items`, which includes waiting for the stage before
         self.waited = 0.0  # seconds that the taker waited for an item
         self.full = 0.0
@@ -129,7 +135,7 @@ class _Queue(Iterator[Any]):
     def tally(self) -> None:
         """Add the time since the last change to `full`."""
         now = time.monotonic()
-        self.full += (now - self._tallied) * len(self._ready) / self.room
+        self.full += (now - self._tallied) * len(self._ready) / self.capacity
         self._tallied = now
 
     def __next__(self) -> Any:
@@ -149,7 +155,7 @@ class _Queue(Iterator[Any]):
 
     def _run(self) -> None:
         try:
-            while self._has_room():
+            while self._has_capacity():
                 began = time.monotonic()
                 item = next(self._items)
                 with self._changed:
@@ -157,16 +163,16 @@ class _Queue(Iterator[Any]):
                     self.tally()
                     self._ready.append(item)
                     self._changed.notify_all()
-                del item  # or the last one would live until there is room for the next
+                del item  # or the last one would live until there is capacity for the next
         except StopIteration:
             self._end(None)
         except BaseException as error:  # also SystemExit: a stage must not end without a word
             self._end(error)
 
-    def _has_room(self) -> bool:
-        """Wait until the next item may be begun; False if the flow was left."""
+    def _has_capacity(self) -> bool:
+        """Wait until the next item may be begun; False if the context was left."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._ready) < self.room or self._stopped())
+            self._changed.wait_for(lambda: len(self._ready) < self.capacity or self._stopped())
             return not self._stopped()
 
     def _end(self, error: BaseException | None) -> None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from maskgen.draw import text
-from maskgen.runtime.journal import Beacon
-from maskgen.runtime.stages import Levels
+from maskgen.runtime.journal import Heartbeat
+from maskgen.runtime.stages import StageTimes
 from maskgen.views.throughput import Event
 
 HEAD = ("stage", "at work", "its queue, on average")
@@ -22,27 +23,31 @@ _DOING = {
 @dataclass(frozen=True)
 class Stage:
     """A stage over all workers. `busy`: the share of the time, 0-1, that it worked. `full`: the mean of its
-    queue's fill, 0-1 of its `room`; None if it has no queue."""
+    queue's fill, 0-1 of its `capacity`; None if it has no queue."""
 
     name: str
     busy: float
     full: float | None
-    room: int
+    capacity: int
 
 
-def stages(events: Iterable[Event], beacons: Iterable[Beacon] = ()) -> list[Stage]:
+def stages(events: Iterable[Event], heartbeats: Iterable[Heartbeat] = ()) -> list[Stage]:
     """The stages of a run's workers in their finished shards, and in the ones in hand; empty if unknown."""
-    told = [event.get("flow", {}) for event in events if event["event"] == "shard_done"]
-    told += [beacon.flow for beacon in beacons]
-    levels = [one for one in map(Levels.of, told) if one.stages]
+    done = [event for event in events if event["event"] == "shard_done"]
+    told: list[dict[str, Any]] = [
+        event.get("stage_times") or event.get("flow", {})  # as version 0.1 wrote it
+        for event in done
+    ]
+    told += [heartbeat.stage_times for heartbeat in heartbeats]
+    levels = [one for one in map(StageTimes.of, told) if one.stages]
     seconds = sum(one.seconds for one in levels)
     if not seconds:
         return []
     found = []
-    for name, room in {level.stage: level.room for one in levels for level in one.stages}.items():
+    for name, capacity in {level.stage: level.capacity for one in levels for level in one.stages}.items():
         mine = [level for one in levels for level in one.stages if level.stage == name]
-        full = sum(level.full for level in mine) / seconds if room else None
-        found.append(Stage(name, sum(level.busy for level in mine) / seconds, full, room))
+        full = sum(level.full for level in mine) / seconds if capacity else None
+        found.append(Stage(name, sum(level.busy for level in mine) / seconds, full, capacity))
     return found
 
 
@@ -52,7 +57,7 @@ def rows(found: Sequence[Stage]) -> list[tuple[str, str, str]]:
         (
             _DOING.get(stage.name, stage.name),
             text.share(stage.busy, 1),
-            "" if stage.full is None else f"{text.share(stage.full, 1)} full (holds {stage.room})",
+            "" if stage.full is None else f"{text.share(stage.full, 1)} full (holds {stage.capacity})",
         )
         for stage in found
     ]

@@ -8,7 +8,7 @@ from typing import Any
 from maskgen.draw import text
 from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
-from maskgen.runtime.journal import Beacon, Journal
+from maskgen.runtime.journal import Heartbeat, Journal
 from maskgen.runtime.lease import is_alive, read_holder
 from maskgen.runtime.store import Store
 from maskgen.sharding.commit import committed, shard_name
@@ -30,7 +30,7 @@ class Holder:
 
 @dataclass(frozen=True)
 class Worker:
-    """One worker's beacon; `age` is in seconds."""
+    """One worker's heartbeat; `age` is in seconds."""
 
     name: str
     host: str
@@ -125,11 +125,11 @@ def status(out: str) -> Status:
     record = _record(store, running)
     plan, commits = record["plan"], committed(store)
     events = (throughput.runs(journal.events()) or [[]])[-1]
-    beacons = list(journal.beacons().values()) if running else []
+    heartbeats = list(journal.heartbeats().values()) if running else []
     outcomes: Counter[str] = Counter()
     for commit in commits.values():
         outcomes.update({outcome.value: count for outcome, count in commit.outcomes.items()})
-    work = throughput.spans(events) + throughput.in_hand(events, beacons)
+    work = throughput.spans(events) + throughput.in_hand(events, heartbeats)
     pace = throughput.pace(events, work, time.time() if running else None)
     return Status(
         out=store.place,
@@ -148,10 +148,10 @@ def status(out: str) -> Status:
         budget=record["config"]["resources"]["failure_budget"],
         indexed=store.exists("index.parquet"),
         holder=holder,
-        workers=[_worker(beacon) for beacon in beacons],
+        workers=[_worker(heartbeat) for heartbeat in heartbeats],
         pace=pace,
         eta=_eta(plan, events, work, pace) if running and pace else None,
-        stages=stage_times.stages(events, _unfinished(events, beacons)),
+        stages=stage_times.stages(events, _unfinished(events, heartbeats)),
         trouble=_trouble(events, journal, set(commits)),
     )
 
@@ -169,10 +169,10 @@ def _holder(out: str) -> Holder | None:
     return Holder(str(holder["host"]), int(holder["pid"]), is_alive(holder)) if holder else None
 
 
-def _unfinished(events: list[Event], beacons: list[Beacon]) -> list[Beacon]:
+def _unfinished(events: list[Event], heartbeats: list[Heartbeat]) -> list[Heartbeat]:
     """Those that speak of a shard which no event calls done."""
     done = {event["shard"] for event in events if event["event"] == "shard_done"}
-    return [beacon for beacon in beacons if beacon.shard not in done]
+    return [heartbeat for heartbeat in heartbeats if heartbeat.shard not in done]
 
 
 def _skipped(plan: dict[str, Any]) -> dict[str, int]:
@@ -182,16 +182,16 @@ def _skipped(plan: dict[str, Any]) -> dict[str, int]:
     return {reason: count for reason, count in {**skipped, "not selected": rest}.items() if count > 0}
 
 
-def _worker(beacon: Beacon) -> Worker:
+def _worker(heartbeat: Heartbeat) -> Worker:
     return Worker(
-        name=beacon.worker,
-        host=beacon.host,
-        pid=beacon.pid,
-        shard=beacon.shard,
-        done=beacon.done,
-        planned=beacon.planned,
-        in_hand=len(beacon.suspects),
-        age=max(0.0, time.time() - beacon.time),
+        name=heartbeat.worker,
+        host=heartbeat.host,
+        pid=heartbeat.pid,
+        shard=heartbeat.shard,
+        done=heartbeat.done,
+        planned=heartbeat.planned,
+        in_hand=len(heartbeat.suspects),
+        age=max(0.0, time.time() - heartbeat.time),
     )
 
 

@@ -4,13 +4,13 @@ from maskgen.draw import text
 from maskgen.estimate.estimate import Estimate
 from maskgen.estimate.scaling import Time, Work, smaller_shards
 from maskgen.outcome import Outcome
-from maskgen.pipeline.run import Request, Summary
+from maskgen.pipeline.run import RunRequest, RunSummary
 from maskgen.runtime.store import Store
 from maskgen.views.report import write_report
 from maskgen.views.status import status
 
 
-def close(request: Request, summary: Summary) -> str:
+def close(request: RunRequest, summary: RunSummary) -> str:
     """Score against known masks if there are any, write the report, and say what was done and left undone."""
     store = Store(request.out)
     lines = [_headline(request, summary), *_outcomes(summary)]
@@ -77,7 +77,7 @@ def render_problems(out: str, problems: list[str]) -> str:
     return "\n".join([found, *(f"  {problem}" for problem in problems)])
 
 
-def _headline(request: Request, summary: Summary) -> str:
+def _headline(request: RunRequest, summary: RunSummary) -> str:
     if not summary.made and not summary.missing:
         return f"{request.out} was finished already: {text.plural(summary.planned, 'row')}, nothing to do."
     pace = status(request.out).pace
@@ -85,14 +85,14 @@ def _headline(request: Request, summary: Summary) -> str:
     return f"{text.plural(summary.made, 'shard')} made in {text.duration(summary.seconds)}{speed}"
 
 
-def _outcomes(summary: Summary) -> list[str]:
+def _outcomes(summary: RunSummary) -> list[str]:
     total = sum(summary.outcomes.values())
     ordered = sorted(summary.outcomes.items(), key=lambda item: -item[1])
     rows = [(f"  {name}", f"{count:,}", text.share(count, total)) for name, count in ordered]
     return text.table(rows, right=frozenset({1, 2})) if rows else []
 
 
-def _quality(request: Request, store: Store) -> list[str]:
+def _quality(request: RunRequest, store: Store) -> list[str]:
     truth = request.config.source.truth
     if not truth:
         return []
@@ -103,7 +103,7 @@ def _quality(request: Request, store: Store) -> list[str]:
     return render(figures)
 
 
-def _left_undone(request: Request, summary: Summary) -> list[str]:
+def _left_undone(request: RunRequest, summary: RunSummary) -> list[str]:
     lines = []
     if summary.missing:
         lines.append(f"{text.plural(len(summary.missing), 'shard')} not made yet: run the same line again.")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from maskgen.runtime.journal import Beacon
+from maskgen.runtime.journal import Heartbeat
 
 Event = dict[str, Any]
 
@@ -50,15 +50,15 @@ def spans(events: Iterable[Event]) -> list[Span]:
     ]
 
 
-def in_hand(events: Sequence[Event], beacons: Iterable[Beacon]) -> list[Span]:
+def in_hand(events: Sequence[Event], heartbeats: Iterable[Heartbeat]) -> list[Span]:
     """What the workers did of unfinished shards; each began when the worker's shard before was done."""
     found = []
-    for beacon in beacons:
-        mine = [e for e in events if e["event"] == "shard_done" and e["worker"] == beacon.worker]
-        if not events or any(event["shard"] == beacon.shard for event in mine):
-            continue  # the beacon still speaks of a shard that is finished
+    for heartbeat in heartbeats:
+        mine = [e for e in events if e["event"] == "shard_done" and e["worker"] == heartbeat.worker]
+        if not events or any(event["shard"] == heartbeat.shard for event in mine):
+            continue  # the heartbeat still speaks of a shard that is finished
         begin = mine[-1]["time"] if mine else _began(events)
-        found.append(Span(begin, max(begin, beacon.time), beacon.done))
+        found.append(Span(begin, max(begin, heartbeat.time), heartbeat.done))
     return found
 
 

@@ -87,7 +87,7 @@ def test_the_driver_hands_out_every_shard_once(tmp_path):
     assert done == workers.made, "a notebook of several files is read in order"
 
 
-class Counted(driver_ceiling.IdleWorkers):
+class Counted(driver_ceiling.NoOpWorkerPool):
     """Notes down what is made."""
 
     def __init__(self, size, journal):

@@ -47,9 +47,9 @@ def kill_something(driver: subprocess.Popen[str], out: Path, chance: random.Rand
     """SIGKILL the driver, its worker, or the whole tree of processes."""
     victim = chance.choice(["driver", "actor", "actor", "everything"])
     if victim == "actor":
-        for beacon in Journal(str(out)).beacons().values():
-            if psutil.pid_exists(beacon.pid):
-                os.kill(beacon.pid, signal.SIGKILL)
+        for heartbeat in Journal(str(out)).heartbeats().values():
+            if psutil.pid_exists(heartbeat.pid):
+                os.kill(heartbeat.pid, signal.SIGKILL)
                 return victim
         return ""
     family = psutil.Process(driver.pid).children(recursive=True) if victim == "everything" else []
@@ -102,7 +102,7 @@ def _wait_for_work(driver: subprocess.Popen[str], out: Path, further: float) -> 
     """Until a worker has been at it for `further` seconds more; on a stuck start, at any moment."""
     until = time.monotonic() + 40
     while time.monotonic() < until and driver.poll() is None:
-        if any(psutil.pid_exists(beacon.pid) for beacon in Journal(str(out)).beacons().values()):
+        if any(psutil.pid_exists(heartbeat.pid) for heartbeat in Journal(str(out)).heartbeats().values()):
             break
         time.sleep(0.05)
     time.sleep(further)

@@ -7,7 +7,7 @@ import pytest
 from maskgen import config
 from maskgen.errors import MaskgenError
 from maskgen.pipeline import ray_cluster, run
-from maskgen.pipeline.run import Request, prepare
+from maskgen.pipeline.run import RunRequest, prepare
 from maskgen.runtime.store import Store
 from maskgen.sources.data_root import ensure
 
@@ -31,7 +31,7 @@ def prepared(data, tmp_path, monkeypatch):
         settings = config.load("demo", overrides=["source.scenes.count=3", *overrides])
         said: list[str] = []
         monkeypatch.setattr(run, "describe_device", lambda: here)
-        request = Request(settings, data, str(tmp_path), address)
+        request = RunRequest(settings, data, str(tmp_path), address)
         return prepare(request, Store(str(tmp_path)), said.append)[0], said
 
     return call
@@ -93,8 +93,8 @@ def test_nobody_is_asked_where_nothing_is_auto(prepared, monkeypatch):
 
 def test_workers_of_other_kinds_are_said_once(prepared, tmp_path):
     job, _ = prepared(GPU, *AUTO)
-    request = Request(config.load("demo", overrides=AUTO), "", str(tmp_path))
-    drive = run._Drive(request, Store(str(tmp_path)), job, None, [], None)  # type: ignore[arg-type]
+    request = RunRequest(config.load("demo", overrides=AUTO), "", str(tmp_path))
+    drive = run._GroundingRun(request, Store(str(tmp_path)), job, None, [], None)  # type: ignore[arg-type]
     said: list[str] = []
     first = {"proposer": {"commit": "a"}, "device": GPU}
     for models in (first, first, first | {"device": CPU}, first | {"device": CPU}):
@@ -108,7 +108,8 @@ def test_workers_of_other_kinds_are_said_once(prepared, tmp_path):
 
 def test_a_record_of_an_earlier_version_gives_no_notes(prepared, tmp_path):
     job, _ = prepared(CPU)
-    drive = run._Drive(Request(job.config, "", str(tmp_path)), Store(str(tmp_path)), job, None, [], None)  # type: ignore[arg-type]
+    request = RunRequest(job.config, "", str(tmp_path))
+    drive = run._GroundingRun(request, Store(str(tmp_path)), job, None, [], None)  # type: ignore[arg-type]
     said: list[str] = []
     store = Store(str(tmp_path))
     store.write_json("run.json", record(tmp_path) | {"models": {"proposer": {"commit": "a"}}})

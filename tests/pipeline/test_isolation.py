@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskgen.pipeline.isolation import DEATHS_BEFORE_GIVING_UP, Trouble
+from maskgen.pipeline.isolation import DEATHS_BEFORE_GIVING_UP, ShardFailures
 
 
 def shard_with_killers(
@@ -13,29 +13,29 @@ def shard_with_killers(
 
     Returns the quarantined keys and whether the shard was finished.
     """
-    trouble, quarantined = Trouble(), set[str]()
+    failures, quarantined = ShardFailures(), set[str]()
 
     def killed(hand: list[str]) -> bool:
         inside = killers.intersection(hand) - quarantined
         return bool(inside) and (lonely or len(hand) > 1)
 
     for _ in range(10_000):
-        step = trouble.step()
+        step = failures.next_step()
         if step == "give up":
             return quarantined, False
         if step == "probe":
-            hands = [[key] for key in trouble.suspects]
+            hands = [[key] for key in failures.suspects]
         else:
             size = 1 if step == "alone" else batch
             left = [key for key in keys if key not in quarantined]
             hands = [left[start : start + size] for start in range(0, len(left), size)]
         fatal = next((hand for hand in hands if killed(hand)), None)
         if fatal is not None:
-            culprit = trouble.died(tuple(fatal), alone=step in ("probe", "alone"))
+            culprit = failures.record_death(tuple(fatal), alone=step in ("probe", "alone"))
             if culprit:
                 quarantined.add(culprit)
         elif step == "probe":
-            trouble.cleared()
+            failures.clear_suspects()
         else:
             return quarantined, True
     raise AssertionError("the driver would go on for ever")
@@ -54,30 +54,30 @@ def test_samples_that_kill_only_together_are_made_one_by_one():
 
 
 def test_a_single_death_blames_nobody():
-    trouble = Trouble()
-    assert trouble.died(("a", "b"), alone=False) is None
-    assert trouble.step() == "make"
+    failures = ShardFailures()
+    assert failures.record_death(("a", "b"), alone=False) is None
+    assert failures.next_step() == "make"
 
 
 def test_the_last_sample_of_a_shard_is_no_culprit_for_being_the_last():
-    trouble = Trouble()
-    assert trouble.died(("z",), alone=False) is None
-    assert trouble.died(("z",), alone=False) is None
-    assert trouble.step() == "probe"
-    trouble.cleared()
-    assert trouble.step() == "make"
+    failures = ShardFailures()
+    assert failures.record_death(("z",), alone=False) is None
+    assert failures.record_death(("z",), alone=False) is None
+    assert failures.next_step() == "probe"
+    failures.clear_suspects()
+    assert failures.next_step() == "make"
 
 
 def test_one_death_in_a_probe_may_be_chance():
-    trouble = Trouble()
-    assert trouble.died(("a",), alone=True) is None
-    assert trouble.step() == "probe"
-    assert trouble.died(("a",), alone=True) == "a"
+    failures = ShardFailures()
+    assert failures.record_death(("a",), alone=True) is None
+    assert failures.next_step() == "probe"
+    assert failures.record_death(("a",), alone=True) == "a"
 
 
 def test_deaths_without_a_suspect_end_in_giving_up():
-    trouble = Trouble()
+    failures = ShardFailures()
     for _ in range(DEATHS_BEFORE_GIVING_UP):
-        assert trouble.step() != "give up"
-        assert trouble.died((), alone=False) is None
-    assert trouble.step() == "give up"
+        assert failures.next_step() != "give up"
+        assert failures.record_death((), alone=False) is None
+    assert failures.next_step() == "give up"

@@ -18,9 +18,9 @@ from PIL import Image
 from maskgen import config
 from maskgen.errors import MaskgenError
 from maskgen.pipeline import worker as workers
-from maskgen.pipeline.heartbeat import Lantern
+from maskgen.pipeline.heartbeat import HeartbeatWriter
 from maskgen.pipeline.worker import Job, ShardWorker, Task
-from maskgen.runtime.journal import Beacon, Journal
+from maskgen.runtime.journal import Heartbeat, Journal
 from maskgen.runtime.store import Store
 from maskgen.scenes.scene_dataset import write_scenes
 from maskgen.sharding.writer import ShardWriter
@@ -29,11 +29,11 @@ from maskgen.sources.plan import make_plan
 ROWS = 24
 CHUNK = 2
 FILES = ("000000.tar", "000000.parquet", "000000.json")
-SERIAL = dict.fromkeys(workers.ROOM, 0)
+SERIAL = dict.fromkeys(workers.QUEUE_CAPACITY, 0)
 
 # Each stage of a worker, and what it calls.
 CALLS = {
-    "reading": (Lantern, "begin"),
+    "reading": (HeartbeatWriter, "begin"),
     "proposing": (workers.Grounder, "propose"),
     "refining": (workers.Grounder, "refine"),
     "encoding": (ShardWriter, "encode"),
@@ -79,7 +79,7 @@ def job(data: Path, out: Path, **sections: object) -> Job:
 
 @pytest.fixture
 def worker(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(workers, "PACKED", CHUNK)
+    monkeypatch.setattr(workers, "DEFAULT_CHUNK", CHUNK)
     return ShardWorker(job(data, tmp_path / "out"), "w", "cpu")
 
 
@@ -88,10 +88,10 @@ def made(worker: ShardWorker, task: Task | None = None) -> list[bytes]:
     return [Path(worker._job.out, name).read_bytes() for name in FILES]
 
 
-def lit(out: str | Path) -> Beacon:
-    beacon = Journal(str(out)).beacon("w")
-    assert beacon is not None
-    return beacon
+def lit(out: str | Path) -> Heartbeat:
+    heartbeat = Journal(str(out)).heartbeat("w")
+    assert heartbeat is not None
+    return heartbeat
 
 
 def flow_threads() -> list[str]:
@@ -107,7 +107,7 @@ def wrapped(monkeypatch, stage, around):
 
 @pytest.mark.parametrize("slow", [None, *CALLS])
 def test_bytes_are_those_of_one_stage_after_the_other(worker, monkeypatch, slow):
-    monkeypatch.setattr(workers, "ROOM", SERIAL)
+    monkeypatch.setattr(workers, "QUEUE_CAPACITY", SERIAL)
     serial = made(worker)
     chance = random.Random(slow)
     if slow:
@@ -118,7 +118,7 @@ def test_bytes_are_those_of_one_stage_after_the_other(worker, monkeypatch, slow)
 
         wrapped(monkeypatch, slow, dawdle)
     for most in (1, 4):
-        monkeypatch.setattr(workers, "ROOM", {name: chance.randint(1, most) for name in SERIAL})
+        monkeypatch.setattr(workers, "QUEUE_CAPACITY", {name: chance.randint(1, most) for name in SERIAL})
         assert made(worker) == serial
     assert flow_threads() == []
 
@@ -133,7 +133,7 @@ def test_bytes_are_the_same_with_models(tmp_path, monkeypatch, one_thread):
     }
     worker = ShardWorker(job(tmp_path / "data", tmp_path / "out", **sections), "w", "cpu")
     overlapped = made(worker)
-    monkeypatch.setattr(workers, "ROOM", SERIAL)
+    monkeypatch.setattr(workers, "QUEUE_CAPACITY", SERIAL)
     assert made(worker) == overlapped
     assert json.loads(overlapped[2])["outcomes"]["ok"] > 8
 
@@ -189,10 +189,10 @@ import os, signal, sys
 from pathlib import Path
 import test_overlap as test
 from maskgen.pipeline import worker as workers
-from maskgen.pipeline.heartbeat import Lantern
+from maskgen.pipeline.heartbeat import HeartbeatWriter
 from maskgen.sharding.writer import ShardWriter
 
-workers.PACKED = test.CHUNK
+workers.DEFAULT_CHUNK = test.CHUNK
 Grounder = workers.Grounder
 call, calls = {owner}.{name}, 0
 
@@ -263,8 +263,8 @@ def test_a_sample_made_alone_is_the_only_one_in_hand(worker, monkeypatch):
     assert all(suspects == (key,) for suspects, key in seen)
 
 
-def test_the_beacon_says_how_busy_the_stages_were(worker):
+def test_the_heartbeat_says_how_busy_the_stages_were(worker):
     made(worker)
-    beacon = lit(worker._job.out)
-    assert beacon.suspects == ()
-    assert [stage["stage"] for stage in beacon.flow["stages"]] == list(CALLS)
+    heartbeat = lit(worker._job.out)
+    assert heartbeat.suspects == ()
+    assert [stage["stage"] for stage in heartbeat.stage_times["stages"]] == list(CALLS)

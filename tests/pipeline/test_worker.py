@@ -134,7 +134,7 @@ def test_a_retry_that_was_killed_while_publishing_makes_the_shard_whole(data, tm
     assert (commit.planned, commit.samples) == (9, 6)
 
 
-def test_the_beacon_names_the_samples_before_they_are_touched(data, tmp_path, monkeypatch):
+def test_the_heartbeat_names_the_samples_before_they_are_touched(data, tmp_path, monkeypatch):
     made = job(data, tmp_path / "out")
     worker = ShardWorker(made, "w", "cpu")
     journal = Journal(made.out)
@@ -142,8 +142,8 @@ def test_the_beacon_names_the_samples_before_they_are_touched(data, tmp_path, mo
     read = worker._images.read
 
     def watched(sample):
-        beacon = journal.beacon("w")
-        if beacon is None or sample.key not in beacon.suspects:
+        heartbeat = journal.heartbeat("w")
+        if heartbeat is None or sample.key not in heartbeat.suspects:
             unnamed.append(sample.key)
         return read(sample)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskgen.runtime.stages import Flow, Level, Levels
+from maskgen.runtime.stages import StageThreads, StageTime, StageTimes
 
 STAGES = ["one", "two", "three"]
 
@@ -24,11 +24,11 @@ def dawdling(items: Iterator[int], chance: random.Random, longest: float) -> Ite
             yield -item
 
 
-def through(count: int, rooms: list[int], longest: float = 0.0, seed: int = 0) -> list[int]:
+def through(count: int, capacities: list[int], longest: float = 0.0, seed: int = 0) -> list[int]:
     items: Iterator[int] = iter(range(count))
-    with Flow("last") as flow:
-        for name, room in zip(STAGES, rooms, strict=True):
-            items = flow.stage(name, dawdling(items, random.Random(f"{name}{seed}"), longest), room)
+    with StageThreads("last") as stages:
+        for name, capacity in zip(STAGES, capacities, strict=True):
+            items = stages.stage(name, dawdling(items, random.Random(f"{name}{seed}"), longest), capacity)
         return list(items)
 
 
@@ -39,12 +39,12 @@ def threads() -> set[str]:
 @settings(max_examples=25)
 @given(
     count=st.integers(0, 12),
-    rooms=st.lists(st.integers(0, 3), min_size=3, max_size=3),
+    capacities=st.lists(st.integers(0, 3), min_size=3, max_size=3),
     longest=st.sampled_from([0.0, 0.002]),
     seed=st.integers(0, 99),
 )
-def test_rooms_and_delays_do_not_change_what_comes_out(count, rooms, longest, seed):
-    assert through(count, rooms, longest, seed) == through(count, [0, 0, 0])
+def test_rooms_and_delays_do_not_change_what_comes_out(count, capacities, longest, seed):
+    assert through(count, capacities, longest, seed) == through(count, [0, 0, 0])
     assert threads() == set()
 
 
@@ -59,17 +59,17 @@ def test_what_a_stage_raises_reaches_the_taker_after_the_items_before_it(stage, 
 
     items: Iterator[int] = iter(range(9))
     got = []
-    with pytest.raises(kind, match="broken"), Flow("last") as flow:
+    with pytest.raises(kind, match="broken"), StageThreads("last") as stages:
         for name in STAGES:
-            items = flow.stage(name, breaking(items, name), 2)
+            items = stages.stage(name, breaking(items, name), 2)
         for item in items:
             got.append(item)
     assert got == [0, 1, 2, 3]
     assert threads() == set()
 
 
-@pytest.mark.parametrize("rooms", [[1, 1, 1], [3, 1, 2]])
-def test_leaving_early_ends_every_thread_and_begins_nothing_more(rooms):
+@pytest.mark.parametrize("capacities", [[1, 1, 1], [3, 1, 2]])
+def test_leaving_early_ends_every_thread_and_begins_nothing_more(capacities):
     made = []
 
     def endless() -> Iterator[int]:
@@ -79,19 +79,19 @@ def test_leaving_early_ends_every_thread_and_begins_nothing_more(rooms):
             yield number
             number += 1
 
-    with Flow("last") as flow:
+    with StageThreads("last") as stages:
         items: Iterator[int] = endless()
-        for name, room in zip(STAGES, rooms, strict=True):
-            items = flow.stage(name, items, room)
+        for name, capacity in zip(STAGES, capacities, strict=True):
+            items = stages.stage(name, items, capacity)
         assert next(items) == 0
     assert threads() == set()
     begun = len(made)
     time.sleep(0.02)
-    assert len(made) == begun <= 1 + sum(rooms)
+    assert len(made) == begun <= 1 + sum(capacities)
 
 
-@pytest.mark.parametrize("room", [1, 2, 5])
-def test_no_more_items_are_alive_than_there_is_room_for(room):
+@pytest.mark.parametrize("capacity", [1, 2, 5])
+def test_no_more_items_are_alive_than_there_is_room_for(capacity):
     alive = 0
 
     class Thing:
@@ -105,12 +105,12 @@ def test_no_more_items_are_alive_than_there_is_room_for(room):
         alive -= 1
 
     most = 0
-    with Flow("last") as flow:
-        for _thing in flow.stage("making", (Thing() for _ in range(30)), room):
+    with StageThreads("last") as stages:
+        for _thing in stages.stage("making", (Thing() for _ in range(30)), capacity):
             time.sleep(0.002)  # time to make more than it may
             most = max(most, alive)
         del _thing
-    assert (most, alive) == (room + 1, 0)  # one is the taker's
+    assert (most, alive) == (capacity + 1, 0)  # one is the taker's
 
 
 def test_levels_say_who_sets_the_pace():
@@ -119,20 +119,20 @@ def test_levels_say_who_sets_the_pace():
             time.sleep(0.01)
             yield item
 
-    with Flow("writing") as flow:
-        items = flow.stage("reading", iter(range(12)), 2)
-        for _ in flow.stage("proposing", slow(items), 1):
+    with StageThreads("writing") as stages:
+        items = stages.stage("reading", iter(range(12)), 2)
+        for _ in stages.stage("proposing", slow(items), 1):
             pass
-        levels = flow.levels()
-    reading, proposing, writing = levels.stages
-    assert (reading.room, proposing.room, writing.room) == (2, 1, 0)
+        times = stages.times()
+    reading, proposing, writing = times.stages
+    assert (reading.capacity, proposing.capacity, writing.capacity) == (2, 1, 0)
     assert proposing.busy > max(reading.busy, writing.busy)
     assert reading.full > proposing.full, "before the slow stage the queue is full, behind it empty"
-    assert all(0 <= level.busy <= levels.seconds for level in levels.stages)
-    assert all(0 <= level.full <= levels.seconds for level in levels.stages)
+    assert all(0 <= one.busy <= times.seconds for one in times.stages)
+    assert all(0 <= one.full <= times.seconds for one in times.stages)
 
 
-def test_levels_go_through_json_and_back():
-    levels = Levels(2.5, (Level("reading", 0.5, 1.25, 2), Level("writing", 0.125, 0.0, 0)))
-    assert Levels.of(levels.to_dict()) == levels
-    assert Levels.of({}) == Levels(0.0, ())
+def test_times_go_through_json_and_back():
+    times = StageTimes(2.5, (StageTime("reading", 0.5, 1.25, 2), StageTime("writing", 0.125, 0.0, 0)))
+    assert StageTimes.of(times.to_dict()) == times
+    assert StageTimes.of({}) == StageTimes(0.0, ())

@@ -11,8 +11,8 @@ from helpers import tiny_sets
 from helpers.tiny_sets import note, record
 from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
-from maskgen.runtime.journal import Beacon, Journal
-from maskgen.runtime.stages import Level, Levels
+from maskgen.runtime.journal import Heartbeat, Journal
+from maskgen.runtime.stages import StageTime, StageTimes
 from maskgen.runtime.store import Store
 from maskgen.views import throughput
 from maskgen.views.report import write_report
@@ -80,8 +80,8 @@ def test_a_run_at_work(tmp_path):
     note(store, now - 20, "run_started", shards=3)
     note(store, now - 10, "cluster", actors=1)
     note(store, now - 5, "shard_done", shard=0, worker="000", seconds=5, planned=2)
-    Journal(store.url).light(
-        Beacon("000", shard=1, planned=4, done=3, suspects=("a", "b"), host="h", pid=7, time=now)
+    Journal(store.url).write_heartbeat(
+        Heartbeat("000", shard=1, planned=4, done=3, suspects=("a", "b"), host="h", pid=7, time=now)
     )
     found = status(store.url)
     assert found.running and found.workers[0].done == 3 and found.trouble.deaths == 0
@@ -94,20 +94,22 @@ def test_a_run_at_work(tmp_path):
 def levels(reading: float, proposing: float, full: float) -> dict:
     """Ten seconds of a worker's stages."""
     stages = (
-        Level("reading", reading, full, 2),
-        Level("proposing", proposing, 0, 1),
-        Level("writing", 0, 0, 0),
+        StageTime("reading", reading, full, 2),
+        StageTime("proposing", proposing, 0, 1),
+        StageTime("writing", 0, 0, 0),
     )
-    return Levels(10, stages).to_dict()
+    return StageTimes(10, stages).to_dict()
 
 
 def test_the_stages_are_shown_while_it_runs_and_afterwards(tmp_path):
     store = tiny_sets.make_set(tmp_path / "set", [[record(1)], None])
     note(store, 10, "run_started", shards=2)
-    note(store, 15, "shard_done", shard=0, worker="000", seconds=5, planned=1, flow=levels(2, 9, 10))
+    note(store, 15, "shard_done", shard=0, worker="000", seconds=5, planned=1, stage_times=levels(2, 9, 10))
     journal = Journal(store.url)
-    journal.light(Beacon("000", shard=0, flow=levels(2, 9, 10)))  # still of the finished shard
-    journal.light(Beacon("001", shard=1, flow=levels(1, 10, 5)))
+    journal.write_heartbeat(
+        Heartbeat("000", shard=0, stage_times=levels(2, 9, 10))
+    )  # still of the finished shard
+    journal.write_heartbeat(Heartbeat("001", shard=1, stage_times=levels(1, 10, 5)))
     for running, busy, full in ((False, "20.0 %", "100.0 %"), (True, "15.0 %", "75.0 %")):
         if running:
             hold(store)
@@ -120,18 +122,18 @@ def test_the_stages_are_shown_while_it_runs_and_afterwards(tmp_path):
 def test_a_run_without_threads_has_no_stages(tmp_path):
     store = tiny_sets.make_set(tmp_path / "set", [[record(1)]])
     note(store, 10, "run_started", shards=1)
-    note(store, 15, "shard_done", shard=0, worker="000", seconds=5, planned=1, flow={})
+    note(store, 15, "shard_done", shard=0, worker="000", seconds=5, planned=1, stage_times={})
     assert status(store.url).stages == []
     assert "stages" not in render(status(store.url))
 
 
-def test_a_beacon_of_a_finished_shard_is_not_counted_twice():
+def test_a_heartbeat_of_a_finished_shard_is_not_counted_twice():
     events = [
         {"event": "run_started", "time": 0.0, "shards": 2},
         {"event": "shard_done", "time": 10.0, "shard": 0, "worker": "a", "seconds": 5.0, "planned": 4},
     ]
-    assert throughput.in_hand(events, [Beacon("a", shard=0, done=4, time=10.0)]) == []
-    assert throughput.in_hand(events, [Beacon("a", shard=1, done=2, time=12.0)]) == [Span(10.0, 12.0, 2)]
+    assert throughput.in_hand(events, [Heartbeat("a", shard=0, done=4, time=10.0)]) == []
+    assert throughput.in_hand(events, [Heartbeat("a", shard=1, done=2, time=12.0)]) == [Span(10.0, 12.0, 2)]
 
 
 def test_rate_counts_only_what_lies_in_the_window():
@@ -147,7 +149,7 @@ def test_a_killed_driver_leaves_its_lease_and_is_not_running(tmp_path):
     hold(store)
     lease = Store(f"{store.url}/.maskgen")
     lease.write_json("lease.json", {**lease.read_json("lease.json"), "started": 1.0})
-    Journal(store.url).light(Beacon("000", shard=1, planned=4, done=3))
+    Journal(store.url).write_heartbeat(Heartbeat("000", shard=1, planned=4, done=3))
     found = status(store.url)
     assert not found.running and found.workers == []
     assert "ended without a word" in render(found) and "same maskgen run line" in found.advice

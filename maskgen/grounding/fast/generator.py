@@ -10,7 +10,7 @@ from maskgen.grounding.fast.decoder_weights import Parameters
 from maskgen.grounding.fast.encoder import Prompt, Reader
 from maskgen.grounding.fast.generation_rules import Rules
 from maskgen.grounding.fast.slots import Slots
-from maskgen.runtime.stages import Flow
+from maskgen.runtime.stages import StageThreads
 
 ROOM = 32  # slots hold prompts of whole multiples of so many tokens
 
@@ -49,7 +49,7 @@ class Writer:
         if not prompts:
             return answers
         desk = _Desk(self._fitting(max(len(ids) for _, ids in prompts)))
-        with Flow("decoding") as flow:
+        with StageThreads("decoding") as flow:
             coming = _Queue(flow.stage("encoding", self._encoded(images, prompts), self.ahead))
             while desk.refill(coming):
                 for _ in range(self.blind):
