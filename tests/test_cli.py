@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from maskgen import cli
+from maskgen import cli, config
 
 COMMANDS = ["run", "plan", "config", "status", "verify", "show", "report", "doctor", "eval", "score"]
 
@@ -91,7 +91,7 @@ def test_an_interruption_says_how_to_go_on(call, monkeypatch):
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.config, "load", interrupted)
+    monkeypatch.setattr(config, "load", interrupted)
     code, _, err = call("config", "--split", "demo")
     assert code == 3 and "run the same line again" in err
 
@@ -100,7 +100,7 @@ def test_a_bug_is_confessed_without_a_traceback(call, monkeypatch):
     def broken(*_: object) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(cli.config, "load", broken)
+    monkeypatch.setattr(config, "load", broken)
     code, _, err = call("config", "--split", "demo")
     assert code == 1
     assert "bug in maskgen" in err and "ZeroDivisionError" in err

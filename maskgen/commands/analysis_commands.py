@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskgen.commands.options import Json
 from maskgen.errors import MaskgenError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ Models = Annotated[
 Data = Annotated[list[str], typer.Option(help="A finished set of shards. Repeatable.")]
 Limit = Annotated[int, typer.Option(min=0, help="So many samples, drawn at random; 0: all.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of what is drawn at random.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 def ground(

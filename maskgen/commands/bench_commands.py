@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from maskgen.commands.options import say
 from maskgen.errors import MaskgenError
 
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -93,7 +94,7 @@ def bench(
     )
     if to:
         _writable(Path(to))  # found out before the work, not after
-    report = run(request, _say)
+    report = run(request, say)
     typer.echo(render(report))
     if to:
         Path(to).write_text(json.dumps(report.to_dict(), indent=2) + "\n")
@@ -127,7 +128,3 @@ def _writable(path: Path) -> None:
 def register(app: typer.Typer) -> None:
     """Hang the command into the command line."""
     app.command()(bench)
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskgen.commands.options import Json, say
 from maskgen.errors import MaskgenError
 from maskgen.evaluation import benchmarks
 
@@ -26,7 +27,6 @@ JudgeFolder = Annotated[
 Compare = Annotated[
     bool, typer.Option("--compare-protocols", help="Also list the answers on which protocols disagree.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown instead of text.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1. Default: a GPU if there is one.")]
 
@@ -82,7 +82,7 @@ def evaluate(
     tests = ["plain", *(["blind"] if blind else []), *(["shuffled"] if shuffled else [])]
     request = Request(model, sources, out, tests, batch, device, max_new_tokens)
     with progress_bar("answering", "questions") as count:
-        ask(request, _say, count)
+        ask(request, say, count)
     wanted = [each.name for each in chosen]
     _print_scores([out], protocols, judge, compare_protocols, device, as_json, as_markdown, wanted)
 
@@ -161,7 +161,3 @@ def _protocols(given: Sequence[str] | None, chosen: Sequence[benchmarks.Benchmar
     for benchmark in chosen:
         benchmark.reader(found.get(benchmark.name) or found.get("") or benchmarks.PAPER)
     return found
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from maskgen.commands.options import say
 from maskgen.errors import MaskgenError
 
 
@@ -34,7 +35,7 @@ def reproduce(
     cores = len(os.sched_getaffinity(0)) if choose_device().type == "cpu" else 1
     side_by_side = jobs or min(cores, 2 * count)
     command = f"maskgen reproduce --scale {scale}" + (f" --seeds {seeds}" if seeds else "")
-    done = reproduce(out, size, count, side_by_side, command, lambda line: typer.echo(line, err=True))
+    done = reproduce(out, size, count, side_by_side, command, say)
     typer.echo(f"the report is {done}")
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from maskgen.commands.options import Json, say
 from maskgen.errors import MaskgenError
 from maskgen.training import recipe as recipes
 
@@ -64,7 +65,7 @@ def train(
             )
         from maskgen.reproduce.demo_training import demo
 
-        typer.echo(demo(settings, out, _say))
+        typer.echo(demo(settings, out, say))
         return
     if not data or not model:
         missing = "--data (a finished set of shards)" if not data else "--model (a folder of init-model)"
@@ -73,8 +74,8 @@ def train(
     from maskgen.training.trainer import Request
 
     sets: dict[recipes.SetName, list[str]] = {"pretrain": data, "finetune": finetune_data or data}
-    done = launch(Request(settings, model, sets, out, first_stage), address, processes, _say)
-    _say(f"all stages are done; the model is in {done}")
+    done = launch(Request(settings, model, sets, out, first_stage), address, processes, say)
+    say(f"all stages are done; the model is in {done}")
 
 
 def audit(
@@ -84,7 +85,7 @@ def audit(
     to: Annotated[str, typer.Option("--to", "-o", help="The PNG of masks over images.")] = "audit.png",
     read: Annotated[int, typer.Option(min=0, help="Samples to decode, drawn at random; 0: all.")] = 2000,
     overrides: Overrides = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Look at shards as training would: masks, texts, steps. Exit code 1 if something would waste it."""
     from maskgen.age_vlm.chat import ChatTemplate
@@ -108,7 +109,7 @@ def explain(
     model: Annotated[str, typer.Option(help="A model folder. Default: the paper's full size.")] = "",
     overrides: Overrides = None,
     measure: Steps = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    as_json: Json = False,
 ) -> None:
     """What each stage trains and costs: parameters, FLOPs, memory, steps, time. Makes no weights."""
     from maskgen.training import step_benchmark
@@ -179,7 +180,3 @@ def register(app: typer.Typer) -> None:
     """Hang the commands into the command line."""
     for command in (init_model, audit, train, explain, curves):
         app.command()(command)
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)

@@ -1,0 +1,149 @@
+"""`maskgen run`, `pack`, `plan` and `config`: parse, call, print."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from maskgen import config
+from maskgen.commands.options import (
+    Address,
+    Data,
+    File,
+    Json,
+    Out,
+    Overrides,
+    Split,
+    as_text,
+    data_or_scenes,
+    say,
+)
+from maskgen.errors import MaskgenError
+from maskgen.training import recipe as recipes
+
+
+def run(
+    split: Split = "",
+    file: File = "",
+    data: Data = "",
+    out: Out = "",
+    overrides: Overrides = None,
+    address: Address = "",
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", help="Decode in float32, whatever the encoders' dtype (proposer.exact)."),
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Also try failed samples again, and rewrite their shards.")
+    ] = False,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(metavar="outcome=NAME", help="With --retry-failed: only this outcome. Repeatable."),
+    ] = None,
+) -> None:
+    """Ground a split into shards. Rerun the same line after a failure: it makes what is missing.
+
+    Exit codes: 0 all done; 1 usage or configuration; 2 finished, but over the failure budget;
+    3 interrupted, resumable.
+    """
+    from maskgen.pipeline.run import RunRequest, failures, run
+    from maskgen.views.summary import close
+
+    settings = config.load(split, file, [*(overrides or []), *(["proposer.exact=true"] if exact else [])])
+    out = out or f"shards/{settings.split}"
+    if where and not retry_failed:
+        raise MaskgenError("--where chooses what --retry-failed tries again: give both.")
+    retry = failures(where or []) if retry_failed else ()
+    request = RunRequest(settings, data_or_scenes(settings, data, out), out, address, retry)
+    summary = run(request, say)
+    typer.echo(close(request, summary))
+    raise typer.Exit(summary.exit_code)
+
+
+def pack(
+    data: Data,
+    out: Out,
+    split: Split = "pretrain",
+    file: File = "",
+    without: Annotated[
+        list[str] | None, typer.Option(help="A finished set whose rows are left out. Repeatable.")
+    ] = None,
+    text_only: Annotated[
+        bool, typer.Option("--text-only/--no-text-only", help="Keep rows that have no image.")
+    ] = True,
+    overrides: Overrides = None,
+    address: Address = "",
+) -> None:
+    """Pack a split's rows into shards without masks, for the language-model loss. No GPU, no model.
+
+    All rows, unless --set select.count=N says otherwise. Rerun the same line after a failure.
+    """
+    from maskgen.pipeline.run import RunRequest, run
+    from maskgen.views.summary import close
+
+    keep = "keep" if text_only else "drop"
+    unasked = [f"proposer={{kind: none, text_only: {keep}}}", "refiner={kind: none}", "source.truth=''"]
+    everything = ["select.count=null", "select.fraction=null", f"select.without={json.dumps(without or [])}"]
+    settings = config.load("" if file else split, file, [*unasked, *everything, *(overrides or [])])
+    request = RunRequest(settings, data, out, address)
+    summary = run(request, say)
+    typer.echo(close(request, summary))
+    raise typer.Exit(summary.exit_code)
+
+
+def plan(
+    split: Split = "",
+    file: File = "",
+    data: Data = "",
+    overrides: Overrides = None,
+    pilot: Annotated[int, typer.Option(min=0, help="Ground this many rows for real and measure.")] = 0,
+    gpus: Annotated[
+        str, typer.Option(metavar="N,N,...", help="With --pilot: reckon the time on so many GPUs.")
+    ] = "1,8,64,512",
+    as_json: Json = False,
+) -> None:
+    """The dry run: rows read and skipped and why, shards, disk; with --pilot also time and GPU-hours."""
+    from maskgen.estimate.estimate import estimate
+    from maskgen.estimate.scaling import counts
+    from maskgen.views.summary import render_estimate
+
+    settings = config.load(split, file, overrides)
+    data = data_or_scenes(settings, data, f"shards/{settings.split}")
+    found = estimate(settings, data, pilot, counts(gpus), say)
+    typer.echo(as_text(found.to_dict()) if as_json else render_estimate(found))
+
+
+def show_config(
+    split: Split = "",
+    file: File = "",
+    recipe: Annotated[str, typer.Option(help="A training recipe instead: a shipped one or a file.")] = "",
+    overrides: Overrides = None,
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="Print what this machine's device makes of auto.")
+    ] = False,
+) -> None:
+    """Print the resolved pipeline or recipe file, every default written out."""
+    if recipe:
+        if split or file:
+            raise MaskgenError("--recipe is a training recipe, --split and --config are pipelines: give one.")
+        if resolved:
+            raise MaskgenError("--resolved is for pipelines: nothing in a recipe is auto.")
+        typer.echo(config.dump(recipes.load(recipe, overrides)), nl=False)
+        return
+    settings = config.load(split, file, overrides)
+    if resolved:
+        from maskgen.grounding.auto_settings import resolve
+        from maskgen.runtime.device import choose_device, device_name
+
+        here = choose_device()
+        typer.echo(f"# auto as resolved for this machine's device: {device_name(here)}")
+        settings = resolve(settings, here)
+    typer.echo(config.dump(settings), nl=False)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command()(run)
+    app.command()(pack)
+    app.command()(plan)
+    app.command("config")(show_config)
