@@ -76,8 +76,8 @@ def forwards(worker: ShardWorker) -> Iterator[Stopwatch]:
     """Times what only a model can do: encoders, decoder steps, mask decoder; no searching, no pre- or
     postprocessing."""
     watch = Stopwatch()
-    florence2: Any = worker._grounder._proposer
-    sam = worker._grounder._refiner._sam  # type: ignore[attr-defined]
+    florence2: Any = worker._grounder.proposer
+    sam = worker._grounder.refiner._sam  # type: ignore[attr-defined]
     inner = florence2._model.model
     modules = [
         *(inner.vision_tower, inner.multi_modal_projector, inner.language_model.encoder),

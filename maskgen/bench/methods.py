@@ -87,7 +87,7 @@ class Pipeline:
     @property
     def beams(self) -> int:
         """Of Florence-2's search."""
-        return int(self.grounder._proposer._generation.num_beams)
+        return int(self.grounder.proposer._generation.num_beams)
 
     @property
     def dtype(self) -> str:
@@ -102,22 +102,22 @@ class Pipeline:
     @property
     def florence(self) -> Any:
         """Florence-2's configuration."""
-        return self.grounder._proposer._model.config
+        return self.grounder.proposer._model.config
 
     @property
     def side(self) -> int:
         """Pixels a side of Florence-2's input."""
-        return int(self.grounder._proposer._processor.image_processor.size["height"])
+        return int(self.grounder.proposer._processor.image_processor.size["height"])
 
     @property
     def prompt(self) -> float:
         """Tokens of Florence-2's encoder, image tokens included, on average."""
-        prompts = [self.grounder._proposer._prompt(one.query.text)[0] for one in self._workload.samples]
+        prompts = [self.grounder.proposer._prompt(one.query.text)[0] for one in self._workload.samples]
         return sum(map(len, prompts)) / len(prompts)
 
     def weights(self) -> int:
         """Bytes of both models' weights."""
-        models = self.grounder._proposer._model, self.grounder._refiner._sam
+        models = self.grounder.proposer._model, self.grounder.refiner._sam
         return sum(
             weight.numel() * weight.element_size() for model in models for weight in model.parameters()
         )
@@ -128,7 +128,7 @@ class Scripted:
 
     def __init__(self, pipeline: Pipeline, workload: Workload, images: int, batch: int):
         self._bytes = pipeline.weights()
-        proposer: Any = pipeline.grounder._proposer
+        proposer: Any = pipeline.grounder.proposer
         samples = workload.samples[:images]
         self._paths = [workload.path(sample) for sample in samples]
         self._queries = [sample.query.text for sample in samples]
@@ -136,7 +136,7 @@ class Scripted:
             proposer._model,
             proposer._processor,
             proposer._generation,
-            pipeline.grounder._refiner._sam,
+            pipeline.grounder.refiner._sam,
             workload.config.grid.cells,
             batch,
         )

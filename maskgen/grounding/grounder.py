@@ -8,23 +8,29 @@ from importlib.metadata import version
 from typing import TypeVar
 
 import numpy as np
-from shapely import MultiPolygon
+from shapely import MultiPolygon, box
 
 from maskgen.config import Config, Florence2, NoProposer, NoRefiner, Recorded, Sam, settled
 from maskgen.errors import SampleError
 from maskgen.geometry import Frame
 from maskgen.grounding import polygon
 from maskgen.grounding.auto_settings import resolve
-from maskgen.grounding.batching import Batches, as_failure
+from maskgen.grounding.batching import Batches
+from maskgen.grounding.faults import as_failure
 from maskgen.grounding.interface import Proposer, Refinement, Refiner
 from maskgen.grounding.outline import OutlineRefiner
 from maskgen.outcome import Outcome
-from maskgen.sample import Grounding, Picture, Proposal, Sample
+from maskgen.sample import Grounding, Picture, Proposal, Query, Sample
 
 Result = TypeVar("Result")
 
 # Proposals read from a file cost no device memory; any number does.
 RECORDED_BATCH = 256
+
+# What no working model fails on; where one does, no sample is to blame.
+HARMLESS = Picture(b"", "png", np.full((64, 64, 3), 128, np.uint8))
+HARMLESS_SAMPLE = Sample("harmless", "", "", (), Query("object", ()))
+HARMLESS_REGION = MultiPolygon([box(16, 16, 48, 48)])
 
 PACKAGES = ("maskgen", "numpy", "opencv-python-headless", "pillow", "shapely", "torch")
 
@@ -57,8 +63,14 @@ class Grounder:
     """Grounds samples by a configuration, on one device; with the proposer "none" it asks for no mask.
 
     No sample can fail another: what one sample causes becomes its outcome. Only a lost device and
-    MaskgenError are raised. `config`: the configuration, with what is `auto` resolved for the device.
+    MaskgenError are raised; the latter also where a model fails on whatever it is given.
+
+    `config`: the configuration, with what is `auto` resolved for the device. `proposer`, `refiner`: the
+    models, if there are any.
     """
+
+    proposer: Proposer
+    refiner: Refiner
 
     def __init__(self, config: Config, data: str, device: str):
         """`data`: the folder or URL that the configuration's files lie under; `device`: "cpu", "cuda:0".
@@ -70,12 +82,12 @@ class Grounder:
         self._asks = not isinstance(config.proposer, NoProposer)
         if not self._asks:
             return
-        self._proposer = _proposer(config, data, device)
-        self._refiner = _refiner(config, device)
+        self.proposer = _proposer(config, data, device)
+        self.refiner = _refiner(config, device)
         proposals = config.proposer.together if isinstance(config.proposer, Florence2) else RECORDED_BATCH
         refinements = settled(config.refiner.batch) if isinstance(config.refiner, Sam) else RECORDED_BATCH
-        self._propose = Batches(self._proposer.propose, proposals)
-        self._refine = Batches(self._refiner.refine, refinements)
+        self._propose = Batches(self._ask, proposals, "proposer", (HARMLESS, HARMLESS_SAMPLE))
+        self._refine = Batches(self._segment, refinements, "refiner", (HARMLESS, HARMLESS_REGION))
         self._lanes = _lane(device), _lane(device)
 
     def ground(self, pictures: list[Picture], samples: list[Sample]) -> list[Grounding]:
@@ -120,6 +132,12 @@ class Grounder:
         for work, refinement in zip(works, found, strict=True):
             _settle(work, "refinement", refinement)
 
+    def _ask(self, pictures: list[Picture], samples: list[Sample]) -> list[Proposal]:
+        return self.proposer.propose(pictures, samples)
+
+    def _segment(self, pictures: list[Picture], regions: list[MultiPolygon]) -> list[Refinement]:
+        return self.refiner.refine(pictures, regions)
+
     def judge(self, work: "Work") -> Grounding:
         """What became of the work, whose picture must be known."""
         if not self._asks:
@@ -135,8 +153,8 @@ class Grounder:
     def describe(self) -> dict[str, object]:
         """What decides the masks, as JSON values: both models' settings and the packages' versions."""
         return {
-            "proposer": self._proposer.describe() if self._asks else {"kind": "none"},
-            "refiner": self._refiner.describe() if self._asks else {"kind": "none"},
+            "proposer": self.proposer.describe() if self._asks else {"kind": "none"},
+            "refiner": self.refiner.describe() if self._asks else {"kind": "none"},
             "packages": {name: version(name) for name in PACKAGES},
         }
 
@@ -224,7 +242,9 @@ def _lane(device: str) -> AbstractContextManager[object]:
         return nullcontext()
     import torch
 
-    torch.cuda.synchronize(device)  # the weights were copied on another stream
+    from maskgen.runtime import cuda
+
+    cuda.synchronize(device)  # the weights were copied on another stream
     return torch.cuda.stream(torch.cuda.Stream(device))
 
 

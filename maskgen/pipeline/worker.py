@@ -15,7 +15,7 @@ from maskgen.pipeline.heartbeat import HeartbeatWriter
 from maskgen.pixels import STAND_IN, decode
 from maskgen.runtime.device import describe_device
 from maskgen.runtime.journal import Journal
-from maskgen.runtime.stages import StageThreads
+from maskgen.runtime.stages import PersistentThreads, StageThreads
 from maskgen.runtime.store import Store
 from maskgen.sample import Sample
 from maskgen.sharding import shard_table
@@ -70,6 +70,7 @@ class ShardWorker:
         self._images = ImageRoot(place(job.data, job.config.source.images), job.config.limits.image_bytes)
         self._grounder = Grounder(job.config, job.data, device)
         self._device = describe_device(device) | counts(self._grounder.config)
+        self._threads = PersistentThreads()  # for all shards: cuDNN keeps its plans by thread
         self._readers = ThreadPoolExecutor(job.config.resources.threads, "read")
 
     def describe(self) -> dict[str, object]:
@@ -135,7 +136,7 @@ class ShardWorker:
         size = 1 if task.alone else chunk_size(self._grounder.config)
         capacity = dict.fromkeys(QUEUE_CAPACITY, 0) if task.alone else QUEUE_CAPACITY
         chunks = [samples[start : start + size] for start in range(0, len(samples), size)]
-        with StageThreads("writing") as stages:
+        with StageThreads("writing", self._threads) as stages:
             heartbeat.stages = stages
             read = stages.stage("reading", self._read(chunks, task, heartbeat), capacity["reading"])
             proposed = stages.stage("proposing", self._propose(read), capacity["proposing"])

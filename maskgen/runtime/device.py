@@ -64,8 +64,10 @@ def free_bytes(where: "torch.device") -> int:
     import torch
 
     if where.type == "cuda":
+        from maskgen.runtime import cuda
+
         gc.collect()
-        torch.cuda.empty_cache()
+        cuda.empty_cache()
         return int(torch.cuda.mem_get_info(where)[0])
     return host_memory()[0]
 

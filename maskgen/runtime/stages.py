@@ -6,9 +6,11 @@ from when: the threads give the very items that the iterators give nested in one
 
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -52,15 +54,67 @@ class StageTimes:
         return cls(tree.get("seconds", 0.0), tuple(stages))
 
 
-class StageThreads:
-    """Stages in threads. A context manager: leaving it stops every stage and waits for the threads to end."""
+class PersistentThreads:
+    """Threads for the stages of one StageThreads after another, each for the stage that has its name.
 
-    def __init__(self, last: str):
-        """`last` names what is done with the items that the last stage gives, for `times`."""
+    For libraries that keep what they have prepared by thread, as cuDNN does. They end with this object.
+    """
+
+    def __init__(self) -> None:
+        self._calls: dict[str, SimpleQueue[_Call | None]] = {}
+        self._threads: list[threading.Thread] = []
+        self._dismissed = weakref.finalize(self, _dismiss, self._calls)
+
+    def run(self, name: str, work: Callable[[], None]) -> threading.Event:
+        """Do `work`, which raises nothing, in the thread of this name; the event is set when it is done."""
+        if name not in self._calls:
+            calls: SimpleQueue[_Call | None] = SimpleQueue()
+            thread = threading.Thread(target=_serve, args=(calls,), name=f"maskgen-{name}", daemon=True)
+            thread.start()
+            self._calls[name] = calls
+            self._threads.append(thread)
+        done = threading.Event()
+        self._calls[name].put((work, done))
+        return done
+
+    def close(self) -> None:
+        """End the threads, once they have done their work."""
+        self._dismissed()
+        for thread in self._threads:
+            thread.join()
+
+
+_Call = tuple[Callable[[], None], threading.Event]
+
+
+def _serve(calls: "SimpleQueue[_Call | None]") -> None:
+    while call := calls.get():
+        work, done = call
+        try:
+            work()
+        finally:
+            del call, work  # or the last stage's items would live until the next
+            done.set()
+
+
+def _dismiss(calls: "dict[str, SimpleQueue[_Call | None]]") -> None:
+    for each in calls.values():
+        each.put(None)
+
+
+class StageThreads:
+    """Stages in threads. A context manager: leaving it stops every stage and waits for its thread."""
+
+    def __init__(self, last: str, threads: PersistentThreads | None = None):
+        """`last` names what is done with the items that the last stage gives, for `times`. `threads`: they
+        do the work, and go on afterwards; by default there are own ones, which end.
+        """
         self._last = last
+        self._threads = threads or PersistentThreads()
+        self._own = None if threads else self._threads
         self._changed = threading.Condition()
         self._queues: list[_Queue] = []
-        self._stopped = False
+        self._stopped = threading.Event()
         self._began = time.monotonic()
 
     def __enter__(self) -> "StageThreads":
@@ -68,10 +122,12 @@ class StageThreads:
 
     def __exit__(self, *_: object) -> None:
         with self._changed:
-            self._stopped = True
+            self._stopped.set()
             self._changed.notify_all()
         for queue in self._queues:
-            queue.thread.join()
+            queue.done.wait()
+        if self._own:
+            self._own.close()
 
     def stage(self, name: str, items: Iterator[Item], capacity: int) -> Iterator[Item]:
         """`items`, made in a thread of their own, while what was made before is worked on.
@@ -82,9 +138,9 @@ class StageThreads:
         """
         if capacity < 1:
             return items
-        queue = _Queue(name, items, capacity, self._changed, lambda: self._stopped)
+        queue = _Queue(name, items, capacity, self._changed, self._stopped)
         self._queues.append(queue)
-        queue.thread.start()
+        queue.done = self._threads.run(name, queue.work)
         return queue
 
     def times(self) -> StageTimes:
@@ -108,7 +164,7 @@ class _Stopped(Exception):
 
 
 class _Queue(Iterator[Any]):
-    """A stage's thread and what it has made. All that is written here is written under `changed`."""
+    """A stage at work and what it has made. All that is written here is written under `changed`."""
 
     def __init__(
         self,
@@ -116,14 +172,14 @@ class _Queue(Iterator[Any]):
         items: Iterator[Any],
         capacity: int,
         changed: threading.Condition,
-        stopped: Callable[[], bool],
+        stopped: threading.Event,
     ):
         self.name = name
         self.capacity = capacity
         self.making = 0.0  # seconds in `items`, which includes waiting for the stage before
         self.waited = 0.0  # seconds that the taker waited for an item
         self.full = 0.0
-        self.thread = threading.Thread(target=self._run, name=f"maskgen-{name}", daemon=True)
+        self.done = threading.Event()  # the thread has done with it
         self._items = items
         self._changed = changed
         self._stopped = stopped
@@ -141,9 +197,9 @@ class _Queue(Iterator[Any]):
     def __next__(self) -> Any:
         with self._changed:
             began = time.monotonic()
-            self._changed.wait_for(lambda: self._ready or self._over or self._stopped())
+            self._changed.wait_for(lambda: self._ready or self._over or self._stopped.is_set())
             self.waited += time.monotonic() - began
-            if self._stopped():
+            if self._stopped.is_set():
                 raise _Stopped
             if self._ready:
                 self.tally()
@@ -153,7 +209,8 @@ class _Queue(Iterator[Any]):
                 raise self._error
             raise StopIteration
 
-    def _run(self) -> None:
+    def work(self) -> None:
+        """What the thread does: make items until there are no more, or the context is left."""
         try:
             while self._has_capacity():
                 began = time.monotonic()
@@ -172,8 +229,8 @@ class _Queue(Iterator[Any]):
     def _has_capacity(self) -> bool:
         """Wait until the next item may be begun; False if the context was left."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._ready) < self.capacity or self._stopped())
-            return not self._stopped()
+            self._changed.wait_for(lambda: len(self._ready) < self.capacity or self._stopped.is_set())
+            return not self._stopped.is_set()
 
     def _end(self, error: BaseException | None) -> None:
         with self._changed:

@@ -10,9 +10,9 @@ from shapely import MultiPolygon, Polygon
 
 from maskgen import small_models
 from maskgen.config import parse
-from maskgen.errors import SampleError
+from maskgen.errors import MaskgenError, SampleError
 from maskgen.grounding import polygon
-from maskgen.grounding.grounder import Grounder
+from maskgen.grounding.grounder import HARMLESS, HARMLESS_REGION, HARMLESS_SAMPLE, Grounder
 from maskgen.grounding.interface import Refinement
 from maskgen.outcome import Outcome
 from maskgen.sample import Grounding, Picture, Proposal, Query, Sample
@@ -66,7 +66,8 @@ class Answers:
     def propose(self, pictures, samples):
         if len(samples) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        found = [self.answers[int(sample.id)] for sample in samples]
+        found = [self.answers[int(sample.id)] for sample in samples if sample.id]
+        found += [Proposal([SQUARE]) for sample in samples if not sample.id]
         for answer in found:
             if isinstance(answer, BaseException):
                 raise answer
@@ -100,10 +101,9 @@ def samples(count):
 
 
 def ground(grounder, answers, refiner=None, batch=16, shape=(40, 60)):
-    proposer = Answers(answers)
-    grounder._propose._model, grounder._propose.size = proposer.propose, batch
+    grounder.proposer = Answers(answers)
     if refiner is not None:
-        grounder._refine._model = refiner.refine
+        grounder.refiner = refiner
     return grounder.ground(pictures(len(answers), *shape), samples(len(answers)))
 
 
@@ -243,13 +243,45 @@ def test_a_lost_device_ends_the_process(make):
         ground(make(), [Proposal([SQUARE]), RuntimeError("CUDA error: device-side assert triggered")])
 
 
+class Broken:
+    """A model that fails on whatever it is given."""
+
+    def propose(self, pictures, samples):
+        raise RuntimeError("cuDNN Frontend error: no engine")
+
+    refine = propose
+
+
+@pytest.mark.parametrize("model", ["proposer", "refiner"])
+def test_a_model_that_always_fails_ends_the_command(make, model):
+    grounder = make()
+    grounder.proposer = Answers([Proposal([SQUARE])] * 3)
+    setattr(grounder, model, Broken())
+    with pytest.raises(MaskgenError, match=f"{model}: RuntimeError: cuDNN Frontend error: no engine"):
+        grounder.ground(pictures(3), samples(3))
+
+
+def test_a_model_that_fails_on_every_given_sample_alone_goes_on(make):
+    """What they share may be their own: they are outcomes."""
+    results = ground(make(), [ValueError("thin")] * 4)
+    assert [result.outcome for result in results] == [Outcome.ERROR] * 4
+
+
+@pytest.mark.parametrize("kind", ["sam", "none"])
+def test_what_is_harmless_harms_no_model(make, kind):
+    whole = make(kind=kind)
+    assert len(whole.proposer.propose([HARMLESS], [HARMLESS_SAMPLE])) == 1
+    (found,) = whole.refiner.refine([HARMLESS], [HARMLESS_REGION])
+    assert found.mask.shape == (64, 64)
+
+
 @pytest.mark.parametrize("engine", ["fast", "reference"])
 def test_memory_that_runs_out_halves_the_models_batch(make, monkeypatch, engine):
     whole = make()
     images, rows = pictures(6), samples(6)
     expected = whole.ground(images, rows)
     halved = make(proposer={"batch": 8, "slots": 2, "engine": engine}, batch=4)
-    proposer, encoder = halved._proposer, halved._refiner._sam.image_encoder
+    proposer, encoder = halved.proposer, halved.refiner._sam.image_encoder
     sizes = []
 
     def write(pictures, prompts, write=proposer._generate):

@@ -94,8 +94,8 @@ def lit(out: str | Path) -> Heartbeat:
     return heartbeat
 
 
-def flow_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("maskgen-")]
+def stage_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("maskgen-")}
 
 
 def wrapped(monkeypatch, stage, around):
@@ -107,6 +107,7 @@ def wrapped(monkeypatch, stage, around):
 
 @pytest.mark.parametrize("slow", [None, *CALLS])
 def test_bytes_are_those_of_one_stage_after_the_other(worker, monkeypatch, slow):
+    before = stage_threads()
     monkeypatch.setattr(workers, "QUEUE_CAPACITY", SERIAL)
     serial = made(worker)
     chance = random.Random(slow)
@@ -120,7 +121,28 @@ def test_bytes_are_those_of_one_stage_after_the_other(worker, monkeypatch, slow)
     for most in (1, 4):
         monkeypatch.setattr(workers, "QUEUE_CAPACITY", {name: chance.randint(1, most) for name in SERIAL})
         assert made(worker) == serial
-    assert flow_threads() == []
+    assert len(stage_threads() - before) == len(SERIAL)
+
+
+def test_stages_keep_their_threads_from_shard_to_shard(worker, monkeypatch):
+    """What a library keeps by thread, such as cuDNN its plans, is made once."""
+    before, seen = stage_threads(), set()
+
+    def note(call, *arguments):
+        seen.add((threading.current_thread().name, threading.get_ident()))
+        return call(*arguments)
+
+    for stage in ("proposing", "refining"):
+        wrapped(monkeypatch, stage, note)
+    for _ in range(3):
+        made(worker)
+    assert sorted(name for name, _ in seen) == ["maskgen-proposing", "maskgen-refining"]
+    threads = stage_threads() - before
+    assert len(threads) == len(SERIAL)
+    del worker._threads
+    for thread in threads:
+        thread.join(5)
+    assert not stage_threads() & threads
 
 
 def test_bytes_are_the_same_with_models(tmp_path, monkeypatch, one_thread):
@@ -141,6 +163,7 @@ def test_bytes_are_the_same_with_models(tmp_path, monkeypatch, one_thread):
 @pytest.mark.parametrize("stage", CALLS)
 @pytest.mark.parametrize("error", [MaskgenError("the disk is full"), RuntimeError("CUDA error: lost")])
 def test_what_breaks_a_stage_is_told_and_the_worker_goes_on(worker, monkeypatch, stage, error):
+    before = stage_threads()
     calm = made(worker)
     for name in FILES:
         Path(worker._job.out, name).unlink()
@@ -161,8 +184,8 @@ def test_what_breaks_a_stage_is_told_and_the_worker_goes_on(worker, monkeypatch,
             with pytest.raises(type(error), match=str(error)):
                 worker.make(Task(0, {}))
             assert not any(Path(worker._job.out, name).exists() for name in FILES)
-    assert flow_threads() == []
     assert made(worker) == calm
+    assert len(stage_threads() - before) == len(SERIAL)
 
 
 def test_a_process_killed_in_any_stage_leaves_its_suspects_and_no_file(data, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskgen.runtime.stages import StageThreads, StageTime, StageTimes
+from maskgen.runtime.stages import PersistentThreads, StageThreads, StageTime, StageTimes
 
 STAGES = ["one", "two", "three"]
 
@@ -32,8 +32,19 @@ def through(count: int, capacities: list[int], longest: float = 0.0, seed: int =
         return list(items)
 
 
+OTHERS: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def others() -> None:
+    """Of workers in other tests, which may be about to end."""
+    OTHERS.clear()
+    OTHERS.update(threading.enumerate())
+
+
 def threads() -> set[str]:
-    return {thread.name for thread in threading.enumerate() if thread.name.startswith("maskgen-")}
+    mine = set(threading.enumerate()) - OTHERS
+    return {thread.name for thread in mine if thread.name.startswith("maskgen-")}
 
 
 @settings(max_examples=25)
@@ -111,6 +122,44 @@ def test_no_more_items_are_alive_than_there_is_room_for(capacity):
             most = max(most, alive)
         del _thing
     assert (most, alive) == (capacity + 1, 0)  # one is the taker's
+
+
+def test_threads_serve_one_context_after_another_and_keep_nothing_of_it():
+    class Thing:
+        pass
+
+    def things(count):
+        for _ in range(count):
+            seen.add(threading.get_ident())
+            thing = Thing()
+            alive.add(thing)
+            yield thing
+
+    seen: set[int] = set()
+    alive: weakref.WeakSet[Thing] = weakref.WeakSet()
+    shared = PersistentThreads()
+    for taken in (3, 1, 5):
+        with StageThreads("last", shared) as stages:
+            items = stages.stage("making", things(3), 2)
+            for _, thing in zip(range(taken), items, strict=False):
+                del thing
+        del stages, items
+        assert len(alive) == 0
+    assert len(seen) == 1
+    assert threads() == {"maskgen-making"}
+    shared.close()
+    assert threads() == set()
+
+
+def test_threads_end_with_their_owner():
+    shared = PersistentThreads()
+    with StageThreads("last", shared) as stages:
+        assert list(stages.stage("making", iter(range(3)), 1)) == [0, 1, 2]
+    mine = [one for one in threading.enumerate() if one not in OTHERS]
+    del shared, stages
+    for thread in mine:
+        thread.join(5)
+    assert threads() == set()
 
 
 def test_levels_say_who_sets_the_pace():

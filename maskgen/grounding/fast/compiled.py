@@ -1,8 +1,11 @@
 """An encoder compiled by PyTorch, for a few sizes of batch."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
+
+from maskgen.runtime import cuda
 
 
 class Compiled:
@@ -13,10 +16,14 @@ class Compiled:
 
     def __init__(self, encode: Callable[[torch.Tensor], torch.Tensor]):
         self._encode = torch.compile(encode, dynamic=False)
+        self._ready: set[int] = set()
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         count = len(pixels)
         whole = 1 << (count - 1).bit_length()
         filled = torch.cat([pixels, pixels[:1].expand(whole - count, -1, -1, -1)])
-        out: torch.Tensor = self._encode(filled)[:count]
+        # Compiling tunes kernels, for which it waits for the whole device.
+        with nullcontext() if whole in self._ready else cuda.whole_device():
+            out: torch.Tensor = self._encode(filled)[:count]
+        self._ready.add(whole)
         return out

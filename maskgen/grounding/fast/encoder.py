@@ -28,7 +28,7 @@ class Reader:
         self._parameters = parameters
         self._pad = pad
         self._device = next(model.parameters()).device
-        self._batch = Batch(batch, self._device)
+        self.batch = Batch(batch, self._device)
         self._see: Callable[[torch.Tensor], torch.Tensor] = self._features
 
     def compile(self) -> None:
@@ -42,8 +42,8 @@ class Reader:
         features: dict[int, torch.Tensor] = {}
         last = {image: place for place, (image, _) in enumerate(prompts)}
         begin = 0
-        while chunk := prompts[begin : begin + self._batch.size]:
-            with self._batch.measured():
+        while chunk := prompts[begin : begin + self.batch.size]:
+            with self.batch.measured():
                 self._look([image for image, _ in chunk], images, features)
                 asked = self._parameters.asked(self._encode(chunk, features))
             yield [Prompt(begin + row, asked[row, ..., : len(ids), :]) for row, (_, ids) in enumerate(chunk)]

@@ -6,17 +6,27 @@ from typing import Any
 
 import torch
 
+from maskgen.grounding.adaptive_size import AdaptiveSize
 from maskgen.grounding.fast.decoder_weights import Parameters
 from maskgen.grounding.fast.encoder import Prompt, Reader
 from maskgen.grounding.fast.generation_rules import Rules
+from maskgen.grounding.fast.memory import PATIENCE
 from maskgen.grounding.fast.slots import Slots
-from maskgen.runtime.stages import StageThreads
+from maskgen.grounding.faults import free_memory, is_out_of_memory
+from maskgen.runtime import cuda
+from maskgen.runtime.stages import PersistentThreads, StageThreads
 
 ROOM = 32  # slots hold prompts of whole multiples of so many tokens
+GROWTH = 1.25  # by how much at least, when a longer prompt comes
 
 
 class Writer:
-    """Florence-2's token ids for pixels and prompts, as its `generate` gives them one by one."""
+    """Florence-2's token ids for pixels and prompts, as its `generate` gives them one by one.
+
+    Stream and thread of the encoder live as long as the writer: the allocator keeps memory by stream, cuDNN
+    its plans by thread. When memory runs out, fewer prompts are encoded and fewer answers written at a time,
+    and after a while more again.
+    """
 
     def __init__(
         self, model: Any, rules: Rules, slots: int, batch: int, parameters: Parameters | None = None
@@ -27,16 +37,19 @@ class Writer:
         self._parameters = parameters or Parameters.of(model, model.dtype)
         self.reader = Reader(model, self._parameters, batch, rules.pad)
         self._rules = rules
-        self._most = slots
+        self._slots = AdaptiveSize(slots, PATIENCE)
         self._bank: Slots | None = None
+        self._bank_slots = 0
         self._room = 0
-        on_gpu = self._parameters.words.is_cuda
+        self._longest = int(model.config.text_config.max_position_embeddings)
+        self._threads = PersistentThreads()
+        device = self._parameters.words.device
+        self._stream = torch.cuda.Stream(device) if cuda.on(device) else None
         # Steps between two looks at what has ended; to look, a GPU has to be waited for.
-        self.blind = 4 if on_gpu else 1
+        self.blind = 4 if cuda.on(device) else 1
         # Batches encoded while others decode, which leaves most of a GPU idle; a CPU has nothing to spare.
-        self.ahead = 1 if on_gpu else 0
+        self.ahead = 1 if cuda.on(device) else 0
 
-    @torch.inference_mode()
     def write(
         self, images: Sequence[torch.Tensor], prompts: Sequence[tuple[int, list[int]]]
     ) -> list[list[int]]:
@@ -45,11 +58,27 @@ class Writer:
         `images`: pixel values, (3, S, S) each. `prompts`: the image's number and the prompt's ids, image
         placeholders included; an image with several prompts is looked at once.
         """
+        while True:
+            try:
+                answers = self._write(images, prompts)
+            except Exception as error:
+                if not is_out_of_memory(error) or not self._shrink():
+                    raise
+            else:
+                self.reader.batch.fitted()
+                self._slots.fitted()
+                return answers
+            free_memory()  # out here: the traceback would keep the failed call's tensors alive
+
+    @torch.inference_mode()
+    def _write(
+        self, images: Sequence[torch.Tensor], prompts: Sequence[tuple[int, list[int]]]
+    ) -> list[list[int]]:
         answers: list[list[int]] = [[] for _ in prompts]
         if not prompts:
             return answers
         desk = _Desk(self._fitting(max(len(ids) for _, ids in prompts)))
-        with StageThreads("decoding") as flow:
+        with StageThreads("decoding", self._threads) as flow:
             coming = _Queue(flow.stage("encoding", self._encoded(images, prompts), self.ahead))
             while desk.refill(coming):
                 for _ in range(self.blind):
@@ -62,19 +91,28 @@ class Writer:
         self, images: Sequence[torch.Tensor], prompts: Sequence[tuple[int, list[int]]]
     ) -> Iterator[list[Prompt]]:
         """Batches of encoded prompts; on a GPU made in a stream of their own, and finished when they come."""
-        if not self._parameters.words.is_cuda:
-            return _inferred(self.reader.read(images, prompts))
-        lane = torch.cuda.Stream(self._parameters.words.device)
-        lane.wait_stream(torch.cuda.current_stream(lane.device))  # the pixels are on their way in that one
-        return _inferred(self.reader.read(images, prompts), lane)
+        if self._stream is not None:  # the pixels are on their way in the current one
+            self._stream.wait_stream(torch.cuda.current_stream(self._parameters.words.device))
+        return _inferred(self.reader.read(images, prompts), self._stream)
 
     def _fitting(self, prompt: int) -> Slots:
         """Slots for prompts of so many tokens: the ones there are, or larger ones."""
-        if self._bank is None or prompt > self._room:
-            self._room = -(-prompt // ROOM) * ROOM
+        if self._bank is None or prompt > self._room or self._bank_slots != self._slots.size:
+            if prompt > self._room:
+                # Each time, all memory and all graphs are made again: a few times at most.
+                wanted = min(int(GROWTH * self._room), self._longest)
+                self._room = -(-max(prompt, wanted) // ROOM) * ROOM
             self._bank = None  # its memory first
-            self._bank = Slots(self._parameters, self._rules, self._most, self._room)
+            self._bank_slots = self._slots.size
+            self._bank = Slots(self._parameters, self._rules, self._bank_slots, self._room)
         return self._bank
+
+    def _shrink(self) -> bool:
+        """Encode and write half as many at a time; False if it is one of each already."""
+        slots = self._bank.count if self._bank else self._slots.size
+        fewer = slots > 1 and self._slots.shrink(slots // 2)
+        self._bank = None
+        return self.reader.batch.shrink() or fewer
 
 
 def _inferred(batches: Iterator[list[Prompt]], lane: Any = None) -> Iterator[list[Prompt]]:
@@ -148,7 +186,8 @@ class _Queue:
         """The next prompts, `count` or what is left."""
         while len(self._waiting) < count and (batch := next(self._batches, None)) is not None:
             for prompt in batch:
-                if prompt.cross.is_cuda:  # another stream's memory, not to be given away while this one reads
+                if cuda.on(prompt.cross.device):
+                    # Another stream's memory, not to be given away while this one reads.
                     prompt.cross.record_stream(torch.cuda.current_stream(prompt.cross.device))
             self._waiting += batch
         return [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]

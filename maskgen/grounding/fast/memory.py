@@ -5,14 +5,18 @@ from contextlib import contextmanager
 
 import torch
 
+from maskgen.grounding.adaptive_size import AdaptiveSize
+from maskgen.runtime import cuda
+
 SHARE = 0.5  # of what is free, so that everybody who asks gets something
+PATIENCE = 16  # calls, each of many batches, before more is tried again
 
 
 def room(device: torch.device, size: int) -> int:
     """How many things of `size` bytes a GPU has room for, at least 1."""
-    if device.type != "cuda":
+    if not cuda.on(device):
         return 1 << 30
-    torch.cuda.empty_cache()
+    cuda.empty_cache()
     return max(1, int(SHARE * torch.cuda.mem_get_info(device)[0] / max(size, 1)))
 
 
@@ -22,10 +26,23 @@ class Batch:
     """
 
     def __init__(self, most: int, device: torch.device):
-        self._most = most
+        self._limit = AdaptiveSize(most, PATIENCE)
         self._device = device
-        self._measures = device.type == "cuda"
-        self.size = 1 if self._measures else most
+        self._measures = cuda.on(device)
+        self._fit = 1 if self._measures else most
+
+    @property
+    def size(self) -> int:
+        """Entries of the next pass."""
+        return min(self._limit.size, self._fit)
+
+    def shrink(self) -> bool:
+        """Halve it, as memory has run out; False if it is 1 already."""
+        return self.size > 1 and self._limit.shrink(self.size // 2)
+
+    def fitted(self) -> None:
+        """A call did not run out of memory: after a while the batch grows again."""
+        self._limit.fitted()
 
     @contextmanager
     def measured(self) -> Iterator[None]:
@@ -37,5 +54,5 @@ class Batch:
         before = torch.cuda.memory_allocated(self._device)
         yield
         taken = torch.cuda.max_memory_allocated(self._device) - before
-        self.size = min(self._most, room(self._device, taken))
+        self._fit = room(self._device, taken)
         self._measures = False
