@@ -21,6 +21,13 @@ Protocol = Annotated[
         metavar="NAME", help="How answers are read; BENCH=NAME for one benchmark. Repeatable. Default: paper."
     ),
 ]
+Prompt = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="How questions are put: paper, dataset, cambrian, lmms-eval; BENCH=NAME for one benchmark.",
+    ),
+]
 JudgeFolder = Annotated[
     str, typer.Option("--judge", help="A causal language model that reads options no rule can make out.")
 ]
@@ -35,7 +42,9 @@ def evaluate(
     model: Annotated[
         str, typer.Option(metavar="RUN", help="A run of maskgen train, or a model folder.")
     ] = "",
-    bench: Annotated[str, typer.Option(help=f"Benchmarks with commas between: {_ALL}.")] = _ALL,
+    bench: Annotated[
+        str, typer.Option(help=f"Of {_ALL} those wanted. Default: all, or what --data is the folder of.")
+    ] = "",
     data: Annotated[str, typer.Option(help="The folder with the files, in it perhaps one a benchmark.")] = "",
     annotations: Annotated[
         list[str] | None, typer.Option(help="One benchmark's files instead of --data. Repeatable.")
@@ -50,6 +59,7 @@ def evaluate(
     baselines_only: Annotated[
         bool, typer.Option("--baselines-only", help="Score answering without looking; needs no model.")
     ] = False,
+    prompt: Prompt = None,
     protocol: Protocol = None,
     judge: JudgeFolder = "",
     compare_protocols: Compare = False,
@@ -61,15 +71,19 @@ def evaluate(
 
     Answers are kept in --out; maskgen score reads them again without the model.
     """
-    from maskgen.evaluation.locations import find
+    from maskgen.evaluation.locations import find, there
 
-    chosen = [benchmarks.named(name.strip()) for name in dict.fromkeys(bench.split(","))]
-    if annotations and len(chosen) > 1:
-        raise MaskgenError("--annotations are one benchmark's: give its name, --bench NAME.")
     if not data and not annotations:
         raise MaskgenError("--data is missing: the folder with the benchmarks' files; or give --annotations.")
-    protocols = _protocols(protocol, chosen)
-    sources = {each.name: find(each, data, annotations or (), images, limit) for each in chosen}
+    names = bench.split(",") if bench else list(benchmarks.BENCHMARKS) if annotations else there(data)
+    chosen = [benchmarks.named(name.strip()) for name in dict.fromkeys(names)]
+    if annotations and len(chosen) > 1:
+        raise MaskgenError("--annotations are one benchmark's: give its name, --bench NAME.")
+    protocols, given = _protocols(protocol, chosen), _by_benchmark(prompt)
+    prompts = {each.name: given.get(each.name) or given.get("") or benchmarks.PAPER for each in chosen}
+    sources = {
+        each.name: find(each, data, annotations or (), images, limit, prompts[each.name]) for each in chosen
+    }
     if baselines_only:
         _print_baselines(sources, as_json)
         return
@@ -80,7 +94,7 @@ def evaluate(
     from maskgen.pipeline.progress import progress_bar
 
     tests = ["plain", *(["blind"] if blind else []), *(["shuffled"] if shuffled else [])]
-    request = Request(model, sources, out, tests, batch, device, max_new_tokens)
+    request = Request(model, sources, out, tests, batch, device, max_new_tokens, prompts)
     with progress_bar("answering", "questions") as count:
         ask(request, say, count)
     wanted = [each.name for each in chosen]
@@ -152,12 +166,18 @@ def _print_baselines(sources: "Mapping[str, Source]", as_json: bool) -> None:
 
 def _protocols(given: Sequence[str] | None, chosen: Sequence[benchmarks.Benchmark]) -> dict[str, str]:
     """Names by benchmark, "" for all others. MaskgenError for one that a benchmark does not have."""
-    found = {}
-    for each in given or ():
-        name, _, protocol = each.rpartition("=")
-        if name:
-            benchmarks.named(name)
-        found[name] = protocol
+    found = _by_benchmark(given)
     for benchmark in chosen:
         benchmark.reader(found.get(benchmark.name) or found.get("") or benchmarks.PAPER)
+    return found
+
+
+def _by_benchmark(given: Sequence[str] | None) -> dict[str, str]:
+    """NAME and BENCH=NAME by benchmark, "" for all others. MaskgenError for a benchmark that is none."""
+    found = {}
+    for each in given or ():
+        name, _, value = each.rpartition("=")
+        if name:
+            benchmarks.named(name)
+        found[name] = value
     return found

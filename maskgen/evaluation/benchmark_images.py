@@ -1,8 +1,9 @@
 """A benchmark's pictures, from a folder or from its Parquet files."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,17 @@ from maskgen.sources.images import ImageRoot
 class Pictures:
     """From a picture's name to its pixels, uint8 (height, width, 3); safe to call from several threads.
 
-    `folders` are looked through in turn; `tables` are the Parquet files whose rows hold pictures.
+    `folders` are looked through in turn; `tables` are the Parquet files whose rows hold pictures, by their
+    `published_files.labels`. Links out of a folder are followed in a snapshot of a hub cache alone, to that
+    repository's own blobs.
     """
 
-    def __init__(self, folders: Sequence[Path] = (), tables: Sequence[Path] = ()):
+    def __init__(self, folders: Sequence[Path] = (), tables: Mapping[str, Path] = MappingProxyType({})):
         self._limits = Limits()
-        self._roots = [ImageRoot(str(folder), self._limits.image_bytes) for folder in folders]
+        places = [_linked_from(folder) for folder in folders]
+        self._roots = [(ImageRoot(str(root), self._limits.image_bytes), below) for root, below in places]
         self._folders = folders
-        self._rows = {name: place for table in tables for name, place in _places(table)}
+        self._rows = {name: place for label, table in tables.items() for name, place in _places(label, table)}
 
     def __call__(self, name: str) -> np.ndarray:
         try:
@@ -46,14 +50,14 @@ class Pictures:
             )
 
     def _there(self, name: str) -> bool:
-        return name in self._rows or any(root.has(name) for root in self._roots)
+        return name in self._rows or any(root.has(below + name) for root, below in self._roots)
 
     def _bytes(self, name: str) -> bytes:
         if name in self._rows:
             return self._embedded(*self._rows[name])
-        for root in self._roots:
-            if root.has(name):
-                return root.read_file(name)
+        for root, below in self._roots:
+            if root.has(below + name):
+                return root.read_file(below + name)
         self.check([name])
         raise AssertionError("check has raised")
 
@@ -72,7 +76,20 @@ class Pictures:
         return data
 
 
-def _places(table: Path) -> Iterator[tuple[str, tuple[Path, int, int]]]:
+def _linked_from(folder: Path) -> tuple[Path, str]:
+    """The folder that links may lead about in, and the way from it to `folder`.
+
+    That is the folder itself but in a hub cache, where models--X/snapshots/REVISION holds links to blobs.
+    """
+    real = folder.resolve()
+    for place in (real, *real.parents):
+        repository = place.parent.parent
+        if place.parent.name == "snapshots" and (repository / "blobs").is_dir():
+            return repository, f"{real.relative_to(repository).as_posix()}/"
+    return real, ""
+
+
+def _places(label: str, table: Path) -> Iterator[tuple[str, tuple[Path, int, int]]]:
     """Of every row of a Parquet file: its picture's name, the file, its row group and its place there."""
     import pyarrow.parquet as pq
 
@@ -80,7 +97,7 @@ def _places(table: Path) -> Iterator[tuple[str, tuple[Path, int, int]]]:
     index = 0
     for group in range(metadata.num_row_groups):
         for offset in range(metadata.row_group(group).num_rows):
-            yield picture_name(table, index), (table, group, offset)
+            yield picture_name(label, index), (table, group, offset)
             index += 1
 
 

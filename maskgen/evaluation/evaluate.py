@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,10 @@ Count = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Request:
-    """One model asked about benchmarks. `tests`: "plain", and of "blind" and "shuffled" those wanted."""
+    """One model asked about benchmarks. `tests`: "plain", and of "blind" and "shuffled" those wanted.
+
+    `prompts`: the name of each benchmark's, for the record; the questions are put so already.
+    """
 
     model: str
     sources: Mapping[str, Source]
@@ -33,24 +36,34 @@ class Request:
     batch: int = 8
     device: str = ""
     max_new_tokens: int = 128
+    prompts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What one folder of answers holds: a run, one benchmark, its score, and where protocols disagree."""
+    """What one folder of answers holds: a run, one benchmark, its score, and where protocols disagree.
+
+    `prompt`: how the questions were put.
+    """
 
     run: str
     score: Score
     disagreements: list[Disagreement]
+    prompt: str = PAPER
 
 
 def ask(request: Request, say: Callable[[str], None], count: Count) -> None:
-    """Write the answers that are missing in `request.out`. MaskgenError if other answers lie there."""
+    """Write the answers that are missing in `request.out`. MaskgenError if something else lies there."""
     from maskgen.age_vlm.generation import Answerer
     from maskgen.age_vlm.loading import load, model_folder
     from maskgen.evaluation.inference import answers as ask_model
     from maskgen.runtime.lease import Lease
 
+    out = Path(request.out)
+    if (out / "run.json").exists() or any(out.glob("*.tar")):
+        raise MaskgenError(
+            f"--out {out} holds a set of shards or a run. Give the answers a folder of their own."
+        )
     folder = model_folder(request.model)
     identity = predictions.identity(folder)
     settings = {"max_new_tokens": request.max_new_tokens}
@@ -62,7 +75,8 @@ def ask(request: Request, say: Callable[[str], None], count: Count) -> None:
                 questions = _as_tested(source.questions, test)
                 place = Answers(Path(request.out) / name / test)
                 digest = predictions.digest_of(questions)
-                place.open(Asked(name, test, request.model, identity, digest, settings))
+                prompt = request.prompts.get(name, PAPER)
+                place.open(Asked(name, test, request.model, identity, digest, settings, prompt))
                 done = {question.id for question in place.read()[0]}
                 left = [question for question in questions if question.id not in done]
                 if done and left:
@@ -146,7 +160,7 @@ def _result(
     protocol = protocols.get(benchmark.name) or protocols.get("") or PAPER
     scored = score(benchmark, questions, answers, protocol, judge=judge, tests=tests)
     found = disagreements(benchmark, questions, answers) if compare else []
-    return Scored(str(place), scored, found)
+    return Scored(str(place), scored, found, plain.asked().prompt)
 
 
 def _check_complete(answers: Answers, questions: Sequence[Question]) -> None:

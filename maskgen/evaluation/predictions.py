@@ -23,7 +23,9 @@ _HEADER = "asked.json"
 
 @dataclass(frozen=True)
 class Asked:
-    """What makes answers comparable. `model`: where it lay; `identity`: what it is; `questions`: a digest."""
+    """What makes answers comparable. `model`: where it lay; `identity`: what it is; `questions`: a digest of
+    them as they were put; `prompt`: the name of how.
+    """
 
     benchmark: str
     test: str
@@ -31,6 +33,7 @@ class Asked:
     identity: str
     questions: str
     settings: dict[str, Any]
+    prompt: str = "paper"
 
 
 class Answers:

@@ -1,6 +1,7 @@
 """Benchmarks' files as their authors publish them, row by row: a JSON array, JSON lines or Parquet."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,13 +59,23 @@ class Row:
         raise self.wrong(f'no field "{names[0]}" (there are: {there})')
 
 
+def labels(files: Sequence[Path]) -> dict[str, Path]:
+    """Short names of files, all different: their paths below the folder that holds them all.
+
+    Copies of the hub name each part 0000.parquet, in a folder a split.
+    """
+    paths = [Path(file).absolute() for file in files]
+    common = os.path.commonpath([path.parent for path in paths]) if paths else ""
+    return {path.relative_to(common).as_posix(): file for path, file in zip(paths, files, strict=True)}
+
+
 def read(files: Sequence[Path]) -> Iterator[Row]:
     """The rows of `files`, counted from 1 in each."""
-    for file in files:
+    for label, file in labels(files).items():
         try:
             with file.open("rb") as stream:
                 is_parquet = stream.read(4) == b"PAR1"
-            rows = _parquet(file) if is_parquet else _json(file)
+            rows = _parquet(file, label) if is_parquet else _json(file)
             empty = True
             for row in rows:
                 empty = False
@@ -77,9 +88,9 @@ def read(files: Sequence[Path]) -> Iterator[Row]:
             raise MaskgenError(f"{file} has no rows. Download the file again.")
 
 
-def picture_name(file: Path, index: int) -> str:
-    """What a picture that lies in row `index` of a Parquet file is called."""
-    return f"{file.name}#{index}"
+def picture_name(label: str, index: int) -> str:
+    """What a picture that lies in row `index` of a Parquet file is called. `label`: see `labels`."""
+    return f"{label}#{index}"
 
 
 def _words(value: Any) -> str:
@@ -112,7 +123,7 @@ def _lines(file: Path, text: str) -> Iterator[tuple[int, Any]]:
                 raise Row({}, file, number).wrong(f"it is not JSON ({error})") from None
 
 
-def _parquet(file: Path) -> Iterator[Row]:
+def _parquet(file: Path, label: str) -> Iterator[Row]:
     """All columns but the pictures, of which only the name is given."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -125,7 +136,7 @@ def _parquet(file: Path) -> Iterator[Row]:
             at = 0
             for batch in parquet.iter_batches(batch_size=1024, columns=columns):
                 for fields in batch.to_pylist():
-                    yield Row(fields, file, at + 1, picture_name(file, at) if holds else None)
+                    yield Row(fields, file, at + 1, picture_name(label, at) if holds else None)
                     at += 1
     except pa.ArrowException as error:
         raise MaskgenError(f"{file} is no Parquet file that can be read: {error}.") from error

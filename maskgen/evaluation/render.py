@@ -49,6 +49,7 @@ def in_json(found: Sequence[Scored]) -> dict[str, Any]:
         "scores": [
             {
                 "run": each.run,
+                "prompt": each.prompt,
                 **finite(asdict(each.score)),
                 "disagreements": [
                     {
@@ -91,7 +92,7 @@ def _partly(found: Sequence[Scored]) -> str:
 
 def _title(each: Scored) -> str:
     score = each.score
-    said = [_asked(score), f"protocol {score.protocol}"]
+    said = [_asked(score), f"prompt {each.prompt}", f"protocol {score.protocol}"]
     said.append(f"{text.plural(score.unread, 'answer')} could not be read")
     if score.judged:
         said.append(f"{text.plural(score.judged, 'answer')} judged")

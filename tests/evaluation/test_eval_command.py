@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from helpers import benchmark_files as miniatures
 from maskgen import cli
+from maskgen.evaluation.benchmarks import BENCHMARKS
 from maskgen.evaluation.predictions import Answers, identity
 from maskgen.evaluation.table2 import PAPER
 from maskgen.small_models import checkpoint
@@ -183,6 +184,37 @@ def test_other_answers_are_not_mixed_in(call, place, tmp_path):
     ):
         code, _, err = call(*line(place, tmp_path / "out", *more, model=model))
         assert code == 1 and said in err and "Give another --out" in err
+
+
+def test_a_folder_alone_and_a_prompt(call, place, tmp_path):
+    out = tmp_path / "out"
+    told = [
+        "eval",
+        "--model",
+        place / "RUN",
+        "--data",
+        place / "data" / "pope",
+        "--out",
+        out,
+        "--device",
+        "cpu",
+    ]
+    code, said, _ = call(*told, "--prompt", "dataset", "--max-new-tokens", 2)
+    assert code == 0 and "prompt dataset, protocol paper" in said and "most likely F1" in said
+    assert [folder.name for folder in out.iterdir() if folder.name in BENCHMARKS] == ["pope"]
+    assert Answers(out / "pope" / "plain").asked().prompt == "dataset"
+    code, _, err = call(*told, "--max-new-tokens", 2)
+    assert code == 1 and "holds answers of other questions" in err
+    code, _, err = call(*told, "--prompt", "pope=louder")
+    assert code == 1 and "pope has no prompt louder; it has: paper, dataset" in err
+
+
+@pytest.mark.parametrize("held", ["run.json", "shard-00000.tar"])
+def test_answers_are_not_written_into_a_set_of_shards(call, place, tmp_path, held):
+    (tmp_path / held).touch()
+    code, _, err = call(*line(place, tmp_path))
+    assert code == 1 and "holds a set of shards or a run" in err
+    assert [path.name for path in tmp_path.iterdir()] == [held]
 
 
 def test_baselines_need_no_model(call, place):

@@ -12,11 +12,10 @@ import numpy as np
 
 from maskgen.evaluation import cambrian_rules, lmms_eval_rules, option_matching, vlmevalkit_rules
 from maskgen.evaluation import weighted_scores as count
-from maskgen.evaluation.benchmarks.benchmark import Benchmark
+from maskgen.evaluation.benchmarks.benchmark import Benchmark, as_published, ending
 from maskgen.evaluation.published_files import Row
 from maskgen.evaluation.question import Question, Reading
 
-ASK = "Answer with the option's letter from the given choices directly."  # Cambrian-1's own
 SOURCES = ("ADE20K", "COCO", "Omni3D")
 
 
@@ -34,7 +33,7 @@ def _question(row: Row) -> Question:
     image = row.picture("filename")
     question = Question(
         id=f"{row.text('type')}/{row.text('idx')}",
-        text=f"{row.text('prompt')}\n{ASK}",
+        text=row.text("prompt"),
         kind="choice",
         answers=(answer[1] if answer else "",),
         image=image,
@@ -45,6 +44,13 @@ def _question(row: Row) -> Question:
     if question.answers[0] not in question.letters or not answer:
         raise row.wrong(f'"answer" is {row.text("answer")!r}, the letter of none of {len(choices)} choices')
     return question
+
+
+def _with_letters_first(question: Question) -> str:
+    """As lmms-eval 0.7.3 asks."""
+    letters = ", ".join(question.letters)
+    note = f"Note: You only need to respond with {letters} without providing any additional information."
+    return f"{note}\n\n{question.text}"
 
 
 def figures(questions: Sequence[Question], readings: Sequence[Reading]) -> count.Measure:
@@ -75,8 +81,21 @@ BENCHMARK = Benchmark(
         "strict": option_matching.letter_alone,
     },
     figures=figures,
+    prompts={
+        "paper": as_published,  # Fig. 1
+        "dataset": as_published,
+        "cambrian": ending("\nAnswer with the option's letter from the given choices directly."),
+        "lmms-eval": _with_letters_first,
+    },
     columns={"2D": "2D", "3D": "3D"},
-    files=("test_2d.jsonl,test_3d.jsonl", "test_2d*.parquet,test_3d*.parquet", "*.jsonl", "*.parquet"),
+    files=(
+        "test_2d.jsonl,test_3d.jsonl",
+        "test_2d*.parquet,test_3d*.parquet",
+        "2D/*.parquet,3D/*.parquet",
+        "*.jsonl",
+        "*.parquet",
+    ),
     folders=(".", "images"),
+    fields=(("choices", "source", "task"),),
     size=2_638,
 )

@@ -11,11 +11,10 @@ import numpy as np
 
 from maskgen.evaluation import cambrian_rules, reading, vlmevalkit_rules
 from maskgen.evaluation import weighted_scores as count
-from maskgen.evaluation.benchmarks.benchmark import Benchmark
+from maskgen.evaluation.benchmarks.benchmark import Benchmark, as_published, ending
 from maskgen.evaluation.published_files import Row
 from maskgen.evaluation.question import Question, Reading
 
-ASK = "Please answer yes or no."
 _ANSWERS = {"0": "no", "1": "yes"}
 
 
@@ -32,7 +31,7 @@ def _question(row: Row) -> Question:
         raise row.wrong(f'"gt_answer" is {answer!r}, neither 0 (no) nor 1 (yes)')
     return Question(
         id=f"{topic}/{collection}/{figure}/{number}",
-        text=f"{row.text('question')} {ASK}",
+        text=row.text("question"),
         kind="yes_no",
         answers=(_ANSWERS[answer],),
         image=row.picture("filename"),
@@ -81,8 +80,14 @@ BENCHMARK = Benchmark(
         "strict": reading.nothing_else,
     },
     figures=figures,
+    prompts={
+        "paper": ending(" Please answer yes or no."),  # Table 3
+        "dataset": as_published,
+        "lmms-eval": as_published,
+    },
     columns={"aAcc": "aAcc", "fAcc": "fAcc", "qAcc": "qAcc"},
     files=("HallusionBench.json", "*allusion*.json*", "image-*.parquet", "*.parquet", "*.json"),
     folders=(".", "hallusion_bench", "images"),
+    fields=(("gt_answer",),),
     size=951,
 )

@@ -11,7 +11,7 @@ import numpy as np
 
 from maskgen.evaluation import lmms_eval_rules, reading
 from maskgen.evaluation import weighted_scores as count
-from maskgen.evaluation.benchmarks.benchmark import Benchmark
+from maskgen.evaluation.benchmarks.benchmark import Benchmark, as_published, ending
 from maskgen.evaluation.published_files import Row
 from maskgen.evaluation.question import Question, Reading
 
@@ -87,11 +87,18 @@ BENCHMARK = Benchmark(
         "strict": reading.equals,
     },
     figures=figures,
+    prompts={
+        "paper": as_published,
+        "dataset": as_published,
+        "cambrian": ending("\nGive the short answer directly."),
+        "lmms-eval": as_published,
+    },
     columns={
         "Scene Centric": _FIGURES["Scene Text-centric VQA"],
         "Key Info. Extract.": "key information extraction",
     },
     files=("OCRBench.json", "*.json", "*.parquet"),
     folders=(".", "OCRBench_Images", "images"),
+    fields=(("question_type",), ("type", "answers")),
     size=1_000,
 )

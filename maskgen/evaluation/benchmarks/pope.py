@@ -10,32 +10,31 @@ import numpy as np
 
 from maskgen.evaluation import cambrian_rules, reading, vlmevalkit_rules
 from maskgen.evaluation import weighted_scores as count
-from maskgen.evaluation.benchmarks.benchmark import Benchmark
+from maskgen.evaluation.benchmarks.benchmark import Benchmark, as_published, ending
 from maskgen.evaluation.published_files import Row
 from maskgen.evaluation.question import Question, Reading
 
 SPLITS = ("random", "popular", "adversarial")
-ASK = "Please answer yes or no."  # Table 3
 
 
 def read(rows: Iterable[Row]) -> list[Question]:
-    """The split is in the file's name, or in the field category."""
+    """The split is in the field category, or in the name of the file or its folder."""
     return [_question(row) for row in rows]
 
 
 def _question(row: Row) -> Question:
-    split = next((name for name in SPLITS if name in row.file.stem.lower()), row.maybe("category").lower())
+    named = f"{row.file.parent.name}/{row.file.stem}".lower()
+    category = row.maybe("category").lower()
+    split = category if category in SPLITS else next((name for name in SPLITS if name in named), "")
     if split not in SPLITS:
-        raise row.wrong(
-            f'neither the file\'s name nor "category" says which split it is: {", ".join(SPLITS)}'
-        )
+        raise row.wrong(f'neither the file nor "category" says which split it is: {", ".join(SPLITS)}')
     label = row.text("label", "answer").lower()
     if label not in ("yes", "no"):
         raise row.wrong(f'"label" is {label!r}, not yes or no')
     image = row.image or row.text("image", "image_source")
     return Question(
         id=f"{split}/{row.text('question_id')}",
-        text=f"{row.text('text', 'question')} {ASK}",
+        text=row.text("text", "question"),
         kind="yes_no",
         answers=(label,),
         image=image,
@@ -99,9 +98,22 @@ BENCHMARK = Benchmark(
         "cambrian": cambrian_rules.yes_or_no,
     },
     figures=figures,
+    prompts={
+        "paper": ending(" Please answer yes or no."),  # Table 3
+        "dataset": as_published,
+        "cambrian": ending("\nAnswer the question using a single word or phrase."),
+        "lmms-eval": ending("\nAnswer the question using a single word or phrase."),
+    },
     columns={"POPE": "F1"},
-    files=("*pope*random*.json*,*pope*popular*.json*,*pope*adversarial*.json*", "*.json*", "*.parquet"),
+    files=(
+        "*pope*random*.json*,*pope*popular*.json*,*pope*adversarial*.json*",
+        "Full/*.parquet",  # the hub's copy has all questions there, and again in data/
+        "data/*.parquet",
+        "*.json*",
+        "*.parquet",
+    ),
     folders=(".", "val2014", "images"),
+    fields=(("text", "label"), ("image_source", "category")),
     size=9_000,
     note="The paper does not say which figure its column POPE holds: most likely F1. Positive is yes.",
 )

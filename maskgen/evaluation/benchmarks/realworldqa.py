@@ -14,7 +14,7 @@ from maskgen.evaluation import (
     reading,
     vlmevalkit_rules,
 )
-from maskgen.evaluation.benchmarks.benchmark import Benchmark
+from maskgen.evaluation.benchmarks.benchmark import Benchmark, as_published
 from maskgen.evaluation.published_files import Row
 from maskgen.evaluation.question import Kind, Question
 from maskgen.evaluation.reading import Reader
@@ -73,8 +73,15 @@ BENCHMARK = Benchmark(
         "strict": _kinds(option_matching.letter_alone, reading.nothing_else, reading.equals),
     },
     figures=accuracy("kind"),
+    prompts={
+        "paper": as_published,
+        "dataset": as_published,
+        "cambrian": as_published,
+        "lmms-eval": as_published,
+    },
     columns={"RWQA": "accuracy"},
     files=("*.parquet", "*.jsonl", "*.json"),
     folders=(".", "images"),
+    fields=(("question", "answer"),),
     size=765,
 )
