@@ -55,6 +55,13 @@ class Source(Section):
 
     files: list[str] = Field(description="annotation files or glob patterns, under --data")
     images: str = Field(".", description="the image root under --data; may hold tar and zip archives")
+    rename: dict[str, str] = Field(
+        {}, description="how image paths of rows begin: what stands there in the image root instead"
+    )
+    ignore_case: bool = Field(False, description="find images whose path differs in letter case alone")
+    allow_links_to: list[str] = Field(
+        [], description="folders outside --data, absolute, that links among the images may lead to"
+    )
     truth: str = Field("", description="known masks (COCO annotations) to score against, under --data")
     scenes: Scenes | None = Field(None, description="draw this source instead of reading one")
 

@@ -49,7 +49,7 @@ def run_pilot(config: Config, data: str, rows: int, say: Callable[[str], None]) 
     with tempfile.TemporaryDirectory(prefix="maskgen-pilot-") as out:
         store = Store(out)
         with store.publish("plan.parquet") as path:
-            make_plan(small, data, path)
+            make_plan(small, data, path, kept=store)
         with store.open("plan.parquet") as file:
             sizes = count_rows(file)
         say("pilot: loading the models")

@@ -11,8 +11,10 @@ from maskgen.sharding.format import SCHEMA
 
 _PACKAGES = ("maskgen", "torch", "transformers", "segment-anything", "numpy", "pillow", "shapely", "ray")
 
-# These may differ between a run and its resume: speed, and where the weights lie. What they are is compared.
+# These may differ between a run and its resume: speed, where the weights lie, and how images are found, which
+# the plan has settled. What the weights and images are is compared.
 _FREE = {
+    "source": {"rename", "ignore_case", "allow_links_to"},
     "resources": True,
     "proposer": {"batch", "slots", "model", "revision"},
     "refiner": {"batch", "checkpoint"},

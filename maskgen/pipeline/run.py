@@ -107,7 +107,7 @@ def prepare(request: RunRequest, store: Store, say: Callable[[str], None]) -> tu
         _refuse_mixing(begun, identity, request.out)
     else:
         say(f"planning from {', '.join(files)}")
-        summary = _publish_plan(config, request.data, store)
+        summary = _publish_plan(config, request.data, store, say)
         say(f"planned {summary['planned']:,} of {summary['read']:,} rows in {summary['shards']:,} shards")
         for note in summary["notes"]:
             say(f"note: {note}")
@@ -296,9 +296,9 @@ def _files(commit: Commit) -> dict[str, int]:
     return {**files, f"{stem}.tar": commit.tar.bytes} if commit.samples else files
 
 
-def _publish_plan(config: Config, data: str, store: Store) -> dict[str, Any]:
+def _publish_plan(config: Config, data: str, store: Store, say: Callable[[str], None]) -> dict[str, Any]:
     with store.publish("plan.parquet") as path, progress_bar("planning", "rows") as count:
-        summary = make_plan(config, data, path, count)
+        summary = make_plan(config, data, path, count, store, say)
     return summary.to_dict()
 
 

@@ -67,7 +67,8 @@ class ShardWorker:
         self._name = name
         self._store = Store(job.out)
         self._journal = Journal(job.out)
-        self._images = ImageRoot(place(job.data, job.config.source.images), job.config.limits.image_bytes)
+        source, limit = job.config.source, job.config.limits.image_bytes
+        self._images = ImageRoot(place(job.data, source.images), limit, source.allow_links_to, self._store)
         self._grounder = Grounder(job.config, job.data, device)
         self._device = describe_device(device) | counts(self._grounder.config)
         self._threads = PersistentThreads()  # for all shards: cuDNN keeps its plans by thread

@@ -21,7 +21,7 @@ from maskgen.outcome import Outcome
 from maskgen.runtime.store import Store
 from maskgen.sample import ArchiveMember, Query, Sample, Turn
 from maskgen.sources import conversation
-from maskgen.sources.archives import ArchiveIndex
+from maskgen.sources.image_index import ImageIndex
 from maskgen.sources.images import ImageRoot
 from maskgen.sources.rows import BrokenRow, RawRow, find_files, place, read_rows
 from maskgen.sources.selection import Cut, Spill
@@ -72,20 +72,26 @@ class PlanSummary:
 
 
 def make_plan(
-    config: Config, data: str, destination: Path, progress: Callable[[int], None] | None = None
+    config: Config,
+    data: str,
+    destination: Path,
+    progress: Callable[[int], None] | None = None,
+    kept: Store | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> PlanSummary:
     """Choose the rows under `data` and write the plan to the local path `destination`.
 
     The choice follows from the rows' content and `select` alone: not from their order, their files or
     where they lie; a bigger count keeps what a smaller one chose, and puts it first. Rows stay on disk
-    beside `destination` meanwhile. `progress` gets the number of rows read, every PROGRESS_ROWS rows.
+    beside `destination` meanwhile. What it takes to read .tar.gz archives at random stays in `kept`; `say`
+    tells beforehand what that costs. `progress` gets the number of rows read, every PROGRESS_ROWS rows.
     Raises MaskgenError where the data cannot be read, holds no row, or the disk is full.
     """
     folder = destination.with_name(f"{destination.name}.rows")
     try:
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
         folder.mkdir(parents=True)
-        return _Planner(config, data, progress).make(folder, destination)
+        return _Planner(config, data, progress, kept, say).make(folder, destination)
     except (OSError, sqlite3.Error) as error:
         raise MaskgenError(f"cannot plan into {destination}: {error}. Make room there.") from error
     finally:
@@ -115,7 +121,8 @@ def estimate_bytes(config: Config, data: str, plan: Path | str | IO[bytes]) -> i
     groundable = pc.sum(pc.equal(file.read(["outcome"])["outcome"], "")).as_py()
     if not groundable:
         return 0
-    images = ImageRoot(place(data, config.source.images), config.limits.image_bytes)
+    source = config.source
+    images = ImageRoot(place(data, source.images), config.limits.image_bytes, source.allow_links_to)
     samples = (_sample(row) for i in range(file.num_row_groups) for row in file.read_row_group(i).to_pylist())
     drawn = itertools.islice((sample for sample in samples if not sample.outcome), _MEASURED_IMAGES)
     sizes = [(images.size(sample) or 0) if sample.image else 0 for sample in drawn]
@@ -125,7 +132,14 @@ def estimate_bytes(config: Config, data: str, plan: Path | str | IO[bytes]) -> i
 class _Planner:
     """One planning: rows → spill → sorted samples → Parquet, counting on the way."""
 
-    def __init__(self, config: Config, data: str, progress: Callable[[int], None] | None):
+    def __init__(
+        self,
+        config: Config,
+        data: str,
+        progress: Callable[[int], None] | None,
+        kept: Store | None,
+        say: Callable[[str], None] | None,
+    ):
         self._config = config
         self._data = data
         self._files = find_files(data, config.source.files)
@@ -134,6 +148,8 @@ class _Planner:
         if isinstance(config.proposer, NoProposer):
             keep = config.proposer.text_only == "keep"
             self._check = partial(conversation.check_packed, text_only=keep)
+        self._kept = kept
+        self._say = say
         self._without = _keys(config.select.without)
         self._read = 0
         self._broken = 0
@@ -142,10 +158,11 @@ class _Planner:
         self._notes: list[str] = []
 
     def make(self, folder: Path, destination: Path) -> PlanSummary:
-        with ArchiveIndex(place(self._data, self._config.source.images)) as archives, Spill(folder) as spill:
+        index = ImageIndex(self._data, self._config.source, self._kept, self._say)
+        with index as images, Spill(folder) as spill:
             bound = self._choose(spill)
-            shards = self._write(spill.rows(bound), archives, destination)
-            self._notes += archives.notes
+            shards = self._write(spill.rows(bound), images, destination)
+            self._notes += images.notes
         planned = self._outcomes.total()
         groundable = self._outcomes.pop("", 0)
         wanted = self._config.select.count
@@ -201,7 +218,7 @@ class _Planner:
                     yield row  # type: ignore[misc]  # a RawRow
         self._progress(self._read)
 
-    def _write(self, rows: Iterator[tuple[str, bytes]], archives: ArchiveIndex, destination: Path) -> int:
+    def _write(self, rows: Iterator[tuple[str, bytes]], images: ImageIndex, destination: Path) -> int:
         """Write the chosen rows, a row group a shard; returns the number of shards."""
         shards = 0
         # Neither statistics nor anything else that readers do not need: equal plans are equal bytes.
@@ -218,27 +235,11 @@ class _Planner:
                     conversation.sample(content, key, self._config.text, self._check)
                     for key, content in chunk
                 ]
-                samples = self._find_members(samples, archives)
+                samples = _find_members(samples, images)
                 self._outcomes.update(sample.outcome.value if sample.outcome else "" for sample in samples)
                 writer.write_table(_table(samples), row_group_size=len(samples))
                 shards += 1
         return shards
-
-    def _find_members(self, samples: list[Sample], archives: ArchiveIndex) -> list[Sample]:
-        if archives.is_empty:
-            return samples
-        references = [sample.image for sample in samples if sample.image and not sample.outcome]
-        members = archives.locate(references)
-        lost = [name for name, member in zip(references, members, strict=True) if not member]
-        if archives.compressed and not all(archives.exist(lost)):
-            names = ", ".join(archives.compressed)
-            archives.notes.append(f"images are missing, and {names} cannot be read at random: extract it")
-            archives.compressed.clear()  # said once
-        found = iter(members)
-        return [
-            replace(sample, member=next(found)) if sample.image and not sample.outcome else sample
-            for sample in samples
-        ]
 
     def _below(self, name: str) -> str:
         return name.removeprefix(self._data.rstrip("/") + "/")
@@ -249,6 +250,16 @@ class _Planner:
         except SampleError:
             return False
         return True
+
+
+def _find_members(samples: list[Sample], images: ImageIndex) -> list[Sample]:
+    found = iter(images.find([sample.image for sample in samples if sample.image and not sample.outcome]))
+    return [
+        replace(sample, member=there.member)
+        if sample.image and not sample.outcome and (there := next(found))
+        else sample
+        for sample in samples
+    ]
 
 
 def _keys(places: list[str]) -> frozenset[str]:
