@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from maskgen.errors import SampleError
+from maskgen.runtime.store import Store
 from maskgen.sources.gzip_points import SPACING, WINDOW, Points, find_points
 from maskgen.sources.image_folder import ImageFolder
 from maskgen.sources.members import Kind, Member, Oddities
 from maskgen.sources.tar_members import tar_members
-from maskgen.store import Store
 
 _ENDINGS = (".tar.gz", ".tgz")
 _PROBE = 64 << 10

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from maskgen.config import Source
 from maskgen.errors import MaskgenError, SampleError
+from maskgen.runtime.store import Store
 from maskgen.sample import ArchiveMember
 from maskgen.sources.gzip_archives import GzipArchives, is_gzip
 from maskgen.sources.image_folder import ImageFolder
@@ -22,7 +23,6 @@ from maskgen.sources.parts import may_be_part, parted
 from maskgen.sources.rows import place
 from maskgen.sources.tar_members import tar_members
 from maskgen.sources.zip_members import LOCAL_HEADER, data_start, zip_members
-from maskgen.store import Store
 
 _READ = re.compile(r"(.*)\.(?:tar|tar\.gz|tgz|zip)", re.IGNORECASE)
 _NOT_READ = re.compile(r".*(\.(?:tar\.bz2|tbz2?|tar\.xz|txz|tar\.zst|tar\.lz4|7z|rar))", re.IGNORECASE)

@@ -8,12 +8,12 @@ from typing import IO
 
 from maskgen.errors import MaskgenError, SampleError
 from maskgen.outcome import Outcome
+from maskgen.runtime.store import Store
 from maskgen.sample import ArchiveMember, Sample
 from maskgen.sources.conversation import check_reference
 from maskgen.sources.gzip_archives import GzipArchives, is_gzip
 from maskgen.sources.gzip_points import Points
 from maskgen.sources.image_folder import ImageFolder, problem
-from maskgen.store import Store
 
 
 class ImageRoot:

@@ -11,10 +11,10 @@ import pytest
 
 from maskgen.config import Source
 from maskgen.errors import MaskgenError
+from maskgen.runtime.store import Store
 from maskgen.sample import Query, Sample
 from maskgen.sources.image_index import ImageIndex
 from maskgen.sources.images import ImageRoot
-from maskgen.store import Store
 
 
 def write_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> None:
