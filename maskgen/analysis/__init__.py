@@ -1,1 +1,1 @@
-"""Where a trained model looks, and whether it tells which text matches (Tables 4 and 6, Fig. 2)."""
+"""A trained model's attention and hidden states: maps, metrics, similarity (Tables 4 and 6, Fig. 2)."""

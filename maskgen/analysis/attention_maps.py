@@ -1,4 +1,4 @@
-"""Gaze: a trained model and where it looks. Of both architectures, from a run or a model folder."""
+"""Attention maps and hidden states of a trained model of either architecture."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,26 +19,26 @@ from maskgen.geometry import Frame
 from maskgen.training.collate import collate
 from maskgen.training.dataset import Example, framed
 
-_ROWS = 16
+_BATCH = 16  # items in a forward pass
 
 States = tuple[np.ndarray, np.ndarray]
 """Of one picture and text: float32 (N, width) of the image, float32 (T, width) of the text's tokens."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """Where one text looks in one picture.
+class AttentionMaps:
+    """The attention of one text over one image.
 
     `maps`: float32 (layers, cells, cells), the attention averaged over heads and the text's tokens (A_l^q of
-    Section 3.2.2); each sums to 1, or for `concat` to the share that goes to the image at all. `image`: bool
-    (cells, cells), cells that hold image. `open`: bool (cells, cells), cells that the model can attend to.
-    `asking`: the number of the text's tokens; with none the maps are zero.
+    Section 3.2.2); each sums to 1, or for `concat` to the share that goes to the image at all. `image_cells`:
+    bool (cells, cells), those that hold image. `attendable`: bool (cells, cells), those that the model can
+    attend to. `query_tokens`: the number of the text's tokens; with none the maps are zero.
     """
 
     maps: np.ndarray
-    image: np.ndarray
-    open: np.ndarray
-    asking: int
+    image_cells: np.ndarray
+    attendable: np.ndarray
+    query_tokens: int
 
     def mean(self) -> np.ndarray:
         """float32 (cells, cells): the mean over layers."""
@@ -46,25 +46,28 @@ class Look:
         return mean
 
 
-class Gaze:
+class AttentionReader:
     """A model in eval mode and in float32, its processor, and its frame.
 
-    `name`: a short one for tables. `kind`: "age_vlm" or "concat_vlm". `layers`: the maps' names, in order.
+    `name`: a short one for tables. `model_type`: "age_vlm" or "concat_vlm". `layers`: the maps' names, in
+    order.
     """
 
     def __init__(self, model: Any, processor: Any, name: str):
         config = model.config
-        self.model, self.name, self.kind = model.eval(), name, str(config.model_type)
+        self.model, self.name, self.model_type = model.eval(), name, str(config.model_type)
         self.template = ChatTemplate(processor.tokenizer)
         self.frame = Frame(config.fit, config.image_size, config.cells)
         images = processor.image_processor
         self._mean, self._std = images.image_mean, images.image_std
         self.layers = (
-            [f"slot {slot}" for slot in config.slots] if self.kind == "age_vlm" else ["first self-attention"]
+            [f"slot {slot}" for slot in config.slots]
+            if self.model_type == "age_vlm"
+            else ["first self-attention"]
         )
 
     @classmethod
-    def load(cls, place: str | Path, fit: str = "", device: str = "") -> "Gaze":
+    def load(cls, place: str | Path, fit: str = "", device: str = "") -> "AttentionReader":
         """The model of a run, or in a model folder.
 
         `fit`: how pictures fill the square instead of the model's own way. `device`: by default a GPU if
@@ -77,8 +80,8 @@ class Gaze:
 
     @property
     def masks_padding(self) -> bool:
-        """Whether cells without image are closed to the attention (`attend_padding`)."""
-        return self.kind == "age_vlm" and not self.model.config.attend_padding
+        """Whether attention to cells without image is masked (`attend_padding`)."""
+        return self.model_type == "age_vlm" and not self.model.config.attend_padding
 
     def example(self, item: Item) -> Example:
         """The item as the model takes it; what follows the last span is left out, since no token sees it."""
@@ -89,40 +92,40 @@ class Gaze:
         ids, labels, query = encoded.input_ids, encoded.labels, encoded.query_mask
         return Example("", pixels, cells, ids, labels, query, mask, encoded.cut)
 
-    def looks(self, items: Iterable[Item]) -> Iterator[tuple[Item, Look]]:
-        """Every item, and where its text looks in its picture."""
-        for some in _batches(items):
-            examples = [self.example(item) for item in some]
+    def attention_maps(self, items: Iterable[Item]) -> Iterator[tuple[Item, AttentionMaps]]:
+        """Every item, and the attention of its text over its image."""
+        for batch in _batches(items):
+            examples = [self.example(item) for item in batch]
             inputs, query = self._inputs(examples)
-            everyone = torch.ones(len(query), dtype=torch.bool, device=query.device)
-            maps = self._run(inputs, query_mask=query, guided=everyone).guidance_maps.cpu().numpy()
+            every_row = torch.ones(len(query), dtype=torch.bool, device=query.device)
+            maps = self._forward(inputs, query_mask=query, guided=every_row).guidance_maps.cpu().numpy()
             for row, example in enumerate(examples):
-                yield some[row], self._look(maps[:, row], example, sum(example.query_mask))
+                yield batch[row], self._maps_of(maps[:, row], example, sum(example.query_mask))
 
-    def tokens(self, item: Item) -> list[tuple[str, Look]]:
-        """Each of the text's tokens, as written, and where it looks."""
+    def token_attention_maps(self, item: Item) -> list[tuple[str, AttentionMaps]]:
+        """Each of the text's tokens, as written, and its attention over the image."""
         example = self.example(item)
         inputs, query = self._inputs([example])
-        maps = self._run(inputs, asking=Asking.each(query)).guidance_maps.cpu().numpy()
-        ids = [token for token, asks in zip(example.input_ids, example.query_mask, strict=True) if asks]
+        maps = self._forward(inputs, asking=Asking.each(query)).guidance_maps.cpu().numpy()
+        ids = [token for token, chosen in zip(example.input_ids, example.query_mask, strict=True) if chosen]
         words = [self.template.tokenizer.decode([token]) for token in ids]
-        return [(word, self._look(maps[:, row], example, 1)) for row, word in enumerate(words)]
+        return [(word, self._maps_of(maps[:, row], example, 1)) for row, word in enumerate(words)]
 
-    def states(self, items: Iterable[Item]) -> Iterator[States]:
+    def hidden_states(self, items: Iterable[Item]) -> Iterator[States]:
         """The image's and the text's last states, of cells that hold image and of the tokens of t_q.
 
         The text's are those after LLaMA's last layer and norm. The image's are, for `concat_vlm`, its tokens'
         after the same layer. AGE-VLM's LLaMA has no image tokens: theirs are the adapter's projections I',
         which every cross-attention layer reads ("or their projected representations", Section 3.1).
         """
-        for some in _batches(items):
-            examples = [self.example(item) for item in some]
+        for batch in _batches(items):
+            examples = [self.example(item) for item in batch]
             inputs, query = self._inputs(examples)
-            out = self._run(inputs)
+            out = self._forward(inputs)
             image, text = out.image_states.cpu().numpy(), out.text_states.cpu().numpy()
             for row, example in enumerate(examples):
-                holds = slice(None) if example.image_cells is None else example.image_cells
-                yield image[row][holds], text[row][query[row].cpu().numpy()]
+                cells = slice(None) if example.image_cells is None else example.image_cells
+                yield image[row][cells], text[row][query[row].cpu().numpy()]
 
     def _inputs(self, examples: list[Example]) -> tuple[dict[str, torch.Tensor | None], torch.Tensor]:
         """What the model takes, and the query's tokens, bool (B, T)."""
@@ -135,21 +138,23 @@ class Gaze:
         }
         return inputs, batch.query_mask
 
-    def _run(self, inputs: dict[str, torch.Tensor | None], **asked: Any) -> Any:
+    def _forward(self, inputs: dict[str, torch.Tensor | None], **selection: Any) -> Any:
         with torch.inference_mode():
-            return self.model(**inputs, **asked)
+            return self.model(**inputs, **selection)
 
-    def _look(self, maps: np.ndarray, example: Example, asking: int) -> Look:
+    def _maps_of(self, maps: np.ndarray, example: Example, query_tokens: int) -> AttentionMaps:
+        """`maps`: float32 (layers, cells^2)."""
         side = self.frame.cells
         every = np.ones((side, side), bool)
         image = every if example.image_cells is None else example.image_cells.reshape(side, side)
-        return Look(maps.reshape(-1, side, side), image, image if self.masks_padding else every, asking)
+        attendable = image if self.masks_padding else every
+        return AttentionMaps(maps.reshape(-1, side, side), image, attendable, query_tokens)
 
 
 def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
     rest = iter(items)
-    while some := list(islice(rest, _ROWS)):
-        yield some
+    while batch := list(islice(rest, _BATCH)):
+        yield batch
 
 
 def short_name(folder: Path) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Inside:
+class AttentionMetrics:
     """Of maps against masks, each float64 and 0-1 of the maps' leading shape.
 
     `mass`: the share of the attention inside the mask. `pointing`: 1 if the cell with the most attention is
@@ -21,7 +21,7 @@ class Inside:
     iou: np.ndarray
 
 
-def inside(maps: np.ndarray, masks: np.ndarray) -> Inside:
+def attention_metrics(maps: np.ndarray, masks: np.ndarray) -> AttentionMetrics:
     """`maps`: float (..., samples, cells^2), not negative, of any sum; `masks`: bool (samples, cells^2).
 
     A sample with an empty mask or a map of zeros is NaN throughout.
@@ -38,19 +38,19 @@ def inside(maps: np.ndarray, masks: np.ndarray) -> Inside:
         hits = ((ranks < counts[..., None]) & wanted).sum(axis=-1)
         iou = hits / (2 * counts - hits)
     void = (counts == 0) | (total <= 0)
-    return Inside(*(np.where(void, np.nan, each) for each in (mass, pointing, iou)))
+    return AttentionMetrics(*(np.where(void, np.nan, each) for each in (mass, pointing, iou)))
 
 
-def evenly(masks: np.ndarray, open_cells: np.ndarray) -> Inside:
-    """The same, expected of attention spread evenly over `open_cells`, bool as `masks`: (samples, cells^2).
+def uniform_metrics(masks: np.ndarray, attendable: np.ndarray) -> AttentionMetrics:
+    """The same, expected of attention spread evenly over `attendable`, bool as `masks`: (samples, cells^2).
 
     For pointing and IoU its ties are broken by lot; NaN where the mask is empty.
     """
     figures = [
         _evenly(int((m & o).sum()), int(m.sum()), int(o.sum()))
-        for m, o in zip(masks, open_cells, strict=True)
+        for m, o in zip(masks, attendable, strict=True)
     ]
-    return Inside(*np.array(figures, np.float64).reshape(-1, 3).T)
+    return AttentionMetrics(*np.array(figures, np.float64).reshape(-1, 3).T)
 
 
 @cache

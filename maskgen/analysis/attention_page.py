@@ -1,4 +1,4 @@
-"""`maskgen attend --grid`: the page of Tables 4 and 6, a row a picture and question, a column a model."""
+"""`maskgen attend --grid`: the page of Tables 4 and 6, a row for each question, a column for each model."""
 
 import json
 from collections.abc import Sequence
@@ -7,28 +7,28 @@ from pathlib import Path
 
 from PIL import Image
 
-from maskgen.analysis.attend import Map, attend, legend, seen, tile
-from maskgen.analysis.attention_maps import Gaze
-from maskgen.analysis.samples import Item, asked
+from maskgen.analysis.attend import LayerMap, attend, legend, map_tile, model_view
+from maskgen.analysis.attention_maps import AttentionReader
+from maskgen.analysis.samples import Item, question_item
 from maskgen.draw import heatmap, page
-from maskgen.draw.overlay import fitted, scaled
-from maskgen.draw.tiles import Row, Tile, sheet
+from maskgen.draw.overlay import fit_size, resize_pixels
+from maskgen.draw.tiles import Tile, TileRow, tile_sheet
 from maskgen.errors import MaskgenError
 from maskgen.pixels import open_image
 
-MOST_PAIRS = 100
-_ROOM = (330, 260)
+MAX_QUESTIONS = 100
+_TILE_SIZE = (330, 260)
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A line of PAIRS.jsonl."""
+class ImageQuestion:
+    """A line of PAIRS.jsonl: the image's name there, and the item that it makes."""
 
     image: str
     item: Item
 
 
-def read_pairs(path: str | Path) -> list[Pair]:
+def read_image_questions(path: str | Path) -> list[ImageQuestion]:
     """The pictures and questions of a file of lines {"image": ..., "question": ...}.
 
     Images are relative to the file's folder and must lie in it. MaskgenError names the line that is wrong.
@@ -38,15 +38,17 @@ def read_pairs(path: str | Path) -> list[Pair]:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise MaskgenError(f"--grid {path} cannot be read as text ({error}).") from error
-    pairs = [
-        _pair(line, f"{path}, line {number}", folder) for number, line in enumerate(lines, 1) if line.strip()
+    questions = [
+        _image_question(line, f"{path}, line {number}", folder)
+        for number, line in enumerate(lines, 1)
+        if line.strip()
     ]
-    if not 0 < len(pairs) <= MOST_PAIRS:
-        raise MaskgenError(f"--grid {path} has {len(pairs)} pairs: give 1 to {MOST_PAIRS}.")
-    return pairs
+    if not 0 < len(questions) <= MAX_QUESTIONS:
+        raise MaskgenError(f"--grid {path} has {len(questions)} pairs: give 1 to {MAX_QUESTIONS}.")
+    return questions
 
 
-def _pair(line: str, place: str, folder: Path) -> Pair:
+def _image_question(line: str, place: str, folder: Path) -> ImageQuestion:
     try:
         fields = json.loads(line)
         image, question = fields["image"], fields["question"].strip()
@@ -56,93 +58,92 @@ def _pair(line: str, place: str, folder: Path) -> Pair:
             f'{place} is not {{"image": "...", "question": "..."}} with both filled in.'
         ) from None
     try:
-        inside = (folder / image).resolve().is_relative_to(folder)
+        in_folder = (folder / image).resolve().is_relative_to(folder)
     except (OSError, ValueError):
-        inside = False
-    if not inside:
+        in_folder = False
+    if not in_folder:
         raise MaskgenError(
             f"{place}: the image {image} does not lie in the folder of the list. Put it there."
         )
-    return Pair(image, asked(open_image(folder / image), question))
+    return ImageQuestion(image, question_item(open_image(folder / image), question))
 
 
 @dataclass(frozen=True)
-class Line:
-    """A row of the page: a pair and the chosen layer's map of every model."""
+class PageRow:
+    """A row of the page: a question and the chosen layer's map of every model."""
 
-    pair: Pair
-    maps: list[Map]
+    question: ImageQuestion
+    maps: list[LayerMap]
 
 
-def look(gazes: Sequence[Gaze], pairs: Sequence[Pair], layer: str) -> list[Line]:
+def page_rows(
+    readers: Sequence[AttentionReader], questions: Sequence[ImageQuestion], layer: str
+) -> list[PageRow]:
     """All rows. `layer`: "first" as in the paper, "last", "mean", or a number from 1."""
-    return [Line(pair, [choose(found, layer) for found in attend(gazes, pair.item)]) for pair in pairs]
-
-
-def choose(found: Sequence[Map], layer: str) -> Map:
-    """The map that `layer` names; a model with a single layer has no other. MaskgenError if there is none."""
-    layers = max(1, len(found) - 1)  # the last of several is their mean
-    places = {"first": 0, "last": layers - 1, "mean": len(found) - 1}
-    place = places.get(layer, int(layer) - 1 if layer.isdecimal() else -1)
-    if layers == 1:
-        place = min(place, 0)
-    if not 0 <= place < len(found):
-        raise MaskgenError(f"--layer {layer}: give first, last, mean, or a number from 1 to {layers}.")
-    return found[place]
-
-
-def as_image(gazes: Sequence[Gaze], lines: Sequence[Line]) -> Image.Image:
-    """The page as one picture."""
-    top = _top(lines)
-    rows = []
-    for line in lines:
-        pixels = line.pair.item.pixels
-        image = scaled(pixels, fitted(pixels.shape[1], pixels.shape[0], _ROOM))
-        tiles = [tile(picture, one, top) for picture, one in _over(gazes, line)]
-        rows.append(Row(line.pair.item.text, [Tile(image), *tiles]))
-    maps = [line.maps for line in lines]
-    return sheet(rows, columns=["image", *_names(gazes)], foot=legend(maps), key=heatmap.scale(top))
-
-
-def as_page(gazes: Sequence[Gaze], lines: Sequence[Line]) -> str:
-    """The page as HTML, pictures and all."""
-    top = _top(lines)
-    rows = []
-    for line in lines:
-        pixels = line.pair.item.pixels
-        image = scaled(pixels, fitted(pixels.shape[1], pixels.shape[0], _ROOM))
-        tiles = [
-            Tile(image, line.pair.image),
-            *(tile(picture, one, top) for picture, one in _over(gazes, line)),
-        ]
-        cells = [_cell(one) for one in tiles]
-        rows.append([page.said(line.pair.item.text), *cells])
-    head = ["question", "image", *_names(gazes)]
-    scale = f'<img src="{page.inlined(heatmap.scale(top))}" alt="1 to {top} times the even share">'
-    return page.page(
-        "Where the models look",
-        "<header><h1>Where the models look</h1>",
-        f'<p class="soft">{page.said(legend([line.maps for line in lines]))}</p>{scale}</header>',
-        page.table(head, rows),
-    )
-
-
-def _over(gazes: Sequence[Gaze], line: Line) -> list[tuple[Image.Image, Map]]:
     return [
-        (seen(gaze.frame, line.pair.item.pixels, _ROOM), one)
-        for gaze, one in zip(gazes, line.maps, strict=True)
+        PageRow(question, [select_layer(maps, layer) for maps in attend(readers, question.item)])
+        for question in questions
     ]
 
 
-def _top(lines: Sequence[Line]) -> int:
-    return heatmap.top_of(*(one.ratios for line in lines for one in line.maps))
+def select_layer(maps: Sequence[LayerMap], layer: str) -> LayerMap:
+    """The map that `layer` names; a model with a single layer has no other. MaskgenError if there is none."""
+    layers = max(1, len(maps) - 1)  # the last of several is their mean
+    places = {"first": 0, "last": layers - 1, "mean": len(maps) - 1}
+    place = places.get(layer, int(layer) - 1 if layer.isdecimal() else -1)
+    if layers == 1:
+        place = min(place, 0)
+    if not 0 <= place < len(maps):
+        raise MaskgenError(f"--layer {layer}: give first, last, mean, or a number from 1 to {layers}.")
+    return maps[place]
 
 
-def _names(gazes: Sequence[Gaze]) -> list[str]:
-    return [gaze.name for gaze in gazes]
+def render_image(readers: Sequence[AttentionReader], rows: Sequence[PageRow]) -> Image.Image:
+    """The page as one image."""
+    top = _scale_top(rows)
+    tile_rows = []
+    for row in rows:
+        tiles = [Tile(_thumbnail(row)), *_map_tiles(readers, row, top)]
+        tile_rows.append(TileRow(row.question.item.text, tiles))
+    columns = ["image", *(reader.name for reader in readers)]
+    foot = legend([row.maps for row in rows])
+    return tile_sheet(tile_rows, columns=columns, foot=foot, key=heatmap.colour_bar(top))
 
 
-def _cell(one: Tile) -> str:
-    """A picture at three quarters of its size, sharp on fine screens, with its words."""
-    image = f'<img src="{page.inlined(one.image)}" alt="" width="{one.image.width * 3 // 4}">'
-    return f"{image}<br><small>{page.said(one.caption)}</small>"
+def render_html(readers: Sequence[AttentionReader], rows: Sequence[PageRow]) -> str:
+    """The page as HTML, images and all."""
+    top = _scale_top(rows)
+    cells = []
+    for row in rows:
+        tiles = [Tile(_thumbnail(row), row.question.image), *_map_tiles(readers, row, top)]
+        cells.append([page.escape_text(row.question.item.text), *(_cell(tile) for tile in tiles)])
+    head = ["question", "image", *(reader.name for reader in readers)]
+    scale = f'<img src="{page.data_uri(heatmap.colour_bar(top))}" alt="1 to {top} times the even share">'
+    return page.document(
+        "Where the models look",
+        "<header><h1>Where the models look</h1>",
+        f'<p class="soft">{page.escape_text(legend([row.maps for row in rows]))}</p>{scale}</header>',
+        page.table(head, cells),
+    )
+
+
+def _thumbnail(row: PageRow) -> Image.Image:
+    pixels = row.question.item.pixels
+    return resize_pixels(pixels, fit_size(pixels.shape[1], pixels.shape[0], _TILE_SIZE))
+
+
+def _map_tiles(readers: Sequence[AttentionReader], row: PageRow, top: int) -> list[Tile]:
+    return [
+        map_tile(model_view(reader.frame, row.question.item.pixels, _TILE_SIZE), each, top)
+        for reader, each in zip(readers, row.maps, strict=True)
+    ]
+
+
+def _scale_top(rows: Sequence[PageRow]) -> int:
+    return heatmap.scale_top(*(each.ratios for row in rows for each in row.maps))
+
+
+def _cell(tile: Tile) -> str:
+    """A tile at three quarters of its size, sharp on fine screens, with its caption."""
+    image = f'<img src="{page.data_uri(tile.image)}" alt="" width="{tile.image.width * 3 // 4}">'
+    return f"{image}<br><small>{page.escape_text(tile.caption)}</small>"

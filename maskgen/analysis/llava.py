@@ -16,19 +16,19 @@ from maskgen.analysis.samples import Item
 from maskgen.errors import MaskgenError, first_line
 from maskgen.runtime.device import choose_device
 
-_PLAIN = "USER: {image}\n{text}\nASSISTANT:"
+_DEFAULT_PROMPT = "USER: {image}\n{text}\nASSISTANT:"
 
 
-class Llava:
+class LlavaReader:
     """A model that transformers' AutoModelForImageTextToText loads, from a local folder, without its code."""
 
     def __init__(self, model: Any, processor: Any, name: str):
         self.model, self.processor, self.name = model.eval(), processor, name
-        self.kind = str(model.config.model_type)
+        self.model_type = str(model.config.model_type)
         self._image_token = _image_token(model.config)
 
     @classmethod
-    def load(cls, place: str | Path, device: str = "") -> "Llava":
+    def load(cls, place: str | Path, device: str = "") -> "LlavaReader":
         """MaskgenError if the folder holds no such model, or one without tokens for the image."""
         folder, where = model_folder(place), choose_device(device)
         disable_progress_bar()
@@ -42,22 +42,22 @@ class Llava:
             ) from error
         if not getattr(getattr(processor, "tokenizer", None), "is_fast", False):
             raise MaskgenError(
-                f"--model {place} has no fast tokenizer, which tells where a text's tokens are."
+                f"--model {place} has no fast tokenizer, which gives the places of a text's tokens."
             )
         return cls(model.to(where), processor, short_name(folder))
 
-    def states(self, items: Iterable[Item]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """See `similarity.Reader`: the states after the last layer and its norm, image tokens and t_q."""
+    def hidden_states(self, items: Iterable[Item]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """As `similarity.StateReader`: states after the last layer and its norm, of image tokens and t_q."""
         for item in items:
             prompt, start = self._prompt(item.text)
             inputs = self.processor(images=Image.fromarray(item.pixels), text=prompt, return_tensors="pt")
-            asks = self._asks(prompt, start, start + len(item.text), inputs["input_ids"].shape[1])
+            query_mask = self._query_mask(prompt, start, start + len(item.text), inputs["input_ids"].shape[1])
             inputs = inputs.to(self.model.device, self.model.dtype)
             with torch.inference_mode():
                 hidden = self.model(**inputs, output_hidden_states=True).hidden_states[-1][0]
             image = (inputs["input_ids"][0] == self._image_token).cpu().numpy()
             states = hidden.float().cpu().numpy()
-            yield states[image], states[asks]
+            yield states[image], states[query_mask]
 
     def _prompt(self, text: str) -> tuple[str, int]:
         """The model's own way to ask about a picture, and where in it the text stands."""
@@ -69,19 +69,19 @@ class Llava:
             )
         else:
             image = self.processor.tokenizer.convert_ids_to_tokens(self._image_token)
-            prompt = _PLAIN.format(image=image, text=marker)
+            prompt = _DEFAULT_PROMPT.format(image=image, text=marker)
         start = prompt.index(marker)
         return prompt.replace(marker, text), start
 
-    def _asks(self, prompt: str, start: int, end: int, length: int) -> np.ndarray:
+    def _query_mask(self, prompt: str, start: int, end: int, length: int) -> np.ndarray:
         """Which of `length` tokens have a character of the text, bool (length,).
 
         The processor writes the image's token several times, all before the text: counted from the end, the
         text's tokens stand where they stand in the prompt as it was written.
         """
         offsets = self.processor.tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
-        asks = [first < end and last > start and last > first for first, last in offsets]
-        return np.array([False] * (length - len(asks)) + asks)
+        query_mask = [first < end and last > start and last > first for first, last in offsets]
+        return np.array([False] * (length - len(query_mask)) + query_mask)
 
 
 def _image_token(config: Any) -> int:

@@ -4,11 +4,15 @@ from pathlib import Path
 
 from maskgen.age_vlm.init_model import ARCHITECTURES
 from maskgen.age_vlm.loading import model_folder, model_type
-from maskgen.analysis.attention_maps import Gaze
-from maskgen.analysis.llava import Llava
-from maskgen.analysis.similarity import Reader
+from maskgen.analysis.attention_maps import AttentionReader
+from maskgen.analysis.llava import LlavaReader
+from maskgen.analysis.similarity import StateReader
 
 
-def load(place: str | Path) -> Reader:
+def load_state_reader(place: str | Path) -> StateReader:
     """The model of a run or in a folder. MaskgenError if there is none that can be read."""
-    return Gaze.load(place) if model_type(model_folder(place)) in ARCHITECTURES else Llava.load(place)
+    return (
+        AttentionReader.load(place)
+        if model_type(model_folder(place)) in ARCHITECTURES
+        else LlavaReader.load(place)
+    )

@@ -1,4 +1,4 @@
-"""Pictures and what is said of them: what the analyses measure on, from shards or from memory."""
+"""Images with a text each: what the analyses measure on, from shards or from memory."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -33,16 +33,16 @@ class Item:
         """The text t_q."""
         return " ".join(self.turns[turn].value[start:end] for turn, start, end in self.spans)
 
-    def picture_id(self) -> str:
+    def image_id(self) -> str:
         """The same for the same pixels, and for no others."""
         return f"{self.pixels.shape}{blake2b(self.pixels.tobytes(), digest_size=16).hexdigest()}"
 
-    def shown(self, other: "Item") -> "Item":
-        """This text with the picture of another."""
+    def with_image_of(self, other: "Item") -> "Item":
+        """This text with the image of another item, without a mask."""
         return replace(self, pixels=other.pixels, mask=None)
 
 
-def asked(pixels: np.ndarray, text: str, mask: np.ndarray | None = None) -> Item:
+def question_item(pixels: np.ndarray, text: str, mask: np.ndarray | None = None) -> Item:
     """A question in memory. `pixels`: uint8 (height, width, 3); `mask`: bool (cells, cells) or None."""
     return Item(pixels, (Turn("human", text),), ((0, 0, len(text)),), mask)
 
@@ -99,5 +99,5 @@ class ShardItems(Sequence[Item]):
 
 
 def _answers(turns: tuple[Turn, ...]) -> tuple[tuple[int, int, int], ...]:
-    """Where the assistant's words stand."""
+    """The spans of the assistant's turns."""
     return tuple((place, 0, len(turn.value)) for place, turn in enumerate(turns) if turn.speaker in ANSWERS)

@@ -1,14 +1,14 @@
-"""What `maskgen ground` and `maskgen similarity` print."""
+"""What `maskgen ground`, `attend` and `similarity` print."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from maskgen.analysis.attend import Map
-from maskgen.analysis.attention_maps import Gaze
-from maskgen.analysis.ground import EVEN, LARGE, MEASURES, SMALL, Measured
+from maskgen.analysis.attend import LayerMap
+from maskgen.analysis.attention_maps import AttentionReader
+from maskgen.analysis.ground import LARGE, METRICS, SMALL, UNIFORM, AttentionGrounding
 from maskgen.analysis.similarity import Similarity
-from maskgen.bootstrap import Figure
+from maskgen.bootstrap import BootstrapEstimate
 from maskgen.draw import text
 
 _SIZES = {
@@ -19,26 +19,29 @@ _SIZES = {
 }
 
 
-def ground(found: Sequence[Measured]) -> str:
-    """A table with a part for each size of mask; models of the same grid and masks stand in one."""
-    alike: dict[tuple[int, ...], list[Measured]] = {}
+def grounding_table(found: Sequence[AttentionGrounding]) -> str:
+    """A table with a part for each size of mask; models of the same grid and masks share one."""
+    alike: dict[tuple[int, ...], list[AttentionGrounding]] = {}
     for model in found:
         alike.setdefault((model.cells, *model.counts.values()), []).append(model)
-    return "\n\n".join(_ground(some) for some in alike.values())
+    return "\n\n".join(_grounding_table(some) for some in alike.values())
 
 
-def _ground(found: Sequence[Measured]) -> str:
+def _grounding_table(found: Sequence[AttentionGrounding]) -> str:
     first = found[0]
     rows: list[tuple[str, ...]] = [("", "mass inside, %", "pointing, %", "attention IoU, %")]
     for size, figures in first.rows.items():
         rows += [("",) * 4, (f"{_SIZES[size]} ({first.counts[size]:,})", "", "", "")]
         for model in found:
             rows += [
-                (f"  {_named(model, layer, len(found))}", *(_ranged(cells[name]) for name in MEASURES))
+                (
+                    f"  {_row_label(model, layer, len(found))}",
+                    *(_percent_interval(cells[name]) for name in METRICS),
+                )
                 for layer, cells in model.rows[size].items()
-                if layer != EVEN
+                if layer != UNIFORM
             ]
-        rows.append((f"  {EVEN}", *(f"{100 * figures[EVEN][name].value:5.1f}" for name in MEASURES)))
+        rows.append((f"  {UNIFORM}", *(f"{100 * figures[UNIFORM][name].value:5.1f}" for name in METRICS)))
     lines = [
         f"attention of the text's tokens against {text.plural(first.counts['all'], 'mask')} on a grid of "
         f"{first.cells} x {first.cells}, with 95 % bootstrap intervals over pictures",
@@ -59,9 +62,9 @@ def _ground(found: Sequence[Measured]) -> str:
     return "\n".join(lines)
 
 
-def attention(gazes: Sequence[Gaze], found: Sequence[Sequence[Map]]) -> str:
+def attention_table(readers: Sequence[AttentionReader], found: Sequence[Sequence[LayerMap]]) -> str:
     """A line a model and layer: how pointed the attention is, and how much of it lies on padding."""
-    padded = any(one.on_padding is not None for maps in found for one in maps)
+    padded = any(one.padding_share is not None for maps in found for one in maps)
     rows: list[tuple[str, ...]] = [
         (
             "model",
@@ -72,31 +75,31 @@ def attention(gazes: Sequence[Gaze], found: Sequence[Sequence[Map]]) -> str:
             *(("on padding",) if padded else ()),
         )
     ]
-    for gaze, maps in zip(gazes, found, strict=True):
+    for reader, maps in zip(readers, found, strict=True):
         for one in maps:
-            half = f"{one.half} of {one.attention.size} cells"
-            share = text.share(one.on_image_tokens, 1)
+            half = f"{one.half_mass_cells} of {one.attention.size} cells"
+            share = text.share(one.image_share, 1)
             rows.append(
                 (
-                    gaze.name,
+                    reader.name,
                     one.name,
                     f"{one.ratios.max():.1f}",
                     half,
                     share,
-                    *((_padding(gaze, one),) if padded else ()),
+                    *((_padding(reader, one),) if padded else ()),
                 )
             )
     return "\n".join(text.table(rows, right=frozenset({2, 3, 4})))
 
 
-def _padding(gaze: Gaze, one: Map) -> str:
-    if one.on_padding is None:
+def _padding(reader: AttentionReader, one: LayerMap) -> str:
+    if one.padding_share is None:
         return "no padding"
-    cells = f"{text.share(float((~one.image).mean()), 1)} of the cells"
-    return f"{text.share(one.on_padding, 1)} ({cells}" + (", closed)" if gaze.masks_padding else ")")
+    cells = f"{text.share(float((~one.image_cells).mean()), 1)} of the cells"
+    return f"{text.share(one.padding_share, 1)} ({cells}" + (", closed)" if reader.masks_padding else ")")
 
 
-def similarity(found: Sequence[Similarity]) -> str:
+def similarity_table(found: Sequence[Similarity]) -> str:
     """A line a model."""
     rows = [("", "matching", "non-matching", "overlap", "AUROC", "linear probe's AUROC")]
     for one in found:
@@ -116,9 +119,9 @@ def _left_out(name: str, count: int) -> str:
     return f"{name}: {text.plural(count, 'sample')} without text or another picture left out"
 
 
-def _named(model: Measured, layer: str, models: int) -> str:
+def _row_label(model: AttentionGrounding, layer: str, models: int) -> str:
     return f"{model.name}, {layer}" if models > 1 else layer
 
 
-def _ranged(figure: Figure) -> str:
+def _percent_interval(figure: BootstrapEstimate) -> str:
     return f"{100 * figure.value:5.1f} ({100 * figure.low:.1f} to {100 * figure.high:.1f})"

@@ -38,21 +38,21 @@ def ground(
 ) -> None:
     """Hold models' attention against the shards' own masks: mass inside, pointing accuracy, IoU."""
     from maskgen.analysis import text_report
-    from maskgen.analysis.attention_maps import Gaze
-    from maskgen.analysis.ground import ground
+    from maskgen.analysis.attention_maps import AttentionReader
+    from maskgen.analysis.ground import measure_grounding
     from maskgen.analysis.samples import ShardItems
     from maskgen.pipeline.progress import progress_bar
 
     found = []
     for place in model:
-        gaze = Gaze.load(place)
-        items = ShardItems(data, gaze.frame, threshold, limit, seed)
-        with progress_bar(gaze.name, "samples") as bar:
-            found.append(ground(gaze, items, partial(bar, total=2 * len(items)), seed))
+        reader = AttentionReader.load(place)
+        items = ShardItems(data, reader.frame, threshold, limit, seed)
+        with progress_bar(reader.name, "samples") as bar:
+            found.append(measure_grounding(reader, items, partial(bar, total=2 * len(items)), seed))
     written = json.dumps({"threshold": threshold, "models": [one.to_dict() for one in found]}, indent=2)
     if out:
         _write(Path(out), written + "\n")
-    typer.echo(written if as_json else text_report.ground(found))
+    typer.echo(written if as_json else text_report.grounding_table(found))
 
 
 def attend(
@@ -76,8 +76,8 @@ def attend(
 ) -> None:
     """Draw where models look when they are asked something: every cross-attention layer and their mean."""
     from maskgen.analysis import attend, attention_page, text_report
-    from maskgen.analysis.attention_maps import Gaze
-    from maskgen.analysis.samples import asked
+    from maskgen.analysis.attention_maps import AttentionReader
+    from maskgen.analysis.samples import question_item
     from maskgen.pixels import open_image
 
     if grid and (image or question or tokens):
@@ -86,18 +86,21 @@ def attend(
         raise MaskgenError("--layer goes with --grid: a single picture is drawn with all layers.")
     if not grid and not (image and question):
         raise MaskgenError("give a picture and a question, or --grid with a file of them.")
-    pairs = attention_page.read_pairs(grid) if grid else []
-    item = None if grid else asked(open_image(image), question)
-    gazes = [Gaze.load(place, fit) for place in model]
+    pairs = attention_page.read_image_questions(grid) if grid else []
+    item = None if grid else question_item(open_image(image), question)
+    readers = [AttentionReader.load(place, fit) for place in model]
     if item is None:
-        lines = attention_page.look(gazes, pairs, layer or "first")
-        _write(Path(to).with_suffix(".html"), attention_page.as_page(gazes, lines))
-        _draw(attention_page.as_image(gazes, lines), to)
+        lines = attention_page.page_rows(readers, pairs, layer or "first")
+        _write(Path(to).with_suffix(".html"), attention_page.render_html(readers, lines))
+        _draw(attention_page.render_image(readers, lines), to)
         typer.echo(f"{to}\n{Path(to).with_suffix('.html')}")
         return
-    found = attend.attend(gazes, item)
-    typer.echo(text_report.attention(gazes, found))
-    _draw(attend.token_overlays(gazes, item) if tokens else attend.overlays(gazes, item, found), to)
+    found = attend.attend(readers, item)
+    typer.echo(text_report.attention_table(readers, found))
+    _draw(
+        attend.token_overlay_sheet(readers, item) if tokens else attend.overlay_sheet(readers, item, found),
+        to,
+    )
     typer.echo(to)
 
 
@@ -128,9 +131,9 @@ def similarity(
 ) -> None:
     """Compare image and text states of matching and non-matching pairs: histograms, AUROC, linear probe."""
     from maskgen.analysis import histograms, text_report
-    from maskgen.analysis.model_readers import load
+    from maskgen.analysis.model_readers import load_state_reader
     from maskgen.analysis.samples import ShardItems
-    from maskgen.analysis.similarity import Pool, similarity
+    from maskgen.analysis.similarity import Pool, measure_similarity
     from maskgen.pipeline.progress import progress_bar
 
     _one_of("--text", text, ("query", "answers"))
@@ -139,23 +142,23 @@ def similarity(
     averaging: Pool = "pairs" if pool == "pairs" else "mean"
     found = []
     for place in model:
-        reader = load(place)
+        reader = load_state_reader(place)
         with progress_bar(reader.name, "pairs") as bar:
             done = partial(bar, total=2 * len(items))
-            found.append(similarity(reader, items, averaging, seed=seed, count=done))
-    told = {"text": text, "seed": seed, "models": [one.to_dict() for one in found]}
-    written = json.dumps(told, indent=2)
-    sketch = histograms.draw(found)
+            found.append(measure_similarity(reader, items, averaging, seed=seed, progress=done))
+    report = {"text": text, "seed": seed, "models": [one.to_dict() for one in found]}
+    written = json.dumps(report, indent=2)
+    drawing = histograms.draw_histograms(found)
     _write(Path(out) / "similarity.json", written + "\n")
-    _write(Path(out) / "similarity.svg", sketch.svg())
-    _draw(sketch.image(), str(Path(out) / "similarity.png"))
+    _write(Path(out) / "similarity.svg", drawing.svg())
+    _draw(drawing.image(), str(Path(out) / "similarity.png"))
     typer.echo(
-        written if as_json else f"{text_report.similarity(found)}\n{out}/similarity.png, .svg and .json"
+        written if as_json else f"{text_report.similarity_table(found)}\n{out}/similarity.png, .svg and .json"
     )
 
 
 def register(app: typer.Typer) -> None:
-    """Hang the commands into the command line."""
+    """Add the commands to the command line."""
     for command in (ground, attend, similarity):
         app.command()(command)
 

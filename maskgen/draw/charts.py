@@ -17,16 +17,16 @@ def histogram(
     bars = []
     for place, (count, name) in enumerate(zip(counts, bins, strict=True)):
         tall = max(1.0, down * count / top) if count else 0.0
-        told = f"{name}: {count:,} ({count / total:.1%})"
+        label = f"{name}: {count:,} ({count / total:.1%})"
         bars.append(
             f'<rect class="bar" x="{_LEFT + place * step + 0.5:.1f}" y="{_TOP + down - tall:.1f}" '
-            f'width="{max(1.0, step - 1):.1f}" height="{tall:.1f}"><title>{escape(told)}</title></rect>'
+            f'width="{max(1.0, step - 1):.1f}" height="{tall:.1f}"><title>{escape(label)}</title></rect>'
         )
     labels = [
         f'<text x="{_LEFT + place * step:.1f}" y="{height - 6}" text-anchor="middle">{escape(label)}</text>'
         for place, label in ticks
     ]
-    return _svg(width, height, title, [*_scale(width, height, f"{top:,}"), *bars, *labels])
+    return _svg(width, height, title, [*_axes(width, height, f"{top:,}"), *bars, *labels])
 
 
 def area(values: Sequence[float], cuts: Sequence[float], ends: tuple[str, str], title: str) -> str:
@@ -42,7 +42,7 @@ def area(values: Sequence[float], cuts: Sequence[float], ends: tuple[str, str], 
     floor = _TOP + down
     shape = f"M{_LEFT},{floor} L{' L'.join(points)} L{width - _RIGHT},{floor} Z"
     parts = [
-        *_scale(width, height, f"{top:,.0f}" if top >= 10 else f"{top:.2g}"),
+        *_axes(width, height, f"{top:,.0f}" if top >= 10 else f"{top:.2g}"),
         f'<path class="area" d="{shape}"/>',
         f'<polyline class="line" points="{" ".join(points)}"/>',
     ]
@@ -54,7 +54,7 @@ def area(values: Sequence[float], cuts: Sequence[float], ends: tuple[str, str], 
     return _svg(width, height, title, parts)
 
 
-def _scale(width: int, height: int, top: str) -> list[str]:
+def _axes(width: int, height: int, top: str) -> list[str]:
     """Base line and top line with their values."""
     floor = height - _BOTTOM
     return [

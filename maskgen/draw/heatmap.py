@@ -4,27 +4,27 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from maskgen.draw.lettering import font
-from maskgen.draw.overlay import INK, WHITE
+from maskgen.draw.palette import GREY, INK, WHITE
 
-GREY = (104, 112, 126)
 _RAMP = np.array([(112, 72, 220), (200, 60, 170), (246, 110, 70), (254, 190, 50), (252, 250, 160)], float)
-_FAINT, _STRONG = 0.45, 0.92  # how much of the picture the colour covers, from its faintest to its strongest
+# How much of the picture the colour covers, at the low and at the high end of the scale.
+_LEAST_COVER, _MOST_COVER = 0.45, 0.92
 
 
-def ratio(attention: np.ndarray, open_cells: np.ndarray) -> np.ndarray:
-    """Attention (cells, cells), of any sum, as multiples of its even share over `open_cells`, bool."""
+def attention_ratios(attention: np.ndarray, attendable: np.ndarray) -> np.ndarray:
+    """Attention (cells, cells), of any sum, as multiples of its even share over `attendable`, bool."""
     total = float(attention.sum())
-    even = total / max(1, int(open_cells.sum()))
+    even = total / max(1, int(attendable.sum()))
     return attention / even if total > 0 else np.zeros_like(attention)
 
 
-def top_of(*ratios: np.ndarray) -> int:
+def scale_top(*ratios: np.ndarray) -> int:
     """The end of a scale for all of them: a power of two, 4 or more, that no value exceeds."""
     most = max(float(each.max()) for each in ratios)
     return int(2 ** max(2, np.ceil(np.log2(max(most, 1)))))
 
 
-def heated(image: Image.Image, ratios: np.ndarray, top: int) -> Image.Image:
+def overlay_heatmap(image: Image.Image, ratios: np.ndarray, top: int) -> Image.Image:
     """`image` in dark grey, coloured where `ratios`, float (cells, cells), are over 1; `top` is full colour.
 
     Between the cells' middles the colour is interpolated.
@@ -33,18 +33,18 @@ def heated(image: Image.Image, ratios: np.ndarray, top: int) -> Image.Image:
     smooth = Image.fromarray(doublings.astype(np.float32)).resize(image.size, Image.Resampling.BICUBIC)
     strength = np.clip(np.asarray(smooth), 0, 1)[..., None]
     grey = np.asarray(image.convert("L").convert("RGB"), float) * 0.62 + 0.1 * np.array(INK)
-    cover = np.clip(strength / 0.08, 0, 1) * (_FAINT + (_STRONG - _FAINT) * strength)
-    mixed = grey * (1 - cover) + _coloured(strength[..., 0]) * cover
+    cover = np.clip(strength / 0.08, 0, 1) * (_LEAST_COVER + (_MOST_COVER - _LEAST_COVER) * strength)
+    mixed = grey * (1 - cover) + _ramp_colours(strength[..., 0]) * cover
     return Image.fromarray(np.rint(mixed).astype(np.uint8))
 
 
-def scale(top: int, width: int = 420) -> Image.Image:
+def colour_bar(top: int, width: int = 420) -> Image.Image:
     """The colours with their meaning, `width` x 44 pixels."""
     bar = Image.new("RGB", (width, 44), WHITE)
     pen = ImageDraw.Draw(bar)
     ramp = Image.fromarray(np.full((12, width - 40, 3), 150, np.uint8))
     ratios = np.geomspace(1, top, width - 40)[None]
-    bar.paste(heated(ramp, np.repeat(ratios, 12, axis=0), top), (20, 4))
+    bar.paste(overlay_heatmap(ramp, np.repeat(ratios, 12, axis=0), top), (20, 4))
     doublings = int(np.log2(top))
     for step in range(0, doublings + 1, 1 if doublings < 8 else 2):
         x = 20 + (width - 41) * step / doublings
@@ -54,7 +54,7 @@ def scale(top: int, width: int = 420) -> Image.Image:
     return bar
 
 
-def _coloured(strength: np.ndarray) -> np.ndarray:
+def _ramp_colours(strength: np.ndarray) -> np.ndarray:
     """float (height, width), 0-1, as colours (height, width, 3)."""
     places = np.linspace(0, 1, len(_RAMP))
     return np.stack([np.interp(strength, places, _RAMP[:, channel]) for channel in range(3)], axis=-1)

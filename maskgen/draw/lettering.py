@@ -10,13 +10,19 @@ from maskgen.draw import text
 Font = ImageFont.BaseImageFont
 
 # Pillow's own font, the only one that is everywhere, knows no letter beyond ASCII.
-_WIDE = ("DejaVuSans.ttf", "LiberationSans-Regular.ttf", "NotoSans-Regular.ttf", "Arial.ttf", "arial.ttf")
+FONT_FILES = (
+    "DejaVuSans.ttf",
+    "LiberationSans-Regular.ttf",
+    "NotoSans-Regular.ttf",
+    "Arial.ttf",
+    "arial.ttf",
+)
 
 
 @cache
 def font(points: int) -> Font:
     """A font with many of the world's letters if this machine has one, else Pillow's own."""
-    found = (_installed(name, points) for name in _WIDE)
+    found = (_installed(name, points) for name in FONT_FILES)
     return next((one for one in found if one), None) or ImageFont.load_default(points)
 
 
@@ -28,26 +34,26 @@ def _installed(name: str, points: int) -> Font | None:
 
 
 @cache
-def _ascii_only() -> bool:
-    return all(_installed(name, 10) is None for name in _WIDE)
+def ascii_only() -> bool:
+    return all(_installed(name, 10) is None for name in FONT_FILES)
 
 
-def drawable(words: str) -> str:
+def renderable_text(words: str) -> str:
     """`words` on one line, in letters that the font has: "café" may become "cafe"."""
     words = text.plain(words)
-    if not _ascii_only():
+    if not ascii_only():
         return words
     folded = unicodedata.normalize("NFKD", words)
     return "".join(char if char.isascii() else "?" for char in folded if not unicodedata.combining(char))
 
 
-def wrapped(words: str, letters: Font, width: int, lines: int) -> list[str]:
+def wrap_text(words: str, letters: Font, width: int, lines: int) -> list[str]:
     """`words` in at most `lines` lines of `width` pixels, with an ellipsis where it was cut."""
     found: list[str] = []
-    rest = drawable(words[: 400 * lines])
+    rest = renderable_text(words[: 400 * lines])
     cut = len(words) > 400 * lines
     while rest and len(found) < lines:
-        count = _fitting(rest, letters, width)
+        count = _fitting_length(rest, letters, width)
         if count < len(rest):
             space = rest.rfind(" ", 0, count + 1)
             count = space if space > count // 2 else count
@@ -61,7 +67,7 @@ def wrapped(words: str, letters: Font, width: int, lines: int) -> list[str]:
     return found
 
 
-def _fitting(words: str, letters: Font, width: int) -> int:
+def _fitting_length(words: str, letters: Font, width: int) -> int:
     """How many of the first characters fit; at least one."""
     low, high = 1, min(len(words), width)
     while low < high:

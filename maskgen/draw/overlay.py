@@ -5,24 +5,19 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
+from maskgen.draw.palette import AMBER, INK, ROSE, SKY, WHITE, Colour
 from maskgen.geometry import binarise
 
-AMBER = (255, 176, 0)
-SKY = (86, 190, 255)
-ROSE = (240, 40, 110)
-WHITE = (255, 255, 255)
-INK = (24, 28, 36)
-
-_SMOOTH = 3  # lines are drawn this much larger and reduced: Pillow does not smooth them itself
+_SUPERSAMPLING = 3  # lines are drawn this much larger and reduced: Pillow does not smooth them itself
 
 
-def fitted(width: int, height: int, room: tuple[int, int]) -> tuple[int, int]:
-    """The size that fills `room` (width, height) with the same aspect; never less than a pixel."""
-    scale = min(room[0] / width, room[1] / height)
+def fit_size(width: int, height: int, bounds: tuple[int, int]) -> tuple[int, int]:
+    """The largest size within `bounds` (width, height) with the same aspect; never less than a pixel."""
+    scale = min(bounds[0] / width, bounds[1] / height)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def scaled(pixels: np.ndarray, size: tuple[int, int]) -> Image.Image:
+def resize_pixels(pixels: np.ndarray, size: tuple[int, int]) -> Image.Image:
     """uint8 (height, width, 3) as an image of `size`."""
     larger = size[0] > pixels.shape[1]
     return Image.fromarray(pixels).resize(
@@ -37,7 +32,7 @@ def with_outlines(
     box: tuple[float, float, float, float],
 ) -> Image.Image:
     """`image` with polygons (amber) and box (sky), given in pixels of the `source` (width, height)."""
-    layer = Image.new("RGBA", (image.width * _SMOOTH, image.height * _SMOOTH), (*INK, 0))
+    layer = Image.new("RGBA", (image.width * _SUPERSAMPLING, image.height * _SUPERSAMPLING), (*INK, 0))
     draw = ImageDraw.Draw(layer)
     zoom = np.array([layer.width / source[0], layer.height / source[1]])
     corners = np.array(box).reshape(2, 2) * zoom
@@ -49,7 +44,7 @@ def with_outlines(
         if len(points) > 2:
             draw.polygon(points, fill=(*AMBER, 50))
         _stroke(draw, points, AMBER)
-    return _over(image, layer.resize(image.size, Image.Resampling.BOX))
+    return _composite(image, layer.resize(image.size, Image.Resampling.BOX))
 
 
 def with_mask(image: Image.Image, mask: np.ndarray) -> Image.Image:
@@ -74,12 +69,12 @@ def with_grid(image: Image.Image, grid: np.ndarray) -> Image.Image:
     for place in range(1, cells):
         draw.line([(place * side, 0), (place * side, layer.height)], (*WHITE, 46))
         draw.line([(0, place * side), (layer.width, place * side)], (*WHITE, 46))
-    for line in _borders(binarise(grid)):
+    for line in _border_segments(binarise(grid)):
         draw.line([(x * side, y * side) for x, y in line], (*WHITE, 255), 4)
-    return _over(image, layer.resize(image.size, Image.Resampling.BOX))
+    return _composite(image, layer.resize(image.size, Image.Resampling.BOX))
 
 
-def _borders(on: np.ndarray) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+def _border_segments(on: np.ndarray) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """The sides between cells that are on and those that are not, as lines in cells."""
     framed = np.pad(on, 1)
     upright = np.argwhere(framed[1:-1, 1:] != framed[1:-1, :-1]).tolist()
@@ -87,13 +82,11 @@ def _borders(on: np.ndarray) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     return [((x, y), (x, y + 1)) for y, x in upright] + [((x, y), (x + 1, y)) for y, x in level]
 
 
-def _stroke(
-    draw: ImageDraw.ImageDraw, points: list[tuple[float, float]], colour: tuple[int, int, int]
-) -> None:
+def _stroke(draw: ImageDraw.ImageDraw, points: list[tuple[float, float]], colour: Colour) -> None:
     """A closed line with a dark rim, to be seen on any picture."""
     for width, ink in ((4, (*INK, 150)), (2, (*colour, 255))):
-        draw.line([*points, points[0]], ink, width * _SMOOTH, joint="curve")
+        draw.line([*points, points[0]], ink, width * _SUPERSAMPLING, joint="curve")
 
 
-def _over(image: Image.Image, layer: Image.Image) -> Image.Image:
+def _composite(image: Image.Image, layer: Image.Image) -> Image.Image:
     return Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")

@@ -13,7 +13,7 @@ from maskgen.draw import text
 _STYLE = Path(__file__).parent / "page.css"
 
 
-def said(words: object, limit: int = 300) -> str:
+def escape_text(words: object, limit: int = 300) -> str:
     """Foreign text for the page: one printable line, cut and escaped."""
     return escape(text.shortened(text.plain(str(words)[: 4 * limit]), limit))
 
@@ -35,19 +35,19 @@ def section(title: str, *parts: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>" if any(parts) else ""
 
 
-def folded(title: str, words: str) -> str:
+def details(title: str, words: str) -> str:
     """Preformatted text that opens on a click."""
     return f"<details><summary>{escape(title)}</summary><pre>{escape(words)}</pre></details>"
 
 
-def inlined(image: Image.Image, quality: int = 82) -> str:
+def data_uri(image: Image.Image, quality: int = 82) -> str:
     """A picture as an address that holds it: JPEG, 0-100."""
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=quality, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def page(title: str, *parts: str) -> str:
+def document(title: str, *parts: str) -> str:
     """The whole document. Its policy forbids scripts and requests, whatever the data holds."""
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     return (

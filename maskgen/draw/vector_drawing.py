@@ -1,4 +1,4 @@
-"""A drawing of rectangles, lines and words that is written as SVG or as PNG alike."""
+"""A drawing of rectangles, lines and text that is written as SVG or as PNG alike."""
 
 import math
 from dataclasses import dataclass, field
@@ -6,11 +6,10 @@ from html import escape
 
 from PIL import Image, ImageDraw
 
-from maskgen.draw.lettering import drawable, font
+from maskgen.draw.lettering import font, renderable_text
+from maskgen.draw.palette import WHITE, Colour
 
-Colour = tuple[int, int, int]
-
-_SMOOTH = 2  # the PNG's pixels for one of the drawing's
+_PIXEL_SCALE = 2  # the PNG's pixels for one of the drawing's
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class _Rectangle:
     right: float
     bottom: float
     colour: Colour
-    strength: float
+    opacity: float
 
 
 @dataclass(frozen=True)
@@ -32,28 +31,28 @@ class _Line:
 
 
 @dataclass(frozen=True)
-class _Words:
+class _Text:
     x: float
     y: float
-    words: str
+    text: str
     colour: Colour
     size: int
     anchor: str
 
 
 @dataclass
-class Sketch:
+class VectorDrawing:
     """Shapes on white, `width` x `height`; later ones lie over earlier ones."""
 
     width: int
     height: int
-    _shapes: list[_Rectangle | _Line | _Words] = field(default_factory=list)
+    _shapes: list[_Rectangle | _Line | _Text] = field(default_factory=list)
 
     def rectangle(
-        self, left: float, top: float, right: float, bottom: float, colour: Colour, strength: float = 1.0
+        self, left: float, top: float, right: float, bottom: float, colour: Colour, opacity: float = 1.0
     ) -> None:
-        """Filled; `strength` 0-1 is how much it covers what lies under it."""
-        self._shapes.append(_Rectangle(left, top, right, bottom, colour, strength))
+        """Filled; `opacity` 0-1 is how much it covers what lies under it."""
+        self._shapes.append(_Rectangle(left, top, right, bottom, colour, opacity))
 
     def line(
         self, points: list[tuple[float, float]], colour: Colour, width: float = 1, dashed: bool = False
@@ -61,11 +60,11 @@ class Sketch:
         """Through all points; a dashed one has two."""
         self._shapes.append(_Line(points, colour, width, dashed))
 
-    def words(
-        self, x: float, y: float, words: str, colour: Colour, size: int = 13, anchor: str = "start"
+    def text(
+        self, x: float, y: float, text: str, colour: Colour, size: int = 13, anchor: str = "start"
     ) -> None:
         """On the base line `y`; `x` is their "start", "middle" or "end"."""
-        self._shapes.append(_Words(x, y, words, colour, size, anchor))
+        self._shapes.append(_Text(x, y, text, colour, size, anchor))
 
     def svg(self) -> str:
         """A document of its own."""
@@ -80,18 +79,18 @@ class Sketch:
 
     def image(self) -> Image.Image:
         """The same in pixels, twice as many."""
-        panel = Image.new("RGB", (self.width * _SMOOTH, self.height * _SMOOTH), (255, 255, 255))
+        canvas = Image.new("RGB", (self.width * _PIXEL_SCALE, self.height * _PIXEL_SCALE), WHITE)
         for shape in self._shapes:
-            _on(panel, shape)
-        return panel
+            _paint(canvas, shape)
+        return canvas
 
 
-def _as_svg(shape: _Rectangle | _Line | _Words) -> str:
+def _as_svg(shape: _Rectangle | _Line | _Text) -> str:
     colour = "rgb({}, {}, {})".format(*shape.colour)
     if isinstance(shape, _Rectangle):
         return (
             f'<rect x="{shape.left:.2f}" y="{shape.top:.2f}" width="{shape.right - shape.left:.2f}" '
-            f'height="{shape.bottom - shape.top:.2f}" fill="{colour}" fill-opacity="{shape.strength:g}"/>'
+            f'height="{shape.bottom - shape.top:.2f}" fill="{colour}" fill-opacity="{shape.opacity:g}"/>'
         )
     if isinstance(shape, _Line):
         points = " ".join(f"{x:.2f},{y:.2f}" for x, y in shape.points)
@@ -100,34 +99,40 @@ def _as_svg(shape: _Rectangle | _Line | _Words) -> str:
         return f'<polyline points="{points}" fill="none" {stroke}/>'
     return (
         f'<text x="{shape.x:.2f}" y="{shape.y:.2f}" font-size="{shape.size}" fill="{colour}" '
-        f'text-anchor="{shape.anchor}">{escape(drawable(shape.words))}</text>'
+        f'text-anchor="{shape.anchor}">{escape(renderable_text(shape.text))}</text>'
     )
 
 
-def _on(panel: Image.Image, shape: _Rectangle | _Line | _Words) -> None:
+def _paint(canvas: Image.Image, shape: _Rectangle | _Line | _Text) -> None:
     if isinstance(shape, _Rectangle):
         left, top, right, bottom = (
-            round(_SMOOTH * edge) for edge in (shape.left, shape.top, shape.right, shape.bottom)
+            round(_PIXEL_SCALE * edge) for edge in (shape.left, shape.top, shape.right, shape.bottom)
         )
         if right > left and bottom > top:
-            part = panel.crop((left, top, right, bottom))
+            part = canvas.crop((left, top, right, bottom))
             cover = Image.new("RGB", part.size, shape.colour)
-            panel.paste(Image.blend(part, cover, shape.strength), (left, top))
+            canvas.paste(Image.blend(part, cover, shape.opacity), (left, top))
         return
-    pen = ImageDraw.Draw(panel)
-    if isinstance(shape, _Words):
+    pen = ImageDraw.Draw(canvas)
+    if isinstance(shape, _Text):
         anchor = {"start": "ls", "middle": "ms", "end": "rs"}[shape.anchor]
-        place = (shape.x * _SMOOTH, shape.y * _SMOOTH)
-        pen.text(place, drawable(shape.words), shape.colour, font=font(shape.size * _SMOOTH), anchor=anchor)
+        place = (shape.x * _PIXEL_SCALE, shape.y * _PIXEL_SCALE)
+        pen.text(
+            place,
+            renderable_text(shape.text),
+            shape.colour,
+            font=font(shape.size * _PIXEL_SCALE),
+            anchor=anchor,
+        )
         return
-    points = [(x * _SMOOTH, y * _SMOOTH) for x, y in shape.points]
+    points = [(x * _PIXEL_SCALE, y * _PIXEL_SCALE) for x, y in shape.points]
     for piece in _dashes(points[0], points[-1]) if shape.dashed else [points]:
-        pen.line(piece, shape.colour, round(shape.width * _SMOOTH))
+        pen.line(piece, shape.colour, round(shape.width * _PIXEL_SCALE))
 
 
 def _dashes(start: tuple[float, float], end: tuple[float, float]) -> list[list[tuple[float, float]]]:
     """The line in pieces of 5 with gaps of 4."""
     (x0, y0), (x1, y1) = start, end
-    step = 9 * _SMOOTH / max(math.hypot(x1 - x0, y1 - y0), 1e-9)
+    step = 9 * _PIXEL_SCALE / max(math.hypot(x1 - x0, y1 - y0), 1e-9)
     parts = ((n * step, min(1.0, (n + 5 / 9) * step)) for n in range(math.ceil(1 / step)))
     return [[(x0 + (x1 - x0) * part, y0 + (y1 - y0) * part) for part in piece] for piece in parts]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from maskgen.bootstrap import DRAWS, Figure, figure
+from maskgen.bootstrap import DRAWS, BootstrapEstimate, percentile_interval
 from maskgen.evaluation.question import Question
 from maskgen.evaluation.weighted_scores import Measure
 
@@ -21,9 +21,9 @@ class Drawn:
         """The paired difference: both were drawn together."""
         return Drawn(self.value - other.value, self.resampled - other.resampled)
 
-    def figure(self) -> Figure:
+    def figure(self) -> BootstrapEstimate:
         """With its percentile interval."""
-        return figure(self.value, self.resampled)
+        return percentile_interval(self.value, self.resampled)
 
 
 def draw(

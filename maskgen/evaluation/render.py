@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from maskgen.bootstrap import Figure
+from maskgen.bootstrap import BootstrapEstimate
 from maskgen.draw import text
 from maskgen.evaluation import table2
 from maskgen.evaluation.benchmarks import BENCHMARKS
@@ -161,7 +161,7 @@ def _escaped(words: str) -> str:
     return text.plain(words).replace("|", "\\|").replace("<", "&lt;")
 
 
-def _interval(figure: Figure, sign: str = "") -> str:
+def _interval(figure: BootstrapEstimate, sign: str = "") -> str:
     return "-" if math.isnan(figure.low) else f"{_number(figure.low, sign)} to {_number(figure.high, sign)}"
 
 

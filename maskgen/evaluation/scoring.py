@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from maskgen.bootstrap import DRAWS, Figure
+from maskgen.bootstrap import DRAWS, BootstrapEstimate
 from maskgen.errors import MaskgenError
 from maskgen.evaluation.baselines import baselines
 from maskgen.evaluation.benchmarks.benchmark import PAPER, Benchmark
@@ -27,10 +27,10 @@ class Score:
     questions: int
     unread: int
     judged: int
-    figures: dict[str, Figure]
+    figures: dict[str, BootstrapEstimate]
     baselines: dict[str, dict[str, float]]
-    tests: dict[str, dict[str, Figure]] = field(default_factory=dict)
-    looking: dict[str, dict[str, Figure]] = field(default_factory=dict)
+    tests: dict[str, dict[str, BootstrapEstimate]] = field(default_factory=dict)
+    looking: dict[str, dict[str, BootstrapEstimate]] = field(default_factory=dict)
 
 
 def read_all(

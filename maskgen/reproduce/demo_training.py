@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from maskgen.age_vlm.init_model import start, write
-from maskgen.analysis.demo_attention import Looking, look_at, picture, render
+from maskgen.analysis.demo_attention import (
+    DemoAttention,
+    measure_demo_attention,
+    render_table,
+    save_comparison,
+)
 from maskgen.pipeline.grounded_scenes import ground
 from maskgen.runtime.device import choose_device
 from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED
@@ -33,7 +38,7 @@ def demo(recipe: Recipe, out: str, say: Callable[[str], None]) -> str:
         folder / "held-out", folder / "held-out-scenes", HELD_OUT, FIRST_HELD_OUT_SEED, say, known=True
     )
     first = first_model(folder / "start", recipe)
-    found: dict[str, Looking] = {}
+    found: dict[str, DemoAttention] = {}
     for name, chosen in (("ca-baseline", unguided(recipe)), ("age-vlm", recipe)):
         say(f"training {name}")
         run = folder / name
@@ -42,9 +47,9 @@ def demo(recipe: Recipe, out: str, say: Callable[[str], None]) -> str:
             World(0, 1, choose_device()),
             say,
         )
-        found[name] = look_at(run / "model", recipe, held_out)
-    drawn = picture(found, folder / "attention.png")
-    return "\n".join([*render(found), f"maps over the same images: {drawn}"])
+        found[name] = measure_demo_attention(run / "model", recipe, held_out)
+    drawn = save_comparison(found, folder / "attention.png")
+    return "\n".join([*render_table(found), f"maps over the same images: {drawn}"])
 
 
 def unguided(recipe: Recipe) -> Recipe:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from maskgen.analysis.separation import above, overlap
+from maskgen.analysis.separation import auroc_per_positive, overlap_coefficient
+from maskgen.bootstrap import SeedEstimate, clustered_seed_mean
 from maskgen.reproduce.measure import SEEN, right
 from maskgen.reproduce.scales import MODELS, Place
-from maskgen.reproduce.seed_bootstrap import Estimate, estimate
 
 Found = Mapping[str, Sequence[Mapping[str, Any]]]
 """What was measured: for each model, one measurement a seed."""
@@ -130,7 +130,7 @@ def selected(found: Mapping[str, Any]) -> Values:
 def apart(found: Mapping[str, Any]) -> Values:
     """For each matching pair, the share of other pairs with a lower cosine: its mean is the AUROC."""
     matching, other = (np.array(found["similarity"][name]) for name in ("matching", "other"))
-    ranks = above(matching, other)
+    ranks = auroc_per_positive(matching, other)
     return ranks, np.arange(len(ranks))
 
 
@@ -200,24 +200,26 @@ CLAIMS = [
 """What the paper says or implies, written down before anything was measured."""
 
 
-def of_model(found: Found, model: str, figure: Figure) -> Estimate:
+def of_model(found: Found, model: str, figure: Figure) -> SeedEstimate:
     """A model's figure over its seeds."""
     values = [figure.values(one) for one in found[model]]
-    return estimate([each for each, _ in values], [scenes for _, scenes in values])
+    return clustered_seed_mean([each for each, _ in values], [scenes for _, scenes in values])
 
 
-def difference(found: Found, claim: Claim) -> Estimate:
+def difference(found: Found, claim: Claim) -> SeedEstimate:
     """`more` minus `less`, question by question and seed by seed."""
     pairs = [
         (claim.figure.values(one), claim.figure.values(other))
         for one, other in zip(found[claim.more], found[claim.less], strict=True)
     ]
-    return estimate([one - other for (one, _), (other, _) in pairs], [scenes for (_, scenes), _ in pairs])
+    return clustered_seed_mean(
+        [one - other for (one, _), (other, _) in pairs], [scenes for (_, scenes), _ in pairs]
+    )
 
 
-def verdict(one: Estimate) -> str:
+def verdict(one: SeedEstimate) -> str:
     """What a difference's interval says: it lies above zero, holds it, or lies below."""
-    return {1: "holds", 0: "not shown", -1: "the opposite holds"}[one.sure]
+    return {1: "holds", 0: "not shown", -1: "the opposite holds"}[one.sign]
 
 
 def cosines(found: Found, model: str) -> dict[str, float]:
@@ -230,5 +232,5 @@ def cosines(found: Found, model: str) -> dict[str, float]:
     return {
         "matching": float(matching.mean()),
         "other": float(other.mean()),
-        "overlap": float(np.mean([overlap(one, two) for one, two in pairs])),
+        "overlap": float(np.mean([overlap_coefficient(one, two) for one, two in pairs])),
     }

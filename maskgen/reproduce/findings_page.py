@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from maskgen.bootstrap import SeedEstimate
 from maskgen.draw import page
 from maskgen.reproduce.findings import (
     CLAIMS,
@@ -24,7 +25,6 @@ from maskgen.reproduce.findings import (
 )
 from maskgen.reproduce.findings_chart import draw, written
 from maskgen.reproduce.scales import MODELS, Place, recipe_of
-from maskgen.reproduce.seed_bootstrap import Estimate
 from maskgen.training.recipe import Recipe
 
 MARKDOWN, HTML, PICTURE, MAPS = "reproduction.md", "reproduction.html", "reproduction.png", "attention.png"
@@ -134,11 +134,11 @@ def _cosines(found: Found) -> Table:
     return ["", "mean, matching", "mean, other", "overlap"], rows
 
 
-def _told(figure: Figure, one: Estimate) -> str:
+def _told(figure: Figure, one: SeedEstimate) -> str:
     return f"{written(figure, one.value)} ({_bare(figure, one.low)} to {_bare(figure, one.high)})"
 
 
-def _apart(figure: Figure, one: Estimate) -> str:
+def _apart(figure: Figure, one: SeedEstimate) -> str:
     scale, digits = (1, 3) if figure.unit == "number" else (100, 1)
     unit = "" if figure.unit == "number" else " points"
     value, low, high = (f"{scale * each:+.{digits}f}" for each in (one.value, one.low, one.high))
@@ -171,7 +171,7 @@ def _as_markdown(table: Table) -> str:
 def _html(head: list[str], claims: Table, tables: dict[str, Table], out: Path) -> str:
     told = "".join(f"<p>{_code(line)}</p>" for line in head)
     maps = [_image(out / MAPS), f"<p class='soft'>{escape(_LOOKS)}</p>"] if (out / MAPS).is_file() else []
-    return page.page(
+    return page.document(
         "The paper's claims at small scale",
         f"<header><h1>The paper's claims at small scale</h1>{told}</header>",
         _image(out / PICTURE),
@@ -197,7 +197,7 @@ def _code(line: str) -> str:
 
 def _image(path: Path) -> str:
     with Image.open(path) as image:
-        return f'<img src="{page.inlined(image.convert("RGB"))}" alt="" style="max-width: 100%">'
+        return f'<img src="{page.data_uri(image.convert("RGB"))}" alt="" style="max-width: 100%">'
 
 
 def _findings(found: Found) -> dict[str, Any]:
@@ -222,6 +222,6 @@ def _findings(found: Found) -> dict[str, Any]:
     }
 
 
-def _plain(one: Estimate) -> dict[str, Any]:
+def _plain(one: SeedEstimate) -> dict[str, Any]:
     value, low, high, *seeds = (round(each, 6) for each in (one.value, one.low, one.high, *one.seeds))
     return {"value": value, "low": low, "high": high, "seeds": seeds}

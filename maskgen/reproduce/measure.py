@@ -11,10 +11,10 @@ import torch
 
 from maskgen.age_vlm.generation import Answerer, Decoding, Question
 from maskgen.age_vlm.loading import load
-from maskgen.analysis.attention_maps import Gaze
-from maskgen.analysis.attention_metrics import Inside, evenly, inside
-from maskgen.analysis.samples import Item, asked
-from maskgen.analysis.similarity import similarity
+from maskgen.analysis.attention_maps import AttentionReader
+from maskgen.analysis.attention_metrics import AttentionMetrics, attention_metrics, uniform_metrics
+from maskgen.analysis.samples import Item, question_item
+from maskgen.analysis.similarity import measure_similarity
 from maskgen.evaluation.reading import words
 from maskgen.geometry import Frame, binarise
 from maskgen.reproduce.question_families import by_frequency, exam
@@ -67,12 +67,15 @@ class Exam:
             query = scene_query(scene)
             if query.targets:
                 grid = frame.grid(target_mask(scene, query))
-                found.append(asked(scene.pixels, query.text, binarise(grid, threshold)))
+                found.append(question_item(scene.pixels, query.text, binarise(grid, threshold)))
         return found
 
     def described(self) -> list[Item]:
         """Each scene with a description of it, as a text of its own."""
-        return [asked(one.pixels, caption(one, np.random.default_rng((one.seed, 22)))) for one in self.scenes]
+        return [
+            question_item(one.pixels, caption(one, np.random.default_rng((one.seed, 22))))
+            for one in self.scenes
+        ]
 
 
 def measure(folder: Path, of: Exam, threshold: float) -> dict[str, Any]:
@@ -80,12 +83,12 @@ def measure(folder: Path, of: Exam, threshold: float) -> dict[str, Any]:
     that intervals can be drawn from them later.
     """
     model, processor = load(folder, dtype="float32")
-    gaze = Gaze(model, processor, folder.parent.name)
+    reader = AttentionReader(model, processor, folder.parent.name)
     return {
         "answers": answers(Answerer(model, processor), of),
-        "looking": looking(gaze, of.grounded(gaze.frame, threshold)),
-        "similarity": similar(gaze, of.described()),
-        "language": language(gaze),
+        "looking": looking(reader, of.grounded(reader.frame, threshold)),
+        "similarity": similar(reader, of.described()),
+        "language": language(reader),
     }
 
 
@@ -109,49 +112,51 @@ def right(expected: str, said: str) -> bool:
     return words(said) == words(expected)
 
 
-def looking(gaze: Gaze, items: Sequence[Item]) -> dict[str, list[float]]:
+def looking(reader: AttentionReader, items: Sequence[Item]) -> dict[str, list[float]]:
     """A number an item, of the mean over layers: attention inside the mask, hits of the strongest cell, IoU;
     `even`: what attention spread evenly has inside; `other_text`: what the next item's text has there, since
     who looks at things, and not at what is named, is inside many a mask.
     """
-    seen, masks, opened = _seen(gaze, items)
+    seen, masks, opened = _seen(reader, items)
     turned = [*items[1:], items[0]]
-    swapped = [asked(item.pixels, other.text, item.mask) for item, other in zip(items, turned, strict=True)]
+    swapped = [
+        question_item(item.pixels, other.text, item.mask) for item, other in zip(items, turned, strict=True)
+    ]
     return {
         "mass": seen.mass.tolist(),
         "pointing": seen.pointing.tolist(),
         "iou": seen.iou.tolist(),
-        "even": evenly(masks, opened).mass.tolist(),
-        "other_text": _seen(gaze, swapped)[0].mass.tolist(),
+        "even": uniform_metrics(masks, opened).mass.tolist(),
+        "other_text": _seen(reader, swapped)[0].mass.tolist(),
         "size": masks.mean(axis=1).tolist(),
     }
 
 
-def _seen(gaze: Gaze, items: Sequence[Item]) -> tuple[Inside, np.ndarray, np.ndarray]:
+def _seen(reader: AttentionReader, items: Sequence[Item]) -> tuple[AttentionMetrics, np.ndarray, np.ndarray]:
     """The figures, and masks and open cells, bool (items, cells^2)."""
-    found = list(gaze.looks(items))
+    found = list(reader.attention_maps(items))
     masks = np.stack([item.mask.ravel() for item, _ in found if item.mask is not None])
-    opened = np.stack([look.open.ravel() for _, look in found])
-    maps = np.stack([look.mean().ravel() for _, look in found])
-    return inside(maps, masks), masks, opened
+    opened = np.stack([attention.attendable.ravel() for _, attention in found])
+    maps = np.stack([attention.mean().ravel() for _, attention in found])
+    return attention_metrics(maps, masks), masks, opened
 
 
-def similar(gaze: Gaze, items: Sequence[Item]) -> dict[str, Any]:
+def similar(reader: AttentionReader, items: Sequence[Item]) -> dict[str, Any]:
     """Cosines of matching and other pairs, and the linear probe's AUROC by fold (Fig. 2)."""
-    found = similarity(gaze, items)
+    found = measure_similarity(reader, items)
     return {"matching": found.matching.tolist(), "other": found.other.tolist(), "probe": found.probe}
 
 
 @torch.inference_mode()
-def language(gaze: Gaze) -> dict[str, list[float]]:
+def language(reader: AttentionReader) -> dict[str, list[float]]:
     """What is left of the LLaMA: loss and number of learnt tokens in conversations without a picture, as the
     LLaMA read them before it had eyes.
     """
     losses, tokens = [], []
     for seed in range(FIRST_SCENE + 100_000, FIRST_SCENE + 100_000 + _TALKS):
-        encoded = gaze.template.encode(talk(draw(seed)))
+        encoded = reader.template.encode(talk(draw(seed)))
         ids, labels = (torch.tensor([each]) for each in (encoded.input_ids, encoded.labels))
-        logits = gaze.model(input_ids=ids.to(gaze.model.device)).logits[0, :-1].float().cpu()
+        logits = reader.model(input_ids=ids.to(reader.model.device)).logits[0, :-1].float().cpu()
         wanted = labels[0, 1:]
         losses.append(float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum")))
         tokens.append(float((wanted != -100).sum()))

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from maskgen.analysis.attention_maps import Gaze
-from maskgen.analysis.attention_page import Pair, as_image, look
+from maskgen.analysis.attention_maps import AttentionReader
+from maskgen.analysis.attention_page import ImageQuestion, page_rows, render_image
 from maskgen.errors import MaskgenError
 from maskgen.grounding.weights import probe
 from maskgen.pipeline.fingerprint import differences
@@ -61,10 +61,10 @@ def _begin(place: Place, shared: Recipe, size: Scale) -> None:
 
 def _maps(place: Place, shared: Recipe, size: Scale) -> None:
     """Where the first seed's models look on the first scenes of the exam, as in Table 4."""
-    gazes = [Gaze.load(place.run(0, model)) for model in MODELS]
-    items = Exam(size.exam).grounded(gazes[0].frame, shared.data.threshold)[:_SHOWN]
-    lines = look(gazes, [Pair("", item) for item in items], "mean")
-    as_image(gazes, lines).save(place.out / findings_page.MAPS)
+    readers = [AttentionReader.load(place.run(0, model)) for model in MODELS]
+    items = Exam(size.exam).grounded(readers[0].frame, shared.data.threshold)[:_SHOWN]
+    rows = page_rows(readers, [ImageQuestion("", item) for item in items], "mean")
+    render_image(readers, rows).save(place.out / findings_page.MAPS)
 
 
 def _lines(rows: list[dict[str, Any]]) -> str:

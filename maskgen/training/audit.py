@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw
 
 from maskgen.age_vlm.chat import ChatTemplate
 from maskgen.draw import text
-from maskgen.draw.lettering import drawable, font
-from maskgen.draw.overlay import INK, WHITE, with_grid
+from maskgen.draw.lettering import font, renderable_text
+from maskgen.draw.overlay import with_grid
+from maskgen.draw.palette import INK, WHITE
 from maskgen.errors import SampleError
 from maskgen.geometry import Frame
 from maskgen.training.dataset import Example, ShardDataset
@@ -255,7 +256,7 @@ def _draw(examples: list[Example], frame: Frame, to: Path) -> None:
         image = Image.fromarray(example.pixels).resize((_SIDE - 4, _SIDE - 4), Image.Resampling.LANCZOS)
         grid = example.mask.reshape(frame.cells, frame.cells).astype(np.uint8) * 255
         sheet.paste(with_grid(image, grid), (left + 2, top + 2))
-        pen.text((left + 4, top + _SIDE), drawable(example.key), INK, font=font(11))
+        pen.text((left + 4, top + _SIDE), renderable_text(example.key), INK, font=font(11))
     to.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(to)
 

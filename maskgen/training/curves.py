@@ -7,14 +7,13 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from maskgen.draw.lettering import drawable, font
-from maskgen.draw.overlay import INK, WHITE
+from maskgen.draw.lettering import font, renderable_text
+from maskgen.draw.palette import INK, PALE, SILVER, WHITE
 from maskgen.errors import MaskgenError
 from maskgen.training.metrics import mean, read_lines
 from maskgen.training.trainer import METRICS
 
 _COLOURS = ((214, 39, 90), (31, 119, 180), (44, 140, 70), (220, 130, 20), (120, 80, 180), (90, 90, 90))
-_PALE, _GREY = (232, 234, 238), (130, 136, 146)
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 1100, 230, 70, 20, 30, 22
 _SCALE = 2  # drawn larger and reduced: Pillow does not smooth lines itself
 _SMOOTHING = 0.9
@@ -92,11 +91,11 @@ def _panel(pen: ImageDraw.ImageDraw, top: int, panel: Panel, runs: list[list[Lin
 
     _words(pen, (_LEFT, top + 8), panel.title, INK)
     for value in (low, high):
-        pen.line([at(0, value), at(steps - 1, value)], _PALE, _SCALE)
-        _words(pen, (6, at(0, value)[1] / _SCALE - 7), f"{value:.3g}", _GREY)
+        pen.line([at(0, value), at(steps - 1, value)], PALE, _SCALE)
+        _words(pen, (6, at(0, value)[1] / _SCALE - 7), f"{value:.3g}", SILVER)
     for step, stage in _beginnings(runs[0]):
-        pen.line([at(step, low), at(step, high)], _PALE, 2 * _SCALE)
-        _words(pen, (at(step, low)[0] / _SCALE + 4, box[3] + 4), f"stage {stage}", _GREY)
+        pen.line([at(step, low), at(step, high)], PALE, 2 * _SCALE)
+        _words(pen, (at(step, low)[0] / _SCALE + 4, box[3] + 4), f"stage {stage}", SILVER)
     for colour, values in zip(_cycle(len(series)), series, strict=True):
         _curve(pen, values, at, tuple(round(0.6 * 255 + 0.4 * part) for part in colour), _SCALE)
     for colour, values in zip(_cycle(len(series)), series, strict=True):
@@ -128,11 +127,11 @@ def _legend(pen: ImageDraw.ImageDraw, names: Sequence[str]) -> None:
     for colour, name in zip(_cycle(len(names)), names, strict=True):
         pen.rectangle([x * _SCALE, 12 * _SCALE, (x + 18) * _SCALE, 18 * _SCALE], colour)
         _words(pen, (x + 24, 8), name, INK)
-        x += 50 + font(13 * _SCALE).getlength(drawable(name)) / _SCALE
+        x += 50 + font(13 * _SCALE).getlength(renderable_text(name)) / _SCALE
 
 
 def _words(pen: ImageDraw.ImageDraw, place: tuple[float, float], words: str, colour: tuple[int, ...]) -> None:
-    pen.text((place[0] * _SCALE, place[1] * _SCALE), drawable(words), colour, font=font(12 * _SCALE))
+    pen.text((place[0] * _SCALE, place[1] * _SCALE), renderable_text(words), colour, font=font(12 * _SCALE))
 
 
 def _cycle(count: int) -> list[tuple[int, int, int]]:

@@ -44,7 +44,7 @@ def tone(outcome: Outcome) -> str:
 
 def thumbnail(sample: ShardSample, picture: Picture) -> Image.Image:
     """A small picture with mask, polygons and box over it."""
-    image = overlay.scaled(picture.pixels, overlay.fitted(picture.width, picture.height, _ROOM))
+    image = overlay.resize_pixels(picture.pixels, overlay.fit_size(picture.width, picture.height, _ROOM))
     if sample.grid.any():
         image = overlay.with_mask(image, sample.mask_pixels())
     source = (picture.width, picture.height)
@@ -54,7 +54,7 @@ def thumbnail(sample: ShardSample, picture: Picture) -> Image.Image:
 def _heading(outcome: Outcome, found: Figures) -> str:
     count, shown = found.outcomes[outcome], len(found.picks[outcome])
     number = text.plural(count, "sample") if count == shown else f"{shown} of {text.plural(count, 'sample')}"
-    meaning = page.said(text.MEANINGS[outcome])
+    meaning = page.escape_text(text.MEANINGS[outcome])
     return f'<h3><span class="{tone(outcome)}">{outcome}</span> · {number}</h3><p class="soft">{meaning}</p>'
 
 
@@ -65,9 +65,9 @@ def _sheet(store: Store, picks: list[Pick], limits: Limits) -> str:
 def _card(store: Store, pick: Pick, limits: Limits) -> str:
     try:
         sample = _read(store, pick)
-        drawn = page.inlined(thumbnail(sample, sample.picture(limits)))
+        drawn = page.data_uri(thumbnail(sample, sample.picture(limits)))
     except (MaskgenError, SampleError) as error:
-        return _framed("", f"cannot be shown: {page.said(error)}", pick, "")
+        return _framed("", f"cannot be shown: {page.escape_text(error)}", pick, "")
     fields = sample.fields
     scores = (
         f"coverage {text.share(fields.coverage, 1)} · agreement {fields.agreement:.2f} · "
@@ -77,14 +77,18 @@ def _card(store: Store, pick: Pick, limits: Limits) -> str:
     )
     return _framed(
         f'<img src="{drawn}" alt="">',
-        page.said(fields.query.text, 160),
+        page.escape_text(fields.query.text, 160),
         pick,
-        page.said(scores),
+        page.escape_text(scores),
     )
 
 
 def _framed(picture: str, words: str, pick: Pick, scores: str) -> str:
-    notes = [page.said(pick.reason, 120), scores, f'<span class="key">{page.said(pick.key)}</span>']
+    notes = [
+        page.escape_text(pick.reason, 120),
+        scores,
+        f'<span class="key">{page.escape_text(pick.key)}</span>',
+    ]
     told = "".join(f"<small>{note}</small>" for note in notes if note)
     return f'<div class="card"><div class="frame">{picture}</div><div class="words">{words}{told}</div></div>'
 
@@ -102,10 +106,10 @@ def _read(store: Store, pick: Pick) -> ShardSample:
 def _table(picks: list[Pick]) -> str:
     rows = [
         [
-            f'<span class="key">{page.said(pick.key)}</span>',
-            page.said(pick.id, 80),
-            page.said(pick.image, 160),
-            page.said(pick.reason),
+            f'<span class="key">{page.escape_text(pick.key)}</span>',
+            page.escape_text(pick.id, 80),
+            page.escape_text(pick.image, 160),
+            page.escape_text(pick.reason),
         ]
         for pick in picks
     ]

@@ -12,13 +12,13 @@ def tables(figures: dict[str, Any]) -> str:
     plain = {name: value for name, value in figures.items() if not isinstance(value, dict)}
     groups = {name: value for name, value in figures.items() if isinstance(value, dict) and value}
     rows = [
-        [page.said(_words(name)), page.said(_figure(value, plain.get(name + _INTERVAL)))]
+        [page.escape_text(_words(name)), page.escape_text(_figure(value, plain.get(name + _INTERVAL)))]
         for name, value in plain.items()
         if not (name.endswith(_INTERVAL) and name.removesuffix(_INTERVAL) in plain)
     ]
     parts = [page.table(["figure", "value"], rows)] if rows else []
     for name, group in groups.items():
-        parts += [f"<h3>{page.said(_words(name))}</h3>", _group(group)]
+        parts += [f"<h3>{page.escape_text(_words(name))}</h3>", _group(group)]
     return f'<div class="narrow">{"".join(parts)}</div>' if parts else ""
 
 
@@ -27,7 +27,10 @@ def _group(group: dict[str, Any]) -> str:
     members = {name: value if isinstance(value, dict) else {"value": value} for name, value in group.items()}
     columns = list(dict.fromkeys(column for value in members.values() for column in value))
     rows = [
-        [page.said(_words(name)), *(page.said(_figure(value.get(column, ""))) for column in columns)]
+        [
+            page.escape_text(_words(name)),
+            *(page.escape_text(_figure(value.get(column, ""))) for column in columns),
+        ]
         for name, value in members.items()
     ]
     return page.table(["", *map(_words, columns)], rows)

@@ -39,7 +39,7 @@ def write_report(store: Store) -> str:
     runs = throughput.runs(Journal(store.url).events())
     scored = store.read_json("quality.json") if store.exists("quality.json") else {}
     split = record["config"]["split"]
-    html = page.page(
+    html = page.document(
         f"maskgen: {split}",
         _head(record, found, runs),
         page.section("Outcomes", _outcomes(found)),
@@ -79,9 +79,9 @@ def _head(record: dict[str, Any], found: Figures, runs: list[list[Event]]) -> st
         tiles.append((f"{images / seconds:,.3g}", f"images a second, over {text.duration(seconds)} of work"))
     cells = "".join(f'<div class="tile"><b>{value}</b><span>{what}</span></div>' for value, what in tiles)
     return (
-        f"<header><h1>Grounding masks: {page.said(record['config']['split'])}</h1>"
-        f'<p class="soft">{state} · fingerprint <code>{page.said(record["fingerprint"])}</code> · '
-        f'maskgen {page.said(record["maskgen"])}</p><div class="tiles">{cells}</div></header>'
+        f"<header><h1>Grounding masks: {page.escape_text(record['config']['split'])}</h1>"
+        f'<p class="soft">{state} · fingerprint <code>{page.escape_text(record["fingerprint"])}</code> · '
+        f'maskgen {page.escape_text(record["maskgen"])}</p><div class="tiles">{cells}</div></header>'
     )
 
 
@@ -95,9 +95,9 @@ def _outcomes(found: Figures) -> str:
         rows.append(
             [
                 f'<span class="{contact_sheet.tone(outcome)}">{outcome}</span>',
-                page.said(text.MEANINGS[outcome]),
+                page.escape_text(text.MEANINGS[outcome]),
                 f"{count:,}",
-                page.said(text.share(count, found.rows)),
+                page.escape_text(text.share(count, found.rows)),
                 f'<div class="meter {contact_sheet.tone(outcome)}"><i style="width:{width}"></i></div>',
             ]
         )
@@ -152,10 +152,11 @@ def _stages(runs: list[list[Event]]) -> list[str]:
     found = stage_times.stages(event for run in runs for event in run)
     if not found:
         return []
-    told = [[page.said(cell) for cell in row] for row in stage_times.rows(found)]
+    told = [[page.escape_text(cell) for cell in row] for row in stage_times.rows(found)]
     return [
         "<h3>Inside a worker</h3>",
-        f'<p class="soft">The stages work at the same time: {page.said(stage_times.verdict(found))}.</p>',
+        f'<p class="soft">The stages work at the same time: '
+        f"{page.escape_text(stage_times.verdict(found))}.</p>",
         page.table(list(stage_times.HEAD), told, frozenset({1})),
     ]
 
@@ -214,9 +215,9 @@ def _deaths(runs: list[list[Event]]) -> list[str]:
     rows = [
         [
             _moment(event),
-            page.said(event["worker"]),
-            page.said(event["shard"]),
-            page.said(event.get("why", "")),
+            page.escape_text(event["worker"]),
+            page.escape_text(event["shard"]),
+            page.escape_text(event.get("why", "")),
         ]
         for event in deaths[-_DEATHS:]
     ]
@@ -229,11 +230,11 @@ def _moment(event: Event) -> str:
 
 
 def _made(record: dict[str, Any]) -> list[str]:
-    notes = [f"<p>{page.said(note)}</p>" for note in record["plan"].get("notes", [])]
+    notes = [f"<p>{page.escape_text(note)}</p>" for note in record["plan"].get("notes", [])]
     return [
         *notes,
-        page.folded("Configuration", yaml.safe_dump(record["config"], sort_keys=False, allow_unicode=True)),
-        page.folded("Plan", json.dumps(record["plan"], indent=2, ensure_ascii=False)),
-        page.folded("Models", json.dumps(record["models"], indent=2, ensure_ascii=False)),
-        page.folded("Packages", "\n".join(f"{name} {one}" for name, one in record["packages"].items())),
+        page.details("Configuration", yaml.safe_dump(record["config"], sort_keys=False, allow_unicode=True)),
+        page.details("Plan", json.dumps(record["plan"], indent=2, ensure_ascii=False)),
+        page.details("Models", json.dumps(record["models"], indent=2, ensure_ascii=False)),
+        page.details("Packages", "\n".join(f"{name} {one}" for name, one in record["packages"].items())),
     ]

@@ -7,7 +7,8 @@ from PIL import Image, ImageDraw
 
 from maskgen import config
 from maskgen.draw import overlay, text
-from maskgen.draw.lettering import drawable, font, wrapped
+from maskgen.draw.lettering import font, renderable_text, wrap_text
+from maskgen.draw.palette import GREEN, GREY, INK, OCHRE, PALE, WHITE
 from maskgen.errors import MaskgenError, SampleError
 from maskgen.geometry import Frame, binarise
 from maskgen.outcome import Outcome
@@ -15,9 +16,6 @@ from maskgen.runtime.store import Store
 from maskgen.sample import Picture
 from maskgen.sharding.format import ShardSample
 from maskgen.sharding.reader import find
-
-PAPER, INK, GREY, LINE = (255, 255, 255), (24, 28, 36), (104, 112, 126), (226, 229, 234)
-GREEN, OCHRE = (22, 128, 78), (168, 100, 0)
 
 _MARGIN, _GAP, _COLUMN = 32, 24, 424
 _WIDTH = 2 * _MARGIN + 2 * _GAP + 3 * _COLUMN
@@ -47,7 +45,7 @@ def show(sample: ShardSample, picture: Picture) -> Image.Image:
     """
     stacked = picture.width > _WIDE * picture.height
     room = (_WIDTH - 2 * _MARGIN, _TALLEST) if stacked else (_COLUMN, _TALLEST)
-    image = overlay.scaled(picture.pixels, overlay.fitted(picture.width, picture.height, room))
+    image = overlay.resize_pixels(picture.pixels, overlay.fit_size(picture.width, picture.height, room))
     fields = sample.fields
     outlined = overlay.with_outlines(image, (picture.width, picture.height), sample.polygons, fields.box)
     masked = overlay.with_mask(image, sample.mask_pixels())
@@ -62,7 +60,7 @@ def show(sample: ShardSample, picture: Picture) -> Image.Image:
 def _framed(sample: ShardSample, picture: Picture) -> Image.Image:
     geometry = sample.fields.geometry
     frame = Frame(geometry.fit, geometry.size, geometry.cells).image(picture.pixels)
-    return overlay.with_grid(overlay.scaled(frame, (_COLUMN, _COLUMN)), sample.grid)
+    return overlay.with_grid(overlay.resize_pixels(frame, (_COLUMN, _COLUMN)), sample.grid)
 
 
 def _side_by_side(sample: ShardSample, views: list[tuple[str, Image.Image]]) -> Image.Image:
@@ -88,15 +86,15 @@ def _stacked(sample: ShardSample, views: list[tuple[str, Image.Image]]) -> Image
 
 
 def _paper(height: int) -> Image.Image:
-    return Image.new("RGB", (_WIDTH, height), PAPER)
+    return Image.new("RGB", (_WIDTH, height), WHITE)
 
 
 def _paste(panel: Image.Image, image: Image.Image, caption: str, place: tuple[int, int]) -> None:
     x, y = place
     draw = ImageDraw.Draw(panel)
-    draw.text((x, y), drawable(caption), GREY, font(14))
+    draw.text((x, y), renderable_text(caption), GREY, font(14))
     panel.paste(image, (x, y + _CAPTION))
-    draw.rectangle((x - 1, y + _CAPTION - 1, x + image.width, y + _CAPTION + image.height), outline=LINE)
+    draw.rectangle((x - 1, y + _CAPTION - 1, x + image.width, y + _CAPTION + image.height), outline=PALE)
 
 
 def _proposal_caption(sample: ShardSample) -> str:
@@ -133,7 +131,7 @@ def _paragraphs(sample: ShardSample, width: int) -> list[tuple[str, int, tuple[i
 
 
 def _lines(words: str, width: int, most: int, points: int = 15) -> list[str]:
-    return wrapped(words, font(points), width, most)
+    return wrap_text(words, font(points), width, most)
 
 
 def _text_height(sample: ShardSample, width: int) -> int:

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from helpers import peaked_attention as awake
+from helpers import peaked_attention as peaked
 from helpers import small_training as small_runs
 from maskgen.cli import app
 from maskgen.errors import MaskgenError
@@ -22,7 +22,7 @@ def run(*words: object) -> str:
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("place")
     for kind in ("age_vlm", "concat_vlm"):
-        awake.model_folder(folder / kind / "model", kind)
+        peaked.model_folder(folder / kind / "model", kind)
     small_runs.shards(folder / "set", 14)
     Image.new("RGB", (40, 20), "green").save(folder / "a.png")
     (folder / "pairs.jsonl").write_text('{"image": "a.png", "question": "Where?"}\n')
@@ -34,8 +34,8 @@ def both(place):
 
 
 def test_ground(place, tmp_path):
-    told = run("ground", *both(place), "--data", place / "set", "--out", tmp_path / "new" / "g.json")
-    assert "age_vlm, slot 3" in told and "even attention" in told
+    printed = run("ground", *both(place), "--data", place / "set", "--out", tmp_path / "new" / "g.json")
+    assert "age_vlm, slot 3" in printed and "even attention" in printed
     written = json.loads((tmp_path / "new" / "g.json").read_text())
     assert [model["architecture"] for model in written["models"]] == ["age_vlm", "concat_vlm"]
     printed = json.loads(run("ground", *both(place), "--data", place / "set", "--json"))
@@ -50,9 +50,9 @@ def test_ground(place, tmp_path):
 def test_attend(place, tmp_path):
     for more in ([], ["--tokens"], ["--fit", "pad"]):
         to = tmp_path / "a.png"
-        told = run("attend", *both(place), place / "a.png", "red star", "--to", to, *more)
-        assert "first self-attention" in told and Image.open(to).width > 600
-        assert ("on padding" in told) == ("--fit" in more)
+        printed = run("attend", *both(place), place / "a.png", "red star", "--to", to, *more)
+        assert "first self-attention" in printed and Image.open(to).width > 600
+        assert ("on padding" in printed) == ("--fit" in more)
     to = tmp_path / "page.png"
     run("attend", *both(place), "--grid", place / "pairs.jsonl", "--to", to, "--layer", "mean")
     assert Image.open(to).width > 600 and "data:image/jpeg" in to.with_suffix(".html").read_text()
@@ -80,10 +80,10 @@ def test_attend_refuses(place, monkeypatch, words, problem):
 def test_similarity(place, tmp_path):
     for text, pool in (("query", "mean"), ("answers", "pairs")):
         out = tmp_path / text
-        told = run(
+        printed = run(
             "similarity", *both(place), "--data", place / "set", "--out", out, "--text", text, "--pool", pool
         )
-        assert "linear probe" in told
+        assert "linear probe" in printed
         found = json.loads((out / "similarity.json").read_text())
         assert [model["pool"] for model in found["models"]] == [pool, pool]
         assert Image.open(out / "similarity.png").width == 2080

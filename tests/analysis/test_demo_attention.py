@@ -1,14 +1,14 @@
-"""The demo's last words: figures, LM loss and picture of two models on a held-out set."""
+"""The demo's last words: figures, LM loss and save_comparison of two models on a held-out set."""
 
 import pytest
 import torch
 from PIL import Image
 
-from helpers import peaked_attention as awake
+from helpers import peaked_attention as peaked
 from helpers import small_training as small_runs
 from maskgen.age_vlm.chat import ChatTemplate
-from maskgen.analysis.demo_attention import look_at, picture, render
-from maskgen.analysis.ground import EVEN, MEAN
+from maskgen.analysis.demo_attention import measure_demo_attention, render_table, save_comparison
+from maskgen.analysis.ground import LAYER_MEAN, UNIFORM
 from maskgen.geometry import Frame
 from maskgen.training import model_folders
 from maskgen.training.collate import collate
@@ -17,9 +17,11 @@ from maskgen.training.dataset import ShardDataset
 
 def test_two_models_on_a_held_out_set(tmp_path):
     place = small_runs.shards(tmp_path / "set", 20)
-    folders = {name: awake.model_folder(tmp_path / name, seed=seed) for seed, name in enumerate("ab")}
-    found = {name: look_at(folder, small_runs.small(), place) for name, folder in folders.items()}
-    lines = render(found)
+    folders = {name: peaked.model_folder(tmp_path / name, seed=seed) for seed, name in enumerate("ab")}
+    found = {
+        name: measure_demo_attention(folder, small_runs.small(), place) for name, folder in folders.items()
+    }
+    lines = render_table(found)
     assert (
         "on 7 held-out scenes" in lines[0]
         and "slot 3" in lines[1]
@@ -30,13 +32,13 @@ def test_two_models_on_a_held_out_set(tmp_path):
         ]
     )
     rows = found["a"].measured.rows["all"]
-    assert MEAN in rows and 0 < rows[EVEN]["mass"].value < 1
-    drawn = Image.open(picture(found, tmp_path / "attention.png"))
+    assert LAYER_MEAN in rows and 0 < rows[UNIFORM]["mass"].value < 1
+    drawn = Image.open(save_comparison(found, tmp_path / "attention.png"))
     assert drawn.width > 4 * 200 and drawn.height > 5 * 150  # five of the seven
 
 
 def test_the_loss_is_that_of_the_learnt_tokens(tmp_path):
-    place, folder = small_runs.shards(tmp_path / "set", 5), awake.model_folder(tmp_path / "model")
+    place, folder = small_runs.shards(tmp_path / "set", 5), peaked.model_folder(tmp_path / "model")
     model = model_folders.model_class("age_vlm").from_pretrained(folder)
     template = ChatTemplate(model_folders.tokenizer(folder))
     samples = ShardDataset([place], template, Frame("squash", small_runs.SIZE, small_runs.CELLS))
@@ -48,4 +50,6 @@ def test_the_loss_is_that_of_the_learnt_tokens(tmp_path):
             pixel_values=model_folders.normaliser(folder)(batch.pixels),
             labels=batch.labels,
         ).loss
-    assert look_at(folder, small_runs.small(), place).lm == pytest.approx(float(wanted), rel=1e-4)
+    assert measure_demo_attention(folder, small_runs.small(), place).language_loss == pytest.approx(
+        float(wanted), rel=1e-4
+    )

@@ -10,14 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import peaked_attention as awake
+from helpers import peaked_attention as peaked
 from helpers import small_training as small_runs
 from helpers import tiny_llava
 from maskgen.analysis import histograms, text_report
-from maskgen.analysis.llava import Llava
-from maskgen.analysis.model_readers import load
-from maskgen.analysis.samples import Item, ShardItems, asked
-from maskgen.analysis.similarity import pairing, similarity
+from maskgen.analysis.llava import LlavaReader
+from maskgen.analysis.model_readers import load_state_reader
+from maskgen.analysis.samples import Item, ShardItems, question_item
+from maskgen.analysis.similarity import measure_similarity, pair_items
 from maskgen.errors import MaskgenError
 
 
@@ -28,9 +28,9 @@ def test_partners_are_of_the_same_fold_with_another_picture_and_text(named, seed
     pictures, texts = [f"p{picture}" for picture, _ in named], [f"t{text}" for _, text in named]
     if len(set(pictures)) < 10:
         with pytest.raises(MaskgenError, match="different pictures"):
-            pairing(pictures, texts, 5, seed)
+            pair_items(pictures, texts, 5, seed)
         return
-    rows, partners, folds = pairing(pictures, texts, 5, seed)
+    rows, partners, folds = pair_items(pictures, texts, 5, seed)
     assert len(set(rows.tolist())) == len(rows)
     fold_of = {pictures[row]: fold for row, fold in zip(rows, folds, strict=True)}
     for row, partner, fold in zip(rows, partners, folds, strict=True):
@@ -42,13 +42,13 @@ def test_partners_are_of_the_same_fold_with_another_picture_and_text(named, seed
 class Knowing:
     """States that are alike where the picture's first pixel is the text's number, or that ignore both."""
 
-    name, kind = "knowing", "test"
+    name, model_type = "knowing", "test"
 
     def __init__(self, knows: bool):
         self.knows = knows
         self.random = np.random.default_rng(0)
 
-    def states(self, items: Iterable[Item]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def hidden_states(self, items: Iterable[Item]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for item in items:
             image = self.random.normal(size=8)
             match = self.knows and int(item.text) == int(item.pixels[0, 0, 0])
@@ -56,11 +56,11 @@ class Knowing:
 
 
 def numbered(count: int = 60) -> Sequence[Item]:
-    return [asked(np.full((4, 4, 3), n, np.uint8), str(n)) for n in range(count)]
+    return [question_item(np.full((4, 4, 3), n, np.uint8), str(n)) for n in range(count)]
 
 
 def test_a_reader_that_knows_and_one_that_does_not():
-    knows, ignorant = (similarity(Knowing(knows), numbered()) for knows in (True, False))
+    knows, ignorant = (measure_similarity(Knowing(knows), numbered()) for knows in (True, False))
     assert knows.matching.min() > 0.999 and knows.auroc.value > 0.99 and knows.overlap < 0.1
     assert len(knows.matching) == len(knows.other) == 60 and knows.skipped == 0
     assert np.mean(knows.probe) > 0.8
@@ -70,8 +70,8 @@ def test_a_reader_that_knows_and_one_that_does_not():
 
 
 def test_pairs_of_tokens_have_the_mean_of_their_cosines():
-    found = similarity(Knowing(False), numbered(), "pairs")
-    states = list(Knowing(False).states(numbered()))
+    found = measure_similarity(Knowing(False), numbered(), "pairs")
+    states = list(Knowing(False).hidden_states(numbered()))
     cosines = [
         np.mean(
             [one @ other / np.linalg.norm(one) / np.linalg.norm(other) for one in image for other in text]
@@ -79,38 +79,38 @@ def test_pairs_of_tokens_have_the_mean_of_their_cosines():
         for image, text in states
     ]
     np.testing.assert_allclose(found.matching, cosines)
-    assert found.matching[0] != pytest.approx(similarity(Knowing(False), numbered()).matching[0])
+    assert found.matching[0] != pytest.approx(measure_similarity(Knowing(False), numbered()).matching[0])
 
 
 def test_the_same_seed_says_the_same():
-    one, other = (similarity(Knowing(True), numbered(), seed=3).to_dict() for _ in range(2))
+    one, other = (measure_similarity(Knowing(True), numbered(), seed=3).to_dict() for _ in range(2))
     assert one == other
     assert sum(one["histogram"]["matching"]) == 60
 
 
 def test_too_few_pictures_are_said():
     with pytest.raises(MaskgenError, match="6 different pictures: 10"):
-        similarity(Knowing(True), numbered(6))
+        measure_similarity(Knowing(True), numbered(6))
     with pytest.raises(MaskgenError, match="too few texts"):
-        similarity(Knowing(True), [asked(item.pixels, "1") for item in numbered()])
+        measure_similarity(Knowing(True), [question_item(item.pixels, "1") for item in numbered()])
 
 
 def test_the_drawing_is_svg_and_png_with_the_figures_in_words():
-    found = [similarity(Knowing(knows), numbered()) for knows in (True, False)]
-    sketch = histograms.draw(found)
-    words = " ".join(ElementTree.fromstring(sketch.svg()).itertext())
+    found = [measure_similarity(Knowing(knows), numbered()) for knows in (True, False)]
+    drawing = histograms.draw_histograms(found)
+    words = " ".join(ElementTree.fromstring(drawing.svg()).itertext())
     assert f"AUROC {found[0].auroc.value:.3f}" in words and "non-matching, mean" in words
-    image = np.asarray(sketch.image())
-    assert image.shape == (sketch.height * 2, sketch.width * 2, 3)
+    image = np.asarray(drawing.image())
+    assert image.shape == (drawing.height * 2, drawing.width * 2, 3)
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 5
-    assert "linear probe" in text_report.similarity(found)
+    assert "linear probe" in text_report.similarity_table(found)
 
 
 def test_both_architectures_and_a_llava_on_shards(tmp_path):
     items = ShardItems([small_runs.shards(tmp_path / "set", 14)])
-    folders = [awake.model_folder(tmp_path / kind, kind) for kind in ("age_vlm", "concat_vlm")]
+    folders = [peaked.model_folder(tmp_path / kind, kind) for kind in ("age_vlm", "concat_vlm")]
     for folder in [*folders, tiny_llava.write(tmp_path / "llava")]:
-        found = similarity(load(folder), items, seed=1)
+        found = measure_similarity(load_state_reader(folder), items, seed=1)
         assert found.name == folder.name and len(found.matching) + found.skipped == 14
         assert np.isfinite(found.matching).all() and not np.array_equal(found.matching, found.other)
         assert json.dumps(found.to_dict())
@@ -118,9 +118,9 @@ def test_both_architectures_and_a_llava_on_shards(tmp_path):
 
 @pytest.mark.parametrize("template", [tiny_llava.TEMPLATE, None])
 def test_a_llavas_states_are_those_of_its_image_tokens_and_of_the_text(tmp_path, template):
-    reader = Llava.load(tiny_llava.write(tmp_path / "llava", template), device="cpu")
-    item = asked(np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8), "red star")
-    ((image, text),) = reader.states([item])
+    reader = LlavaReader.load(tiny_llava.write(tmp_path / "llava", template), device="cpu")
+    item = question_item(np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8), "red star")
+    ((image, text),) = reader.hidden_states([item])
     assert image.shape == (16, 16) and text.shape == (len("red star"), 16)
     inputs = reader.processor(
         images=item.pixels, text="USER: <image>\nred star ASSISTANT:", return_tensors="pt"
@@ -137,4 +137,4 @@ def test_folders_that_hold_no_such_model_are_explained(tmp_path):
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(MaskgenError, match="cannot be loaded as an image-text-to-text model"):
-        load(folder)
+        load_state_reader(folder)

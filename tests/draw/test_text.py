@@ -55,21 +55,21 @@ def test_table_aligns():
 @given(st.text(max_size=300), st.integers(20, 400), st.integers(1, 4))
 def test_wrapped_lines_fit_and_lose_nothing_unless_cut(words, width, lines):
     letters = lettering.font(12)
-    found = lettering.wrapped(words, letters, width, lines)
+    found = lettering.wrap_text(words, letters, width, lines)
     assert len(found) <= lines
     assert all(letters.getlength(line) <= width or len(line) <= 3 for line in found)
     if not any(line.endswith("...") for line in found):
-        assert "".join(found).replace(" ", "") == lettering.drawable(words).replace(" ", "")
+        assert "".join(found).replace(" ", "") == lettering.renderable_text(words).replace(" ", "")
 
 
 def test_without_a_wide_font_letters_lose_their_accents(monkeypatch):
-    monkeypatch.setattr(lettering, "_WIDE", ())
+    monkeypatch.setattr(lettering, "FONT_FILES", ())
     lettering.font.cache_clear()
-    lettering._ascii_only.cache_clear()
+    lettering.ascii_only.cache_clear()
     try:
-        assert lettering.drawable("café, 中 “x”") == "cafe, ? ?x?"
-        assert lettering.wrapped("a b", lettering.font(12), 200, 1) == ["a b"]
+        assert lettering.renderable_text("café, 中 “x”") == "cafe, ? ?x?"
+        assert lettering.wrap_text("a b", lettering.font(12), 200, 1) == ["a b"]
     finally:
         monkeypatch.undo()
         lettering.font.cache_clear()
-        lettering._ascii_only.cache_clear()
+        lettering.ascii_only.cache_clear()
