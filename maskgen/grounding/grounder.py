@@ -72,18 +72,26 @@ class Grounder:
     proposer: Proposer
     refiner: Refiner
 
-    def __init__(self, config: Config, data: str, device: str):
+    def __init__(
+        self,
+        config: Config,
+        data: str,
+        device: str,
+        proposer: Proposer | None = None,
+        refiner: Refiner | None = None,
+    ):
         """`data`: the folder or URL that the configuration's files lie under; `device`: "cpu", "cuda:0".
 
-        Raises MaskgenError if a model or a file cannot be loaded.
+        `proposer`, `refiner`: instead of those that the configuration names. Raises MaskgenError
+        if a model or a file cannot be loaded.
         """
         self.config = config = resolve(config, device)
         self._frame = Frame.of(config.grid)
-        self._asks = not isinstance(config.proposer, NoProposer)
+        self._asks = proposer is not None or not isinstance(config.proposer, NoProposer)
         if not self._asks:
             return
-        self.proposer = _proposer(config, data, device)
-        self.refiner = _refiner(config, device)
+        self.proposer = proposer or _proposer(config, data, device)
+        self.refiner = refiner or _refiner(config, device)
         proposals = config.proposer.together if isinstance(config.proposer, Florence2) else RECORDED_BATCH
         refinements = settled(config.refiner.batch) if isinstance(config.refiner, Sam) else RECORDED_BATCH
         self._propose = Batches(self._ask, proposals, "proposer", (HARMLESS, HARMLESS_SAMPLE))
