@@ -1,4 +1,4 @@
-"""AGE-VLM: a LLaMA that looks through cross-attention layers (Section 3.2).
+"""AGE-VLM: a LLaMA that reads the image through cross-attention layers (Section 3.2).
 
 Importing this package teaches transformers' Auto classes both architectures.
 """
@@ -17,6 +17,7 @@ from maskgen.age_vlm.configuration import AgeVlmConfig, ConcatVlmConfig
 from maskgen.age_vlm.image_processing import AgeVlmImageProcessor
 from maskgen.age_vlm.modeling import AgeVlmForConditionalGeneration, VlmOutput
 from maskgen.age_vlm.processing import AgeVlmProcessor
+from maskgen.age_vlm.registry import ARCHITECTURES
 
 __all__ = [
     "AgeVlmConfig",
@@ -28,10 +29,7 @@ __all__ = [
     "VlmOutput",
 ]
 
-for _config, _model in (
-    (AgeVlmConfig, AgeVlmForConditionalGeneration),
-    (ConcatVlmConfig, ConcatVlmForConditionalGeneration),
-):
+for _config, _model in ARCHITECTURES.values():
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModelForImageTextToText.register(_config, _model, exist_ok=True)
     AutoProcessor.register(_config, AgeVlmProcessor, exist_ok=True)

@@ -1,4 +1,7 @@
-"""The architecture that the paper compares with: image tokens before the text, self-attention alone."""
+"""The architecture that the paper compares with: image tokens before the text, self-attention alone.
+
+Shapes as in `modeling`.
+"""
 
 from typing import Any, ClassVar
 
@@ -9,15 +12,15 @@ from transformers.generation import GenerationMixin
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from maskgen.age_vlm.configuration import ConcatVlmConfig
-from maskgen.age_vlm.cross_attention import Asking
-from maskgen.age_vlm.modeling import VlmOutput, VlmPreTrainedModel, language_loss, parts
-from maskgen.age_vlm.vision import Adapter, look, nothing_to_see
+from maskgen.age_vlm.cross_attention import QuerySelection, mean_over_queries, split_heads
+from maskgen.age_vlm.modeling import VlmOutput, VlmPreTrainedModel, language_loss
+from maskgen.age_vlm.vision import Adapter, blank_image, image_features
 
 
 class ConcatVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
     """ConvNeXt, adapter and LLaMA; `input_ids` hold the text alone, the image's tokens are put before it.
 
-    They take up their places in every row, also in one without an image, where nothing attends to them.
+    They take up their positions in every row, also in one without an image, where nothing attends to them.
     """
 
     config: ConcatVlmConfig
@@ -47,7 +50,7 @@ class ConcatVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
         labels: torch.Tensor | None = None,
         query_mask: torch.Tensor | None = None,
         guided: torch.Tensor | None = None,
-        asking: Asking | None = None,
+        query_selection: QuerySelection | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
@@ -62,77 +65,82 @@ class ConcatVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
         language: LlamaModel = self.model["language"]
         if past_key_values is None and use_cache:
             past_key_values = DynamicCache(config=self.config.text_config)
-        past = 0 if past_key_values is None else past_key_values.get_seq_length()
-        length = input_ids.shape[1]
+        past_length = 0 if past_key_values is None else past_key_values.get_seq_length()
+        text_length = input_ids.shape[1]
         # What the cache holds of the image; the mask speaks of the text alone, and may be missing.
-        tokens = getattr(past_key_values, "image_tokens", 0)
+        image_length = getattr(past_key_values, "image_tokens", 0)
         if attention_mask is None:
-            attention_mask = input_ids.new_ones(len(input_ids), past - tokens + length)
-        if pixel_values is None and not past and self.training and torch.is_grad_enabled():
-            pixel_values, has_image = nothing_to_see(self, len(input_ids))
-        hidden = language.embed_tokens(input_ids)
-        if pixel_values is not None and not past:
-            image = look(self.model["vision"], self.model["adapter"], pixel_values, has_image)
-            hidden = torch.cat([image.to(hidden.dtype), hidden], dim=1)
-            tokens = image.shape[1]
+            attention_mask = input_ids.new_ones(len(input_ids), past_length - image_length + text_length)
+        if pixel_values is None and not past_length and self.training and torch.is_grad_enabled():
+            pixel_values, has_image = blank_image(self, len(input_ids))
+        inputs_embeds = language.embed_tokens(input_ids)  # (B, T, C)
+        if pixel_values is not None and not past_length:
+            image = image_features(self.model["vision"], self.model["adapter"], pixel_values, has_image)
+            inputs_embeds = torch.cat([image.to(inputs_embeds.dtype), inputs_embeds], dim=1)  # (B, N + T, C)
+            image_length = image.shape[1]
             if past_key_values is not None:
-                past_key_values.image_tokens = tokens
-        seen = attention_mask.new_ones(len(input_ids), tokens)
+                past_key_values.image_tokens = image_length
+        image_mask = attention_mask.new_ones(len(input_ids), image_length)
         if has_image is not None:
-            seen = seen * has_image[:, None].to(seen.dtype)
-        mask = torch.cat([seen, attention_mask], dim=1)
-        positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -hidden.shape[1] :]
+            image_mask = image_mask * has_image[:, None].to(image_mask.dtype)
+        mask = torch.cat([image_mask, attention_mask], dim=1)  # (B, N + all text so far)
+        position_ids = (mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -inputs_embeds.shape[1] :]
         out = language(
-            inputs_embeds=hidden,
+            inputs_embeds=inputs_embeds,
             attention_mask=mask,
-            position_ids=positions,
+            position_ids=position_ids,
             past_key_values=past_key_values,
             use_cache=bool(use_cache),
         )
-        text = out.last_hidden_state[:, -length:]
-        logits = self.lm_head(text[:, -logits_to_keep:] if logits_to_keep else text)
-        if asking is None and query_mask is not None and guided is not None:
-            asking = Asking(query_mask, guided)
+        text_states = out.last_hidden_state[:, -text_length:]
+        logits = self.lm_head(text_states[:, -logits_to_keep:] if logits_to_keep else text_states)
+        if query_selection is None and query_mask is not None and guided is not None:
+            query_selection = QuerySelection(query_mask, guided)
+        with_image = bool(image_length and not past_length)
         maps = None
-        if asking is not None and tokens and not past:
-            maps = self._first_attention(hidden, mask, positions, asking, tokens)[None]
+        if query_selection is not None and with_image:
+            maps = self._first_attention(inputs_embeds, mask, position_ids, query_selection, image_length)[
+                None
+            ]
         return VlmOutput(
             loss=None if labels is None else language_loss(logits, labels),
             logits=logits,
             past_key_values=out.past_key_values,
             guidance_maps=maps,
-            text_states=text,
-            image_states=out.last_hidden_state[:, :-length] if tokens and not past else None,
+            text_states=text_states,
+            image_states=out.last_hidden_state[:, :-text_length] if with_image else None,
         )
 
     def _first_attention(
         self,
-        hidden: torch.Tensor,
+        inputs_embeds: torch.Tensor,
         mask: torch.Tensor,
-        positions: torch.Tensor,
-        asking: Asking,
-        tokens: int,
+        position_ids: torch.Tensor,
+        query_selection: QuerySelection,
+        image_length: int,
     ) -> torch.Tensor:
-        """Float32 (G, tokens): softmax over all that a query token sees, mean over heads and tokens."""
+        """Float32 (G, N): the first layer's softmax over all that a query token can attend to, averaged over
+        heads and the query's tokens.
+
+        `inputs_embeds`: (B, L, C), `mask`, `position_ids`: (B, L), with the image first, L = N + T.
+        """
         language: LlamaModel = self.model["language"]
         layer = language.layers[0]
-        attention = layer.self_attn
-        states = layer.input_layernorm(hidden[asking.rows])
-        shape = (*states.shape[:2], -1, attention.head_dim)
-        query = attention.q_proj(states).view(shape).transpose(1, 2)
-        key = attention.k_proj(states).view(shape).transpose(1, 2)
-        cos, sin = language.rotary_emb(hidden, position_ids=positions[asking.rows])
+        attention, rows = layer.self_attn, query_selection.rows
+        hidden_states = layer.input_layernorm(inputs_embeds[rows])  # (G, L, C)
+        query = split_heads(attention.q_proj(hidden_states), attention.head_dim)  # (G, H, L, D)
+        key = split_heads(attention.k_proj(hidden_states), attention.head_dim)  # (G, K, L, D)
+        cos, sin = language.rotary_emb(inputs_embeds, position_ids=position_ids[rows])
         query, key = apply_rotary_pos_emb(query, key, cos, sin)
-        places = asking.tokens + tokens  # in the sequence that begins with the image
-        chosen = places[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[-1])
-        grouped = query.gather(2, chosen).float().unflatten(1, (key.shape[1], -1))
+        places = query_selection.positions + image_length  # (G, Q), in the sequence with the image first
+        index = places[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[-1])
+        grouped = query.gather(2, index).float().unflatten(1, (key.shape[1], -1))  # (G, K, H / K, Q, D)
         scores = grouped @ key.float().unsqueeze(2).transpose(-1, -2) * attention.scaling
-        before = torch.arange(hidden.shape[1], device=hidden.device) <= places[..., None]
-        allowed = before & mask[asking.rows].bool()[:, None]
+        causal = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) <= places[..., None]
+        allowed = causal & mask[rows].bool()[:, None]  # (G, Q, L)
         weights = scores.masked_fill(~allowed[:, None, None], float("-inf")).softmax(dim=-1)
-        mean = weights[..., :tokens].mean(dim=(1, 2))
-        share = asking.there.float() / asking.there.sum(dim=1, keepdim=True).clamp(min=1)
-        return (mean * share[..., None]).sum(dim=1)
+        to_image = weights[..., :image_length].mean(dim=(1, 2))  # (G, Q, N)
+        return mean_over_queries(to_image, query_selection.valid)
 
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
         """The pixels are for the first step alone; positions are counted here, image included."""
@@ -142,7 +150,3 @@ class ConcatVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
         if cache is not None and cache.get_seq_length():
             prepared["pixel_values"] = None
         return prepared
-
-    def parts(self) -> dict[str, list[str]]:
-        """As `AgeVlmForConditionalGeneration.parts`; there is no cross-attention."""
-        return parts(self)

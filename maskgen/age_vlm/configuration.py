@@ -1,4 +1,4 @@
-"""What an AGE-VLM is made of; how the paper is read where it is open is in docs/model.md."""
+"""The architectures' configurations; docs/model.md says how the paper is read where it leaves a choice."""
 
 from typing import Any, ClassVar
 
@@ -25,8 +25,8 @@ class VisionLanguageConfig(PretrainedConfig):
         fit: str = "squash",
         **options: Any,
     ):
-        self.text_config: Any = _as(LlamaConfig, text_config)
-        self.vision_config: Any = _as(ConvNextConfig, vision_config)
+        self.text_config: Any = _config_of(LlamaConfig, text_config)
+        self.vision_config: Any = _config_of(ConvNextConfig, vision_config)
         self.image_size = image_size
         self.fit = fit
         self.initializer_range = self.text_config.initializer_range
@@ -45,6 +45,11 @@ class VisionLanguageConfig(PretrainedConfig):
         """Image tokens a side: 24 at 768 pixels."""
         return int(self.image_size) // self.stride
 
+    @property
+    def cross_attention_layers(self) -> int:
+        """How many there are; none but in AGE-VLM."""
+        return 0
+
 
 class AgeVlmConfig(VisionLanguageConfig):
     """A LLaMA with cross-attention layers (Section 3.2).
@@ -52,7 +57,7 @@ class AgeVlmConfig(VisionLanguageConfig):
     `slots`: the cross-attention layers' indices. With `placement` "stack" they count the combined stack of
     self- and cross-attention layers from 0, each of the latter a layer of its own; with "in_block" they count
     LLaMA's layers, and the cross-attention stands inside, after the self-attention. `cross_mlp`: "own", a
-    SwiGLU MLP in each (Eq. 2), or "none". `gate`: "none", or "tanh" gates that start closed.
+    SwiGLU MLP in each (Eq. 2), or "none". `gate`: "none", or "tanh" gates that start at zero.
     `attend_padding`: whether cells that hold no image (`fit` "pad") can be attended to.
     """
 
@@ -87,16 +92,21 @@ class AgeVlmConfig(VisionLanguageConfig):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: give one of {', '.join(allowed)}.")
         layers = int(self.text_config.num_hidden_layers)
-        room = layers + len(self.slots) if self.placement == "stack" else layers
+        depth = layers + len(self.slots) if self.placement == "stack" else layers
         if sorted(set(self.slots)) != self.slots or (
-            self.slots and not 0 <= self.slots[0] <= self.slots[-1] < room
+            self.slots and not 0 <= self.slots[0] <= self.slots[-1] < depth
         ):
             raise ValueError(
                 f"slots {self.slots} do not fit: with placement {self.placement} and {layers} LLaMA layers "
-                f"they are ascending numbers from 0 to {room - 1}."
+                f"they are ascending numbers from 0 to {depth - 1}."
             )
 
-    def stack(self) -> list[tuple[str, int]]:
+    @property
+    def cross_attention_layers(self) -> int:
+        """How many there are."""
+        return len(self.slots)
+
+    def layer_order(self) -> list[tuple[str, int]]:
         """The layers in their order: ("self", i) is LLaMA's layer i, ("cross", j) the j-th of `slots`.
 
         With `in_block`, ("cross", j) precedes the ("self", i) that it stands in.
@@ -129,6 +139,6 @@ class ConcatVlmConfig(VisionLanguageConfig):
         super().__init__(text_config, vision_config, **options)
 
 
-def _as(kind: type[PretrainedConfig], given: Any) -> Any:
+def _config_of(kind: type[PretrainedConfig], given: Any) -> Any:
     """A configuration of `kind`: as given, of a dictionary's values, or the defaults."""
     return kind(**given) if isinstance(given, dict) else given or kind()

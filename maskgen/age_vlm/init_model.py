@@ -9,17 +9,10 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
 
 from maskgen.age_vlm import convnext_checkpoints
-from maskgen.age_vlm.concat import ConcatVlmForConditionalGeneration
-from maskgen.age_vlm.configuration import AgeVlmConfig, ConcatVlmConfig
 from maskgen.age_vlm.image_processing import AgeVlmImageProcessor
-from maskgen.age_vlm.modeling import AgeVlmForConditionalGeneration
 from maskgen.age_vlm.processing import AgeVlmProcessor
+from maskgen.age_vlm.registry import ARCHITECTURES
 from maskgen.errors import MaskgenError, first_line
-
-ARCHITECTURES: dict[str, tuple[Any, Any]] = {
-    "age_vlm": (AgeVlmConfig, AgeVlmForConditionalGeneration),
-    "concat_vlm": (ConcatVlmConfig, ConcatVlmForConditionalGeneration),
-}
 
 
 @dataclass(frozen=True)

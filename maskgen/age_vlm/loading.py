@@ -9,8 +9,8 @@ import torch
 from safetensors import SafetensorError
 from transformers.utils.logging import disable_progress_bar
 
-from maskgen.age_vlm.init_model import ARCHITECTURES
 from maskgen.age_vlm.processing import AgeVlmProcessor
+from maskgen.age_vlm.registry import ARCHITECTURES
 from maskgen.errors import MaskgenError, first_line
 from maskgen.runtime.device import choose_device, usual_dtype
 

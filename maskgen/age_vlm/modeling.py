@@ -1,6 +1,9 @@
-"""AGE-VLM: a LLaMA with interleaved cross-attention layers (Section 3.2)."""
+"""AGE-VLM: a LLaMA with interleaved cross-attention layers (Section 3.2).
 
-from dataclasses import dataclass
+Shapes: B rows, T text tokens, N image tokens, C LLaMA's width, G guided rows, S pixels a side.
+"""
+
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -12,20 +15,25 @@ from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import PreTrainedModel
+from transformers.models.convnext.modeling_convnext import ConvNextLayer
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from maskgen.age_vlm.configuration import AgeVlmConfig
-from maskgen.age_vlm.cross_attention import Asking, Closed, CrossAttentionLayer
-from maskgen.age_vlm.vision import Adapter, look, nothing_to_see
+from maskgen.age_vlm.cross_attention import CrossAttentionLayer, QuerySelection, ZeroInitLinear
+from maskgen.age_vlm.parts import parameter_names_by_part
+from maskgen.age_vlm.vision import Adapter, blank_image, image_features
+
+_LAYERS = (LlamaDecoderLayer, CrossAttentionLayer, ConvNextLayer)
 
 
 @dataclass
 class VlmOutput(ModelOutput):
     """What both architectures return.
 
-    `loss`: mean cross-entropy of the labels, if given. `logits`: (B, T, words). `guidance_maps`: float32
+    `loss`: mean cross-entropy of the labels, if given. `logits`: (B, T, vocabulary). `guidance_maps`: float32
     (layers, G, N), the attention to each image token by the masked rows' query tokens, if asked for.
-    `text_states`: (B, T, width) after the last layer's norm; `image_states`: (B, N, width), what the text
-    attends to (`concat`: the image tokens after the last layer).
+    `text_states`: (B, T, C) after the last layer's norm; `image_states`: (B, N, C), what the text attends to
+    (`concat`: the image tokens after the last layer).
     """
 
     loss: torch.Tensor | None = None
@@ -37,18 +45,18 @@ class VlmOutput(ModelOutput):
 
 
 class VlmPreTrainedModel(PreTrainedModel):
-    """Loading, saving and first weights of both architectures."""
+    """What both architectures share: loading, saving, first weights, and the names of their parts."""
 
     base_model_prefix = "model"
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _no_split_modules: ClassVar[list[str]] = ["LlamaDecoderLayer", "CrossAttentionLayer", "ConvNextLayer"]
+    _no_split_modules: ClassVar[list[str]] = [layer.__name__ for layer in _LAYERS]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, Closed):
+        if isinstance(module, ZeroInitLinear):
             init.zeros_(module.weight)  # transformers' own functions alone leave loaded weights as they are
         else:
             super()._init_weights(module)
@@ -59,6 +67,23 @@ class VlmPreTrainedModel(PreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.get_submodule("model.language").embed_tokens = value
+
+    def parts(self) -> dict[str, list[str]]:
+        """Parameter names by the columns of Table 1 (see `parameter_names_by_part`)."""
+        return parameter_names_by_part(self)
+
+    def repeated_layers(self) -> list[nn.Module]:
+        """ConvNeXt's, LLaMA's and the cross-attention layers: what is checkpointed or compiled one by one."""
+        return [module for module in self.modules() if isinstance(module, _LAYERS)]
+
+    def fsdp_units(self) -> list[nn.Module]:
+        """The layers that are only ever called as a whole, so that FSDP can gather each by itself.
+
+        What is none of them is gathered with the model.
+        """
+        return [
+            layer for layer in self.repeated_layers() if isinstance(layer, LlamaDecoderLayer | ConvNextLayer)
+        ]
 
 
 class AgeVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
@@ -96,7 +121,7 @@ class AgeVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
         labels: torch.Tensor | None = None,
         query_mask: torch.Tensor | None = None,
         guided: torch.Tensor | None = None,
-        asking: Asking | None = None,
+        query_selection: QuerySelection | None = None,
         position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
@@ -106,150 +131,137 @@ class AgeVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
         """One pass.
 
         `input_ids`, `attention_mask`, `labels` (-100 is not learnt), `query_mask`: (B, T). `pixel_values`:
-        float (N, 3, S, S), the images in the order of the rows that have one. `has_image`: bool (B,); left
-        out, every row has one, or none if there are no pixels. `image_cells`: bool (N, cells^2), the cells
-        that hold image, of use with `fit` "pad". `guided`: bool (B,), rows whose attention from the tokens in
-        `query_mask` is wanted; `asking` says the same with more freedom.
+        float (images, 3, S, S), the images in the order of the rows that have one. `has_image`: bool (B,);
+        left out, every row has one, or none if there are no pixels. `image_cells`: bool (images, N), the
+        cells that hold image, of use with `fit` "pad". `guided`: bool (B,), rows whose attention from the
+        tokens in `query_mask` is wanted; `query_selection` says the same with more freedom.
         """
-        cache = self._cache(past_key_values, use_cache)
-        eyes = self._eyes(input_ids, cache, pixel_values, has_image, image_cells)
-        if asking is None and query_mask is not None and guided is not None:
-            asking = Asking(query_mask, guided)
-        hidden, maps = self._run(input_ids, attention_mask, position_ids, cache, eyes, asking)
-        logits = self.lm_head(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
+        cache = self._encoder_decoder_cache(past_key_values, use_cache)
+        if query_selection is None and query_mask is not None and guided is not None:
+            query_selection = QuerySelection(query_mask, guided)
+        image = self._image(input_ids, cache, pixel_values, has_image, image_cells, query_selection)
+        hidden_states = self._language(input_ids, attention_mask, position_ids, cache, image)  # (B, T, C)
+        logits = self.lm_head(hidden_states[:, -logits_to_keep:] if logits_to_keep else hidden_states)
         return VlmOutput(
             loss=None if labels is None else language_loss(logits, labels),
             logits=logits,
             past_key_values=cache,
-            guidance_maps=torch.stack(maps) if maps else None,
-            text_states=hidden,
-            image_states=eyes.states,
+            guidance_maps=torch.stack(image.maps) if image.maps else None,
+            text_states=hidden_states,
+            image_states=image.features,
         )
 
-    def _cache(self, cache: Cache | None, use_cache: bool | None) -> EncoderDecoderCache | None:
-        """Text keys that grow, and image keys that are computed once."""
+    def _encoder_decoder_cache(
+        self, cache: Cache | None, use_cache: bool | None
+    ) -> EncoderDecoderCache | None:
+        """Self-attention keys that grow with the text, and cross-attention keys that are computed once."""
         if cache is None and not use_cache:
             return None
         if isinstance(cache, EncoderDecoderCache):
             return cache
         return EncoderDecoderCache(cache or DynamicCache(config=self.config.text_config), DynamicCache())
 
-    def _eyes(
+    def _image(
         self,
         input_ids: torch.Tensor,
         cache: EncoderDecoderCache | None,
         pixel_values: torch.Tensor | None,
         has_image: torch.Tensor | None,
         image_cells: torch.Tensor | None,
-    ) -> "_Eyes":
-        remembered = bool(cache and cache.is_updated.get(0))
-        if pixel_values is None and not remembered:
+        query_selection: QuerySelection | None,
+    ) -> "_ImageInputs":
+        """The image as the cross-attention layers take it."""
+        cached = bool(cache and cache.is_updated.get(0))
+        if pixel_values is None and not cached:
             if has_image is not None and bool(has_image.any()):
                 raise ValueError("has_image says that rows have an image, but pixel_values is missing")
             if not (self.training and torch.is_grad_enabled()):
-                return _Eyes(None, None, None)
-            pixel_values, has_image = nothing_to_see(self, len(input_ids))
-        allowed = None
+                return _ImageInputs(None, None, None, query_selection)
+            pixel_values, has_image = blank_image(self, len(input_ids))
+        mask = None
         if image_cells is not None and not self.config.attend_padding:
-            allowed = image_cells
+            mask = image_cells
             if has_image is not None:
-                allowed = torch.ones(
-                    len(has_image), image_cells.shape[1], dtype=torch.bool, device=image_cells.device
-                )
-                allowed[has_image] = image_cells
-        if remembered:
-            return _Eyes(None, has_image, allowed)
+                mask = image_cells.new_ones(len(has_image), image_cells.shape[1], dtype=torch.bool)  # (B, N)
+                mask[has_image] = image_cells
+        if cached:
+            return _ImageInputs(None, has_image, mask, query_selection)
         assert pixel_values is not None
-        states = look(self.model["vision"], self.model["adapter"], pixel_values, has_image)
-        return _Eyes(states, has_image, allowed)
+        features = image_features(self.model["vision"], self.model["adapter"], pixel_values, has_image)
+        return _ImageInputs(features, has_image, mask, query_selection)
 
-    def _run(
+    def _language(
         self,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None,
         position_ids: torch.Tensor | None,
         cache: EncoderDecoderCache | None,
-        eyes: "_Eyes",
-        asking: Asking | None,
-    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """The stack of self- and cross-attention layers: last states, and each of the latter's map."""
+        image: "_ImageInputs",
+    ) -> torch.Tensor:
+        """LLaMA's layers and the cross-attention layers between them: (B, T) to (B, T, C)."""
         language: LlamaModel = self.model["language"]
         text_cache = None if cache is None else cache.self_attention_cache
-        hidden = language.embed_tokens(input_ids)
+        hidden_states = language.embed_tokens(input_ids)  # (B, T, C)
         if position_ids is None:
             past = 0 if text_cache is None else text_cache.get_seq_length()
-            position_ids = (torch.arange(hidden.shape[1], device=hidden.device) + past)[None]
-        mask = create_causal_mask(
+            position_ids = (torch.arange(hidden_states.shape[1], device=hidden_states.device) + past)[None]
+        causal_mask = create_causal_mask(
             config=self.config.text_config,
-            inputs_embeds=hidden,
+            inputs_embeds=hidden_states,
             attention_mask=attention_mask,
             past_key_values=text_cache,
             position_ids=position_ids,
         )
-        self_attention = {
-            "attention_mask": mask,
+        options = {
+            "attention_mask": causal_mask,
             "position_ids": position_ids,
-            "position_embeddings": language.rotary_emb(hidden, position_ids=position_ids),
+            "position_embeddings": language.rotary_emb(hidden_states, position_ids=position_ids),
             "past_key_values": text_cache,
             "use_cache": cache is not None,
         }
-        maps: list[torch.Tensor] = []
-        inside: int | None = None
-        for kind, number in self.config.stack():
+        within: int | None = None  # the cross-attention layer that stands inside the next LLaMA layer
+        for kind, index in self.config.layer_order():
             if kind == "cross" and self.config.placement == "stack":
-                hidden = self._look_up(number, hidden, cache, eyes, asking, maps)
+                hidden_states = self._cross_attend(index, hidden_states, cache, image)
             elif kind == "cross":
-                inside = number
-            elif inside is None:
-                hidden = language.layers[number](hidden, **self_attention)
+                within = index
+            elif within is None:
+                hidden_states = language.layers[index](hidden_states, **options)
             else:
-                layer = language.layers[number]
-                hidden = self._block(layer, hidden, self_attention, inside, cache, eyes, asking, maps)
-                inside = None
-        return language.norm(hidden), maps
+                # A LLaMA layer with the cross-attention between its two halves.
+                layer = language.layers[index]
+                attended, _ = layer.self_attn(hidden_states=layer.input_layernorm(hidden_states), **options)
+                hidden_states = self._cross_attend(within, hidden_states + attended, cache, image)
+                hidden_states = hidden_states + layer.mlp(layer.post_attention_layernorm(hidden_states))
+                within = None
+        normed: torch.Tensor = language.norm(hidden_states)
+        return normed
 
-    def _look_up(
+    def _cross_attend(
         self,
-        number: int,
-        hidden: torch.Tensor,
+        index: int,
+        hidden_states: torch.Tensor,
         cache: EncoderDecoderCache | None,
-        eyes: "_Eyes",
-        asking: Asking | None,
-        maps: list[torch.Tensor],
+        image: "_ImageInputs",
     ) -> torch.Tensor:
-        """One cross-attention layer; nothing where there is no image at all."""
-        layer: CrossAttentionLayer = self.model["cross"][number]
-        if cache is not None and cache.is_updated.get(number):
-            held = cache.cross_attention_cache.layers[number]
-            key, value = held.keys, held.values
-        elif eyes.states is None:
-            return hidden
+        """One cross-attention layer, (B, T, C) to (B, T, C); the identity where there is no image at all."""
+        layer: CrossAttentionLayer = self.model["cross"][index]
+        if cache is not None and cache.is_updated.get(index):
+            cached = cache.cross_attention_cache.layers[index]
+            key, value = cached.keys, cached.values
+        elif image.features is None:
+            return hidden_states
         else:
-            key, value = layer.cross_attn.seen(eyes.states)
+            key, value = layer.cross_attn.keys_and_values(image.features)
             if cache is not None:
-                key, value = cache.cross_attention_cache.update(key, value, number)
-                cache.is_updated[number] = True
-        hidden, guidance = layer(hidden, key, value, eyes.has_image, eyes.allowed, asking)
-        if guidance is not None:
-            maps.append(guidance)
-        return hidden
-
-    def _block(
-        self,
-        layer: Any,
-        hidden: torch.Tensor,
-        self_attention: dict[str, Any],
-        number: int,
-        cache: EncoderDecoderCache | None,
-        eyes: "_Eyes",
-        asking: Asking | None,
-        maps: list[torch.Tensor],
-    ) -> torch.Tensor:
-        """A LLaMA layer with the cross-attention between its two halves (`placement` "in_block")."""
-        attended, _ = layer.self_attn(hidden_states=layer.input_layernorm(hidden), **self_attention)
-        hidden = self._look_up(number, hidden + attended, cache, eyes, asking, maps)
-        out: torch.Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
-        return out
+                key, value = cache.cross_attention_cache.update(key, value, index)
+                cache.is_updated[index] = True
+        hidden_states, attention_map = layer(
+            hidden_states, key, value, image.has_image, image.mask, image.query_selection
+        )
+        if attention_map is not None:
+            image.maps.append(attention_map)
+        return hidden_states
 
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
         """The pixels are for the first step alone; after it, their keys and values are in the cache."""
@@ -259,44 +271,35 @@ class AgeVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
             prepared["pixel_values"] = None
         return prepared
 
-    def parts(self) -> dict[str, list[str]]:
-        """Parameter names by the columns of Table 1, and the vision encoder's last stage and last block.
-
-        The output layer counts as the LLaMA's own, also where it shares the embeddings' weights.
+    def fsdp_units(self) -> list[nn.Module]:
+        """As `VlmPreTrainedModel.fsdp_units`. A cross-attention layer is also asked for its keys alone, and
+        with `placement` "in_block" a LLaMA layer is called in two halves.
         """
-        return parts(self)
+        if self.config.placement == "stack":
+            return super().fsdp_units()
+        return [layer for layer in self.repeated_layers() if isinstance(layer, ConvNextLayer)]
 
 
 @dataclass
-class _Eyes:
-    """What the text can look at: image states (None once in the cache), who has an image, which cells."""
+class _ImageInputs:
+    """What the cross-attention layers of one pass share.
 
-    states: torch.Tensor | None
+    `features`: (B, N, C), None without an image and once its keys are cached. `has_image`: bool (B,), None if
+    all rows have one. `mask`: bool (B, N), cells that can be attended to, None if all can. `maps`: one (G, N)
+    a layer that has run, if `query_selection` asks for them.
+    """
+
+    features: torch.Tensor | None
     has_image: torch.Tensor | None
-    allowed: torch.Tensor | None
+    mask: torch.Tensor | None
+    query_selection: QuerySelection | None
+    maps: list[torch.Tensor] = field(default_factory=list)
 
 
 def language_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy of the next token, float32; 0 where nothing is to be learnt."""
-    wanted = labels[:, 1:]
+    targets = labels[:, 1:]
     total = F.cross_entropy(
-        logits[:, :-1].float().flatten(0, 1), wanted.flatten(), ignore_index=-100, reduction="sum"
+        logits[:, :-1].float().flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum"
     )
-    return total / (wanted != -100).sum().clamp(min=1)
-
-
-def parts(model: nn.Module) -> dict[str, list[str]]:
-    """See `AgeVlmForConditionalGeneration.parts`."""
-    names = [name for name, _ in model.named_parameters()]
-    stages = sorted({name.split(".")[4] for name in names if name.startswith("model.vision.encoder.stages.")})
-    last = f"model.vision.encoder.stages.{stages[-1]}."
-    blocks = {int(name.split(".")[6]) for name in names if name.startswith(f"{last}layers.")}
-    prefixes = {
-        "vision": ("model.vision.",),
-        "vision.last_stage": (last,),
-        "vision.last_block": (f"{last}layers.{max(blocks)}.",),
-        "adapter": ("model.adapter.",),
-        "cross_attention": ("model.cross.",),
-        "language": ("model.language.", "lm_head."),
-    }
-    return {part: [name for name in names if name.startswith(start)] for part, start in prefixes.items()}
+    return total / (targets != -100).sum().clamp(min=1)

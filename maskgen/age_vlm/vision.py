@@ -1,4 +1,4 @@
-"""From pixels to image tokens in LLaMA's width: ConvNeXt and adapter (Section 3.2.1)."""
+"""From pixels to image features of LLaMA's width: ConvNeXt and adapter (Section 3.2.1)."""
 
 import torch
 from torch import nn
@@ -18,35 +18,39 @@ class Adapter(nn.Module):
         self.linear_2 = nn.Linear(width, width)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, N, channels) to (B, N, C)."""
         return self.linear_2(self.act(self.linear_1(features)))
 
 
-def look(
+def image_features(
     vision: ConvNextModel, adapter: Adapter, pixel_values: torch.Tensor, has_image: torch.Tensor | None
 ) -> torch.Tensor:
-    """I' (B, cells^2, width), row by row over the fourth stage's map; zeros in rows without an image.
+    """I' (B, N, C): the N = cells^2 image tokens, row by row over the fourth stage's map.
 
-    `pixel_values`: (N, 3, S, S), the images in the order of the rows that have one. `has_image`: bool (B,),
-    or None if N = B. Where no row has one, a single picture keeps every weight in the autograd graph, and
-    counts for nothing.
+    `pixel_values`: float (images, 3, S, S), in the order of the rows that have an image. `has_image`: bool
+    (B,), or None if every row has one. Rows without an image are zero. Where no row has one, a single image
+    keeps every weight in the autograd graph and adds zero.
     """
-    # Not the model's own forward: that would also pool, for nobody.
-    features = vision.encoder(vision.embeddings(pixel_values)).last_hidden_state
-    states: torch.Tensor = adapter(features.flatten(2).transpose(1, 2))
+    # Not the model's own forward: that would also pool, which nothing here needs.
+    feature_map = vision.encoder(
+        vision.embeddings(pixel_values)
+    ).last_hidden_state  # (images, channels, h, w)
+    features: torch.Tensor = adapter(feature_map.flatten(2).transpose(1, 2))  # (images, N, C)
     if has_image is None:
-        return states
+        return features
     rows = has_image.nonzero()[:, 0]
-    spread = states.new_zeros(len(has_image), *states.shape[1:])
+    padded = features.new_zeros(len(has_image), *features.shape[1:])  # (B, N, C)
     if len(rows) == 0:
-        return spread + 0 * states.mean(dim=0)
-    return spread.index_copy(0, rows, states)
+        return padded + 0 * features.mean(dim=0)
+    return padded.index_copy(0, rows, features)
 
 
-def nothing_to_see(model: PreTrainedModel, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pixels and `has_image` for a training batch of `rows` texts alone: one black picture, which nobody has.
+def blank_image(model: PreTrainedModel, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """One black image (1, 3, S, S) that belongs to none of the `rows` texts, and `has_image`, all False (B,).
 
-    Every process must reach every weight, or data-parallel training waits for ever.
+    A training batch without images needs it: every process must reach every weight, or data-parallel
+    training waits for ever.
     """
     weight, side = model.lm_head.weight, model.config.image_size
-    pixels = torch.zeros(1, 3, side, side, dtype=weight.dtype, device=weight.device)
-    return pixels, torch.zeros(rows, dtype=torch.bool, device=weight.device)
+    pixel_values = torch.zeros(1, 3, side, side, dtype=weight.dtype, device=weight.device)
+    return pixel_values, torch.zeros(rows, dtype=torch.bool, device=weight.device)

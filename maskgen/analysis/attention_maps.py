@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from maskgen.age_vlm.chat import ChatTemplate
-from maskgen.age_vlm.cross_attention import Asking
+from maskgen.age_vlm.cross_attention import QuerySelection
 from maskgen.age_vlm.image_processing import normalise
 from maskgen.age_vlm.loading import load, model_folder
 from maskgen.analysis.samples import Item
@@ -106,7 +106,9 @@ class AttentionReader:
         """Each of the text's tokens, as written, and its attention over the image."""
         example = self.example(item)
         inputs, query = self._inputs([example])
-        maps = self._forward(inputs, asking=Asking.each(query)).guidance_maps.cpu().numpy()
+        maps = (
+            self._forward(inputs, query_selection=QuerySelection.per_token(query)).guidance_maps.cpu().numpy()
+        )
         ids = [token for token, chosen in zip(example.input_ids, example.query_mask, strict=True) if chosen]
         words = [self.template.tokenizer.decode([token]) for token in ids]
         return [(word, self._maps_of(maps[:, row], example, 1)) for row, word in enumerate(words)]

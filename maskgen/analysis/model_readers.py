@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from maskgen.age_vlm.init_model import ARCHITECTURES
 from maskgen.age_vlm.loading import model_folder, model_type
+from maskgen.age_vlm.registry import ARCHITECTURES
 from maskgen.analysis.attention_maps import AttentionReader
 from maskgen.analysis.llava import LlavaReader
 from maskgen.analysis.similarity import StateReader

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from maskgen.age_vlm.vision import look
+from maskgen.age_vlm.configuration import VisionLanguageConfig
+from maskgen.age_vlm.meta_model import meta_logits, meta_model, meta_text_logits
+from maskgen.age_vlm.modeling import VlmPreTrainedModel
 from maskgen.flops import counted
 from maskgen.training.freezing import freeze, rates
 from maskgen.training.recipe import Stage
@@ -34,34 +35,26 @@ class Cost:
         return a + b * tokens + c * tokens**2 + self.query * query_tokens
 
 
-def blank(config: Any) -> Any:
-    """The model of `config` without memory for its weights."""
-    from maskgen.training.model_folders import model_class
-
-    with torch.device("meta"):
-        return model_class(config.model_type)(config)
-
-
-def cost(config: Any, stage: Stage) -> Cost:
+def cost(config: VisionLanguageConfig, stage: Stage) -> Cost:
     """What a sample of `stage` costs with a model of this configuration."""
-    model = blank(config)
+    model = meta_model(config)
     freeze(model, rates(model, stage))
     tokens = (stage.size // config.stride) ** 2
     image = _quadratic([sum(both(model, stage.size, length)) for length in _LENGTHS])
-    text = _quadratic([_text_alone(model, length, "language" in stage.train) for length in _LENGTHS])
-    layers = len(getattr(config, "slots", ())) if "guidance" in stage.losses else 0
-    heads = config.text_config.num_attention_heads * _head_width(config.text_config)
+    text = _quadratic([_text_flops(model, length, "language" in stage.train) for length in _LENGTHS])
+    layers = config.cross_attention_layers if "guidance" in stage.losses else 0
+    heads = config.text_config.num_attention_heads * config.text_config.head_dim
     # q k^T forward, once more when the backward recomputes it, and twice for the gradients if it is trained.
     passes = 4 if stage.losses.get("guidance") else 1
     return Cost(image, text, float(passes * 2 * layers * heads * tokens))
 
 
-def both(model: Any, size: int, length: int, batch: int = 1) -> tuple[float, float]:
+def both(model: VlmPreTrainedModel, size: int, length: int, batch: int = 1) -> tuple[float, float]:
     """FLOPs of a forward and of a backward pass; `model` is on meta, its frozen parts frozen."""
     ids = torch.zeros(batch, length, dtype=torch.long, device="meta")
     pixels = torch.zeros(batch, 3, size, size, device="meta")
     with FlopCounterMode(display=False, custom_mapping=_CORRECTED) as forward:
-        logits = _logits(model, ids, pixels)
+        logits = meta_logits(model, ids, pixels)
     with FlopCounterMode(display=False, custom_mapping=_CORRECTED) as backward:
         if logits.requires_grad:
             logits.sum().backward()
@@ -69,7 +62,7 @@ def both(model: Any, size: int, length: int, batch: int = 1) -> tuple[float, flo
     return float(forward.get_total_flops()), float(backward.get_total_flops())
 
 
-def saved_bytes(model: Any, size: int, length: int, batch: int) -> int:
+def saved_bytes(model: VlmPreTrainedModel, size: int, length: int, batch: int) -> int:
     """Bytes that autograd keeps from a forward pass in bf16 for its backward, weights not counted."""
     weights = {id(tensor) for tensor in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
@@ -83,43 +76,17 @@ def saved_bytes(model: Any, size: int, length: int, batch: int) -> int:
     ids = torch.zeros(batch, length, dtype=torch.long, device="meta")
     pixels = torch.zeros(batch, 3, size, size, device="meta", dtype=next(model.parameters()).dtype)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        logits = _logits(model, ids, pixels)
+        logits = meta_logits(model, ids, pixels)
     # The logits once more in float32, for the entropy of a few rows at a time.
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) + logits.numel() * 2
 
 
-def _logits(model: Any, ids: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
-    """A forward pass that looks at no value, for meta has none."""
-    if "cross" in model.model:
-        found: torch.Tensor = model(
-            input_ids=ids, attention_mask=_ready_mask(ids), pixel_values=pixels
-        ).logits
-        return found
-    language = model.model["language"]
-    image = look(model.model["vision"], model.model["adapter"], pixels, None)
-    states = torch.cat([image, language.embed_tokens(ids)], dim=1)
-    mask = _ready_mask(states[..., 0])
-    out = language(inputs_embeds=states, attention_mask=mask, use_cache=False).last_hidden_state
-    logits: torch.Tensor = model.lm_head(out[:, -ids.shape[1] :])
-    return logits
-
-
-def _text_alone(model: Any, length: int, trained: bool) -> float:
+def _text_flops(model: VlmPreTrainedModel, length: int, trained: bool) -> float:
     """LLaMA's own layers and head; backward twice the forward where it trains, nothing where it is frozen."""
-    language: nn.Module = model.model["language"]
-    ids = torch.zeros(1, length, dtype=torch.long, device="meta")
+    input_ids = torch.zeros(1, length, dtype=torch.long, device="meta")
     with torch.no_grad():
-        forward = counted(
-            lambda: model.lm_head(
-                language(input_ids=ids, attention_mask=_ready_mask(ids), use_cache=False).last_hidden_state
-            )
-        )
+        forward = counted(lambda: meta_text_logits(model, input_ids))
     return forward * (3 if trained else 1)
-
-
-def _ready_mask(ids: torch.Tensor) -> torch.Tensor:
-    """A mask (B, 1, T, T) that is taken as it is: making one would look at values, and meta has none."""
-    return torch.ones(len(ids), 1, ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device)
 
 
 def _quadratic(values: Sequence[float]) -> tuple[float, float, float]:
@@ -129,10 +96,6 @@ def _quadratic(values: Sequence[float]) -> tuple[float, float, float]:
     c = ((y2 - y0) / (x2 - x0) - slope) / (x2 - x1)
     b = slope - c * (x0 + x1)
     return y0 - b * x0 - c * x0**2, b, c
-
-
-def _head_width(config: Any) -> int:
-    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def _convolution_backward(

@@ -5,9 +5,11 @@ from typing import Any
 
 import torch
 
+from maskgen.age_vlm.meta_model import meta_model
+from maskgen.age_vlm.registry import paper_config
 from maskgen.draw import text
 from maskgen.training import model_folders
-from maskgen.training.cost import Cost, blank, both, cost, saved_bytes
+from maskgen.training.cost import Cost, both, cost, saved_bytes
 from maskgen.training.freezing import freeze, rates
 from maskgen.training.metrics import PEAKS
 from maskgen.training.recipe import Recipe, Stage
@@ -78,16 +80,14 @@ class Plan:
 
 def explain(recipe: Recipe, model: str = "") -> Plan:
     """The plan of `recipe` for the model in a folder, or for the paper's; no weights are loaded or made."""
-    config = (
-        model_folders.read_config(model, recipe) if model else model_folders.full_size(recipe.architecture)
-    )
-    bare = blank(config)
+    config = model_folders.read_config(model, recipe) if model else paper_config(recipe.architecture)
+    bare = meta_model(config)
     stages = [_stage(recipe, int(name), stage, config, bare) for name, stage in recipe.stages.items()]
     return Plan(
         recipe=recipe.recipe,
         architecture=recipe.architecture,
         self_layers=int(config.text_config.num_hidden_layers),
-        cross_layers=len(getattr(config, "slots", ())),
+        cross_layers=config.cross_attention_layers,
         parameters=sum(parameter.numel() for parameter in bare.parameters()),
         micro_batch=recipe.resources.micro_batch,
         stages=stages,
@@ -163,7 +163,7 @@ def _modules(bare: Any, sizes: dict[str, int], peaks: dict[str, float]) -> list[
 
 def _activations(config: Any, stage: Stage, tokens: int, micro: int, precision: str) -> int:
     """Reckoned from one sample: what autograd keeps grows with the batch."""
-    model = blank(config)
+    model = meta_model(config)
     freeze(model, rates(model, stage))
     if precision == "bf16":
         model.to(torch.bfloat16)

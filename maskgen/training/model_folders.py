@@ -9,33 +9,10 @@ import torch
 
 from maskgen.age_vlm import loading
 from maskgen.age_vlm.image_processing import normalise
-from maskgen.age_vlm.init_model import ARCHITECTURES
 from maskgen.age_vlm.loading import model_type, processor
+from maskgen.age_vlm.registry import model_class
 from maskgen.errors import MaskgenError
 from maskgen.training.recipe import Recipe, Stage
-
-
-def model_class(kind: str) -> Any:
-    """The class of a model_type."""
-    return ARCHITECTURES[kind][1]
-
-
-def full_size(kind: str) -> Any:
-    """The paper's configuration: Llama-3.2-1B and the CLIP ConvNeXt-L at 768 pixels."""
-    return ARCHITECTURES[kind][0](
-        text_config={
-            "vocab_size": 128256,
-            "hidden_size": 2048,
-            "num_hidden_layers": 16,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 8,
-            "head_dim": 64,
-            "intermediate_size": 8192,
-            "tie_word_embeddings": True,
-        },
-        vision_config={"hidden_sizes": [192, 384, 768, 1536], "depths": [3, 3, 27, 3]},
-        image_size=768,
-    )
 
 
 def read_config(folder: str | Path, recipe: Recipe) -> Any:

@@ -12,18 +12,13 @@ from torch.utils.checkpoint import checkpoint
 from maskgen.training.distributed import World
 from maskgen.training.recipe import Resources
 
-_LAYERS = ("LlamaDecoderLayer", "CrossAttentionLayer", "ConvNextLayer")
-# A unit of sharding is gathered when it is called as a whole: cross-attention layers also answer for their
-# keys alone, and so does a LLaMA layer that has one inside. What is no unit is gathered with the model.
-_UNITS = {"stack": ("LlamaDecoderLayer", "ConvNextLayer"), "in_block": ("ConvNextLayer",)}
-
 
 class Wrapped:
     """`model` is what is called, `bare` the model itself; both hold the same parameters."""
 
     def __init__(self, bare: Any, resources: Resources, world: World):
         self.bare = bare
-        layers = [module for module in bare.modules() if type(module).__name__ in _LAYERS]
+        layers = bare.repeated_layers()
         if resources.checkpoint_activations:
             for layer in layers:
                 # Not transformers' own way: it skips layers in evaluation mode, and frozen ones keep as much.
@@ -34,8 +29,7 @@ class Wrapped:
         self._sharded = world.size > 1 and resources.parallel == "fsdp"
         self.model: nn.Module = bare
         if self._sharded:
-            units = _UNITS[getattr(bare.config, "placement", "stack")]
-            _shard(bare, [layer for layer in layers if type(layer).__name__ in units], world)
+            _shard(bare, bare.fsdp_units(), world)
         elif world.size > 1:
             self.model = nn.parallel.DistributedDataParallel(
                 bare,

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from maskgen.age_vlm.registry import model_class, paper_config
 from maskgen.draw import text
 from maskgen.runtime.device import choose_device, device_name
 from maskgen.training import model_folders
@@ -43,9 +44,7 @@ def measure(recipe: Recipe, model: str, steps: int) -> list[Measured]:
     """Time `steps` steps of one micro-batch in each stage; a guided stage also without guidance, for its
     price.
     """
-    config = (
-        model_folders.read_config(model, recipe) if model else model_folders.full_size(recipe.architecture)
-    )
+    config = model_folders.read_config(model, recipe) if model else paper_config(recipe.architecture)
     device = choose_device()
     found = []
     for number, stage in recipe.stages.items():
@@ -89,7 +88,7 @@ def _stage(
     config.image_size = stage.size
     torch.manual_seed(recipe.seed)
     with torch.device(device):
-        model = model_folders.model_class(recipe.architecture)(config)
+        model = model_class(recipe.architecture)(config)
     peaks = rates(model, stage)
     freeze(model, peaks)
     world = World(0, 1, device)

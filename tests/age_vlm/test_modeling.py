@@ -11,7 +11,7 @@ from transformers import AutoModelForImageTextToText, LlamaForCausalLM
 from helpers import tiny_age_vlm as tiny
 from maskgen.age_vlm import AgeVlmConfig, AgeVlmForConditionalGeneration
 from maskgen.age_vlm.configuration import SLOTS
-from maskgen.age_vlm.cross_attention import CrossAttentionLayer
+from maskgen.age_vlm.cross_attention import CrossAttentionLayer, split_heads
 from maskgen.age_vlm.guidance import guidance
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -107,7 +107,7 @@ def eager_maps(model, given, query_mask, guided):
     def attend(layer, inputs):
         hidden, key = inputs[0], inputs[1]
         attention = layer.cross_attn
-        query = attention._heads(attention.q_proj(layer.input_layernorm(hidden)))
+        query = split_heads(attention.q_proj(layer.input_layernorm(hidden)), attention.head_dim)
         scores = query @ key.repeat_interleave(attention.groups, dim=1).transpose(-1, -2)
         weights = (scores / math.sqrt(attention.head_dim)).softmax(dim=-1)
         rows = [weights[row][:, query_mask[row]].mean(dim=(0, 1)) for row in guided.nonzero()[:, 0]]
@@ -182,6 +182,32 @@ def test_saved_and_loaded_by_the_auto_class(options, tmp_path):
     assert read.lm_head.weight is read.model["language"].embed_tokens.weight
 
 
+def test_weights_keep_the_names_that_published_folders_have():
+    """A renamed module would make every trained model unreadable."""
+    attention = [f"cross_attn.{part}_proj.weight" for part in "qkvo"]
+    norms = ["input_layernorm.weight", "post_attention_layernorm.weight"]
+    mlp = [f"mlp.{part}_proj.weight" for part in ("gate", "up", "down")]
+    expected = {
+        "": {*attention, *norms, *mlp},
+        "none": {*attention, norms[0]},
+        "tanh": {*attention, *norms, *mlp, "attn_gate", "mlp_gate"},
+    }
+    for option, options in (("", {}), ("none", {"cross_mlp": "none"}), ("tanh", {"gate": "tanh"})):
+        names = set(tiny.age_vlm(**options).state_dict())
+        assert {name for name in names if name.startswith("model.cross.")} == {
+            f"model.cross.{layer}.{name}" for layer in (0, 1) for name in expected[option]
+        }
+    shared = {name for name in names if not name.startswith("model.cross.")}
+    assert shared == set(tiny.concat().state_dict())
+    model = tiny.age_vlm()
+    assert shared == {
+        "lm_head.weight",
+        *(f"model.adapter.linear_{number}.{kind}" for number in (1, 2) for kind in ("weight", "bias")),
+        *(f"model.vision.{name}" for name in model.model["vision"].state_dict()),
+        *(f"model.language.{name}" for name in LlamaForCausalLM(model.config.text_config).model.state_dict()),
+    }
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -234,7 +260,7 @@ def test_the_layer_is_mllamas_where_they_agree():
             attention_mask=None,
             full_text_row_masked_out_mask=None,
         )
-        key, value = ours.cross_attn.seen(image)
+        key, value = ours.cross_attn.keys_and_values(image)
         found, _ = ours(hidden, key, value, None, None, None)
     expected = expected[0] if isinstance(expected, tuple) else expected
     assert torch.allclose(found, expected, atol=1e-6)
@@ -257,7 +283,7 @@ def test_full_size(mlp, millions):
         {"hidden_sizes": [192, 384, 768, 1536], "depths": [3, 3, 27, 3]},
         cross_mlp=mlp,
     )
-    kinds = [kind for kind, _ in config.stack()]
+    kinds = [kind for kind, _ in config.layer_order()]
     assert len(kinds) == 20 and [place for place, kind in enumerate(kinds) if kind == "cross"] == list(SLOTS)
     assert config.cells**2 == 576
     with torch.device("meta"):

@@ -7,6 +7,7 @@ from PIL import Image
 from helpers import peaked_attention as peaked
 from helpers import small_training as small_runs
 from maskgen.age_vlm.chat import ChatTemplate
+from maskgen.age_vlm.registry import model_class
 from maskgen.analysis.demo_attention import measure_demo_attention, render_table, save_comparison
 from maskgen.analysis.ground import LAYER_MEAN, UNIFORM
 from maskgen.geometry import Frame
@@ -39,7 +40,7 @@ def test_two_models_on_a_held_out_set(tmp_path):
 
 def test_the_loss_is_that_of_the_learnt_tokens(tmp_path):
     place, folder = small_runs.shards(tmp_path / "set", 5), peaked.model_folder(tmp_path / "model")
-    model = model_folders.model_class("age_vlm").from_pretrained(folder)
+    model = model_class("age_vlm").from_pretrained(folder)
     template = ChatTemplate(model_folders.tokenizer(folder))
     samples = ShardDataset([place], template, Frame("squash", small_runs.SIZE, small_runs.CELLS))
     batch = collate([samples[number] for number in range(5)], template.pad_id)

@@ -13,8 +13,8 @@ from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
 from maskgen.age_vlm import AgeVlmImageProcessor, AgeVlmProcessor
+from maskgen.age_vlm.registry import model_class
 from maskgen.small_models import checkpoint
-from maskgen.training.model_folders import model_class
 
 SIDE, CELLS = 32, 4
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from helpers import small_training as small_runs
-from maskgen.training.model_folders import model_class
+from maskgen.age_vlm.registry import model_class
 
 
 def model_folder(folder: Path, kind: str = "age_vlm", seed: int = 0) -> Path:

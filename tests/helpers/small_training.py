@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from maskgen.age_vlm import AgeVlmImageProcessor, AgeVlmProcessor
+from maskgen.age_vlm.registry import model_class
 from maskgen.config import Grid, Limits
 from maskgen.geometry import Frame
 from maskgen.outcome import Outcome
@@ -20,7 +21,6 @@ from maskgen.sample import Grounding, Query, Sample, Turn
 from maskgen.sharding import index
 from maskgen.sharding.writer import Record, ShardWriter
 from maskgen.training import recipe
-from maskgen.training.model_folders import model_class
 
 SIZE = 32
 CELLS = 4

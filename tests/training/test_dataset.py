@@ -126,7 +126,7 @@ def test_rows_of_another_set_are_left_out(packed, tmp_path):
 
 
 def test_a_batch_of_texts_alone_trains(packed, template, tmp_path):
-    from maskgen.training.model_folders import model_class
+    from maskgen.age_vlm.registry import model_class
 
     folder = small_runs.model_folder(tmp_path / "model")
     model = model_class("age_vlm").from_pretrained(folder).train()

@@ -5,11 +5,13 @@ import json
 import pytest
 
 from helpers.small_training import SIZE, model_folder, small
+from maskgen.age_vlm.meta_model import meta_model
+from maskgen.age_vlm.registry import paper_config
 from maskgen.training import recipe, step_benchmark
-from maskgen.training.cost import blank, both
+from maskgen.training.cost import both
 from maskgen.training.explain import explain, render
 from maskgen.training.freezing import freeze, rates
-from maskgen.training.model_folders import full_size, read_config
+from maskgen.training.model_folders import read_config
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +55,9 @@ def test_flops_know_what_is_frozen(plan):
 
 
 def test_flops_of_a_linear_layer_by_hand():
-    config = full_size("age_vlm")
+    config = paper_config("age_vlm")
     config.vision_config.depths, config.text_config.num_hidden_layers, config.slots = [1, 1, 1, 1], 1, [1]
-    model = blank(config)
+    model = meta_model(config)
     stage = recipe.load("age-vlm").stages["1"]
     freeze(model, rates(model, stage))
     few, many = both(model, 64, 16)[0], both(model, 64, 17)[0]
