@@ -61,7 +61,7 @@ def mean_attention(
 
 
 def mean_over_queries(weights: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """The mean of `weights`, (G, Q, N), over each row's `valid` tokens: (G, N), zero for a row without any."""
+    """The mean of `weights`, (G, Q, N), over each row's `valid` tokens: (G, N), zero for a row with none."""
     share = valid.float() / valid.sum(dim=1, keepdim=True).clamp(min=1)
     return (weights * share[..., None]).sum(dim=1)
 
