@@ -192,7 +192,8 @@ def test_weights_keep_the_names_that_published_folders_have():
         "none": {*attention, norms[0]},
         "tanh": {*attention, *norms, *mlp, "attn_gate", "mlp_gate"},
     }
-    for option, options in (("", {}), ("none", {"cross_mlp": "none"}), ("tanh", {"gate": "tanh"})):
+    variants: dict[str, dict[str, Any]] = {"none": {"cross_mlp": "none"}, "tanh": {"gate": "tanh"}, "": {}}
+    for option, options in variants.items():
         names = set(tiny.age_vlm(**options).state_dict())
         assert {name for name in names if name.startswith("model.cross.")} == {
             f"model.cross.{layer}.{name}" for layer in (0, 1) for name in expected[option]
