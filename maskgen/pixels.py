@@ -17,6 +17,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from maskgen.config import Limits
 from maskgen.errors import MaskgenError, SampleError
+from maskgen.file_kinds import PNG, begins, no_picture, other_picture, without_texts
 from maskgen.outcome import Outcome
 from maskgen.sample import Picture
 
@@ -29,22 +30,13 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 # process-wide pixel limit in place of ours.
 _READERS: tuple[tuple[str, tuple[bytes, ...], Callable[[BytesIO], Image.Image]], ...] = (
     ("jpg", (b"\xff\xd8\xff",), JpegImageFile),
-    ("png", (b"\x89PNG\r\n\x1a\n",), PngImageFile),
+    ("png", (PNG,), PngImageFile),
     ("webp", (b"RIFF....WEBP",), WebPImageFile),
     ("gif", (b"GIF87a", b"GIF89a"), GifImageFile),
     ("bmp", (b"BM",), BmpImageFile),
     ("tif", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), TiffImageFile),
 )
 
-_OTHER_KINDS: tuple[tuple[str, tuple[bytes, ...]], ...] = (
-    ("AVIF", (b"....ftypavif", b"....ftypavis")),
-    ("HEIC", (b"....ftyphei", b"....ftyphev", b"....ftypmif1", b"....ftypmsf1")),
-    ("JPEG XL", (b"\xff\x0a", b"\0\0\0\x0cJXL ")),
-    ("JPEG 2000", (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")),
-    ("PSD", (b"8BPS",)),
-    ("icon", (b"\0\0\1\0",)),
-    ("PDF", (b"%PDF",)),
-)
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -93,10 +85,7 @@ def decode(data: bytes, limits: Limits) -> Picture:
     # Other libraries set this, and then a truncated file ends in grey.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
-        image = reader(BytesIO(data))
-        _check_size(image, limits)
-        image.load()
-        pixels = upright_rgb(image)
+        pixels = _pixels(data, reader, limits)
     except SampleError:
         raise
     except Image.DecompressionBombError as error:
@@ -131,24 +120,28 @@ def _recognise(data: bytes) -> tuple[str, Callable[[BytesIO], Image.Image]]:
     if not data:
         raise SampleError(Outcome.IMAGE_CORRUPT, "the file is empty")
     for extension, patterns, reader in _READERS:
-        if any(_begins(data, pattern) for pattern in patterns):
+        if any(begins(data, pattern) for pattern in patterns):
             return extension, reader
-    for name, patterns in _OTHER_KINDS:
-        if any(_begins(data, pattern) for pattern in patterns):
-            raise SampleError(Outcome.IMAGE_UNSUPPORTED, f"the file is {name}, which is not supported")
-    text = data[:1024].lower()
-    if b"<svg" in text:
-        raise SampleError(Outcome.IMAGE_UNSUPPORTED, "the file is SVG, which is not supported")
-    if b"<html" in text or b"<!doctype html" in text:
-        raise SampleError(Outcome.IMAGE_CORRUPT, "the file is a web page, not an image")
+    if name := other_picture(data):
+        raise SampleError(Outcome.IMAGE_UNSUPPORTED, f"the file is {name}, which is not supported")
+    if name := no_picture(data):
+        raise SampleError(Outcome.IMAGE_CORRUPT, f"the file is {name}, not an image")
     raise SampleError(Outcome.IMAGE_CORRUPT, "the bytes are no known image format")
 
 
-def _begins(data: bytes, pattern: bytes) -> bool:
-    """Whether `data` begins with `pattern`, in which a dot stands for any byte."""
-    return len(data) >= len(pattern) and all(
-        p in (b, ord(".")) for p, b in zip(pattern, data[: len(pattern)], strict=True)
-    )
+def _pixels(data: bytes, reader: Callable[[BytesIO], Image.Image], limits: Limits) -> np.ndarray:
+    try:
+        image = reader(BytesIO(data))
+        _check_size(image, limits)
+        image.load()
+    except (ValueError, SyntaxError, OSError):
+        # Pillow gives up a PNG for the length or the damage of texts that its pixels do not need.
+        if reader is not PngImageFile or (plain := without_texts(data)) == data:
+            raise
+        image = reader(BytesIO(plain))
+        _check_size(image, limits)
+        image.load()
+    return upright_rgb(image)
 
 
 def _check_size(image: Image.Image, limits: Limits) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
+from urllib.parse import unquote
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -70,7 +71,7 @@ class ImageFolder:
         """Whether there is such a file that may be read."""
         if not self.is_local:
             try:
-                return bool(self.fs.isfile(self._place(name)))
+                return not _leads_elsewhere(name) and bool(self.fs.isfile(self._place(name)))
             except Exception:  # each storage has errors of its own
                 return False
         path = f"{self.path}/{as_on_disk(name)}"
@@ -143,6 +144,8 @@ class ImageFolder:
         return os.fdopen(handle, "rb"), status.st_size
 
     def _open_remote(self, name: str) -> tuple[IO[bytes], int | None]:
+        if _leads_elsewhere(name):
+            raise SampleError(Outcome.PATH_ESCAPE, "a remote storage would read the image path as another place")
         for attempt in range(_ATTEMPTS):
             try:
                 file = self.fs.open(self._place(name), "rb")
@@ -193,6 +196,15 @@ class ImageFolder:
                 yield posixpath.relpath(path, self.path)
         except Exception as error:  # each storage has errors of its own; some cannot list at all
             odd.add(f"failures to search the image root for archives ({type(error).__name__})")
+
+
+def _leads_elsewhere(name: str) -> bool:
+    """Whether a name may mean a place outside to a remote storage.
+
+    Some read backslashes as separators, percent signs as escapes, and "::" as a chain of storages.
+    """
+    parts = unquote(name).replace("\\", "/").split("/")
+    return parts[0] == "" or ".." in parts or ":" in parts[0] or "::" in name
 
 
 def problem(error: Exception) -> str:
