@@ -145,7 +145,9 @@ class ImageFolder:
 
     def _open_remote(self, name: str) -> tuple[IO[bytes], int | None]:
         if _leads_elsewhere(name):
-            raise SampleError(Outcome.PATH_ESCAPE, "a remote storage would read the image path as another place")
+            raise SampleError(
+                Outcome.PATH_ESCAPE, "a remote storage would read the image path as another place"
+            )
         for attempt in range(_ATTEMPTS):
             try:
                 file = self.fs.open(self._place(name), "rb")

@@ -155,7 +155,8 @@ def test_references_that_leave_the_folder(image):
 
 
 @pytest.mark.parametrize(
-    "image", [
+    "image",
+    [
         *("a.jpg", "./a/b.jpg", "a/b..c.jpg", "a/12:30.jpg", "...", "100%.jpg", "é ü.png"),
         *("12:30.jpg", "a::b.jpg", "images\\..\\b.jpg", "C:\\a.jpg", "a/%2e%2e/b.jpg"),
     ],
