@@ -26,7 +26,7 @@ from maskgen.bench import random_checkpoints
 from maskgen.bench.answer_lengths import Lengths
 from maskgen.grounding.florence2 import Florence2Proposer
 from maskgen.sample import Picture, Proposal, Query, Sample
-from maskgen.scenes.drawing import draw
+from maskgen.scenes.drawing import draw_scene
 from maskgen.scenes.scene_dataset import encode_image, scene_query
 from maskgen.small_models import small_florence2
 
@@ -39,7 +39,7 @@ LENGTHS = Lengths(40)
 
 def scenes(count: int, endings: list[str]) -> tuple[list[Picture], list[Sample]]:
     """Held-out scenes as the pipeline reads them; each query ends in its own ending."""
-    drawn = [draw(seed) for seed in range(FIRST, FIRST + count)]
+    drawn = [draw_scene(seed) for seed in range(FIRST, FIRST + count)]
     pictures = [pixels.decode(encode_image(scene)[1], config.Limits()) for scene in drawn]
     texts = [f"{scene_query(scene).text}{ending}" for scene, ending in zip(drawn, endings, strict=True)]
     return pictures, [Sample(str(i), str(i), "", (), Query(text, ())) for i, text in enumerate(texts)]

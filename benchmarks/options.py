@@ -14,7 +14,7 @@ import torch
 from maskgen import config, pixels
 from maskgen.grounding.grounder import Grounder
 from maskgen.sample import Query, Sample
-from maskgen.scenes.drawing import draw
+from maskgen.scenes.drawing import draw_scene
 from maskgen.scenes.scene_dataset import encode_image, scene_query, target_mask
 
 FIRST = 2_000_000
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--smaller-sam", default="", help="the folder of one, to measure it too")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    scenes = [draw(seed) for seed in range(FIRST, FIRST + options.scenes)]
+    scenes = [draw_scene(seed) for seed in range(FIRST, FIRST + options.scenes)]
     asked = [scene_query(scene) for scene in scenes]
     pictures = [pixels.decode(encode_image(scene)[1], config.Limits()) for scene in scenes]
     samples = [Sample(str(i), str(i), "", (), Query(each.text, ())) for i, each in enumerate(asked)]

@@ -16,7 +16,7 @@ from maskgen import config, pixels
 from maskgen.grounding import polygon
 from maskgen.grounding.interface import Refinement
 from maskgen.grounding.sam import SamRefiner
-from maskgen.scenes.drawing import draw
+from maskgen.scenes.drawing import draw_scene
 from maskgen.scenes.scene_dataset import encode_image, scene_query
 
 FIRST = 2_000_000
@@ -32,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     pictures, regions = [], []
-    for scene in map(draw, range(FIRST, FIRST + options.scenes)):
+    for scene in map(draw_scene, range(FIRST, FIRST + options.scenes)):
         targets = scene_query(scene).targets
         if outlines := [points for target in targets for points in scene.visible_outlines(target)]:
             pictures.append(pixels.decode(encode_image(scene)[1], config.Limits()))

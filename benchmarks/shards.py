@@ -34,7 +34,7 @@ from maskgen.geometry import Frame, binarise
 from maskgen.outcome import Outcome
 from maskgen.runtime.store import Store
 from maskgen.sample import Grounding, Query, Sample, Turn
-from maskgen.scenes.drawing import draw
+from maskgen.scenes.drawing import draw_scene
 from maskgen.scenes.scene_dataset import scene_query, target_mask
 from maskgen.sharding import index
 from maskgen.sharding.reader import read_shard
@@ -51,7 +51,7 @@ FRAME = Frame.of(GRID)
 
 def record(seed: int) -> Record:
     """A scene at a photograph's size, with its true mask."""
-    scene = draw(seed)
+    scene = draw_scene(seed)
     asked = scene_query(scene)
     height, width = scene.pixels.shape[:2]
     size = SIDE, round(SIDE * height / width)

@@ -71,7 +71,10 @@ def attend(
         str, typer.Option(help="With --grid: first (Table 4, the default), last, mean, or a number from 1.")
     ] = "",
     fit: Annotated[
-        str, typer.Option(help="Place pictures by squash, pad or crop instead of as the model was trained.")
+        str,
+        typer.Option(
+            help="ReproductionFolder pictures by squash, pad or crop instead of as the model was trained."
+        ),
     ] = "",
 ) -> None:
     """Draw where models look when they are asked something: every cross-attention layer and their mean."""

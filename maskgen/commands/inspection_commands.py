@@ -5,10 +5,20 @@ from typing import Annotated
 import typer
 
 from maskgen import config
-from maskgen.commands.options import Address, Data, File, Json, Out, Overrides, Place, Split, as_text
+from maskgen.commands.options import (
+    Address,
+    Data,
+    File,
+    Json,
+    Out,
+    Overrides,
+    ReproductionFolder,
+    Split,
+    as_text,
+)
 
 
-def status(out: Place, as_json: Json = False) -> None:
+def status(out: ReproductionFolder, as_json: Json = False) -> None:
     """What is done, what is under way, what is left: from files alone, also while a run works."""
     from maskgen.views.status import render, status
 
@@ -16,7 +26,7 @@ def status(out: Place, as_json: Json = False) -> None:
     typer.echo(as_text(found.to_dict()) if as_json else render(found))
 
 
-def verify(out: Place) -> None:
+def verify(out: ReproductionFolder) -> None:
     """Recount, rehash and re-read every shard with the strict decoder. Exit code 1 if anything is wrong."""
     from maskgen.pipeline.progress import progress_bar
     from maskgen.runtime.store import Store
@@ -30,7 +40,7 @@ def verify(out: Place) -> None:
 
 
 def show(
-    out: Place,
+    out: ReproductionFolder,
     key: Annotated[str, typer.Argument(metavar="KEY", help="The sample's key, as in index.parquet.")],
     to: Annotated[str, typer.Option("--to", "-o", help="The PNG to write. Default: KEY.png.")] = "",
 ) -> None:
@@ -40,7 +50,7 @@ def show(
     typer.echo(write_png(out, key, to or f"{key}.png"))
 
 
-def report(out: Place) -> None:
+def report(out: ReproductionFolder) -> None:
     """Write report.html, one self-contained page: outcomes, distributions, throughput, pictures."""
     from maskgen.runtime.store import Store
     from maskgen.views.report import write_report

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from maskgen.commands.options import say
-from maskgen.errors import MaskgenError
 
 
 def reproduce(
@@ -25,12 +24,10 @@ def reproduce(
     them on other scenes. Rerun the same line after an interruption: it goes on.
     """
     from maskgen.reproduce.reproduce import reproduce
-    from maskgen.reproduce.scales import SCALES
+    from maskgen.reproduce.scales import get_scale
     from maskgen.runtime.device import choose_device
 
-    if scale not in SCALES:
-        raise MaskgenError(f"--scale {scale}: give one of {', '.join(SCALES)}.")
-    size = SCALES[scale]
+    size = get_scale(scale)
     count = seeds or size.seeds
     cores = len(os.sched_getaffinity(0)) if choose_device().type == "cpu" else 1
     side_by_side = jobs or min(cores, 2 * count)

@@ -63,9 +63,9 @@ def train(
                 "--recipe demo without --data makes its own data and start, and trains here: --model, "
                 "--finetune-data, --first-stage and --address go with --data."
             )
-        from maskgen.reproduce.demo_training import demo
+        from maskgen.reproduce.demo_training import train_demo
 
-        typer.echo(demo(settings, out, say))
+        typer.echo(train_demo(settings, out, say))
         return
     if not data or not model:
         missing = "--data (a finished set of shards)" if not data else "--model (a folder of init-model)"

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, Scene, draw
+from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, Scene, draw_scene
 from maskgen.scenes.scene_dataset import target_mask
 from maskgen.scenes.shapes import COLOURS, SHAPES, SIZES
-from maskgen.scenes.texts import KINDS, Query, query
+from maskgen.scenes.texts import KINDS, SceneQuery, random_query
 
 TASK = "<REFERRING_EXPRESSION_SEGMENTATION>"
 FINE = 32  # cells a side of the mask that the text encoder's head is asked for
@@ -25,7 +25,7 @@ _NAMING = {kind: share for kind, share in KINDS.items() if kind != "count"}
 Batch = dict[str, torch.Tensor]
 
 
-def answer(scene: Scene, asked: Query) -> str:
+def answer(scene: Scene, asked: SceneQuery) -> str:
     """The polygons of all targets as location tokens, left to right; empty if the query names nothing.
 
     `<poly>` comes first because a greedy reader takes the likeliest token: the end, one token, would beat
@@ -72,7 +72,7 @@ class Lessons(Dataset[Batch]):
         looking = step < self.looking
         first = step * self.scenes + min(step, self.looking) * self.scenes
         seeds = range(first, first + (2 if looking else 1) * self.scenes)
-        drawn = [draw(seed % FIRST_HELD_OUT_SEED) for seed in seeds]
+        drawn = [draw_scene(seed % FIRST_HELD_OUT_SEED) for seed in seeds]
         seen = [self._seen(scene) for scene in drawn]
         pictures = {
             "pixels": torch.stack([self._pixels(scene) for scene in drawn]),
@@ -86,7 +86,7 @@ class Lessons(Dataset[Batch]):
         asked = []
         for scene in drawn:
             rng = np.random.default_rng((scene.seed, 3))
-            asked += [(scene, query(scene, rng, kinds)) for _ in range(self.queries)]
+            asked += [(scene, random_query(scene, rng, kinds)) for _ in range(self.queries)]
         tokenizer = self.processor.tokenizer
         prompt = _padded([self._prompt(each.text) for _, each in asked], tokenizer.pad_token_id)
         answers = [tokenizer.convert_tokens_to_ids(_tokens(answer(*pair))) for pair in asked]
@@ -128,7 +128,7 @@ class Lessons(Dataset[Batch]):
         seen = {name: torch.from_numpy(np.array(each)[most] * filled) for name, each in numbers.items()}
         return {**seen, "box": torch.from_numpy(boxes[most]).permute(2, 0, 1)}
 
-    def _referred(self, scene: Scene, asked: Query) -> tuple[torch.Tensor, torch.Tensor]:
+    def _referred(self, scene: Scene, asked: SceneQuery) -> tuple[torch.Tensor, torch.Tensor]:
         mask = target_mask(scene, asked)
         share = cv2.resize(mask.astype(np.float32), (FINE, FINE), interpolation=cv2.INTER_AREA)
         return torch.from_numpy(share), torch.tensor(_box(mask), dtype=torch.float32)

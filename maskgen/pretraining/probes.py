@@ -17,7 +17,7 @@ from maskgen.pretraining.train_convnext import Pairs, kinds, retrieval
 from maskgen.pretraining.train_llama import batch_of, surprise
 from maskgen.sample import Turn
 from maskgen.scenes import dialogues
-from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, draw
+from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, draw_scene
 from maskgen.scenes.shapes import COLOURS, SHAPES, SIZES
 from maskgen.small_models import checkpoint, small_convnext
 from maskgen.small_models.small_convnext import Contrast
@@ -72,7 +72,7 @@ def _emptied(exchange: Exchange) -> tuple[str, list[str]]:
 
 def first_exchanges(seeds: range) -> list[Exchange]:
     """The first question about each scene, and its answer."""
-    found = [dialogues.talk(draw(seed))[:2] for seed in seeds]
+    found = [dialogues.dialogue(draw_scene(seed))[:2] for seed in seeds]
     return [(question.value, answer.value) for question, answer in found]
 
 
@@ -126,7 +126,7 @@ def _cells(contrast: Contrast, seeds: range) -> tuple[torch.Tensor, torch.Tensor
     """Features (n, channels + 1) and kinds (n, 2) of the cells that hold a thing."""
     features, named = [], []
     for begin in range(seeds.start, seeds.stop, 50):
-        scenes = [draw(seed) for seed in range(begin, min(begin + 50, seeds.stop))]
+        scenes = [draw_scene(seed) for seed in range(begin, min(begin + 50, seeds.stop))]
         side = contrast.trunk.config.image_size
         seen = contrast.look(torch.stack([small_convnext.pixels(scene.pixels, side) for scene in scenes]))
         cells = F.layer_norm(seen.permute(0, 2, 3, 1), seen.shape[1:2]).flatten(0, 2)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from maskgen.pretraining.pretraining_loop import Batch, Losses, train
 from maskgen.scenes import dialogues
-from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, Scene, draw
+from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, Scene, draw_scene
 from maskgen.scenes.shapes import COLOURS, SHAPES
 from maskgen.scenes.texts import caption
 from maskgen.small_models import small_convnext, small_llama
@@ -31,7 +31,7 @@ CONTRAST = 0.2  # the weight of the contrastive loss beside what stands in each 
 
 def tokenizer() -> Any:
     """The LLaMA's tokenizer: the same scenes, the same words."""
-    return small_llama.tokenizer(dialogues.texts(WORDS_FROM), small_llama.DEMO.words)
+    return small_llama.tokenizer(dialogues.dialogue_texts(WORDS_FROM), small_llama.DEMO.words)
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Pairs(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         first = self.first_seed + step * self.scenes
-        drawn = [draw(seed) for seed in range(first, first + self.scenes)]
+        drawn = [draw_scene(seed) for seed in range(first, first + self.scenes)]
         said = [caption(scene, np.random.default_rng((scene.seed, 7))) for scene in drawn]
         captions = self.tokenizer(said, add_special_tokens=False).input_ids
         longest = max(map(len, captions))

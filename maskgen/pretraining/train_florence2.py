@@ -17,7 +17,7 @@ from transformers import Florence2ForConditionalGeneration, Florence2Processor, 
 from maskgen.pretraining.florence2_tasks import FINE, TASK, Batch, Lessons
 from maskgen.pretraining.pretraining_loop import Losses, train
 from maskgen.scenes import texts
-from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, draw
+from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, draw_scene
 from maskgen.scenes.scene_dataset import scene_query, target_mask
 from maskgen.scenes.shapes import COLOURS, SHAPES, SIZES
 from maskgen.small_models import small_florence2
@@ -185,7 +185,7 @@ def measure(learner: nn.Module, processor: Florence2Processor, scenes: int = 96)
     assert isinstance(learner, Learner)
     overlaps, silent = [], []
     for begin in range(0, scenes, 32):
-        drawn = [draw(FIRST_HELD_OUT_SEED + begin + i) for i in range(32)]
+        drawn = [draw_scene(FIRST_HELD_OUT_SEED + begin + i) for i in range(32)]
         asked = [scene_query(scene) for scene in drawn]
         inputs = processor(
             text=[TASK + each.text for each in asked],

@@ -15,7 +15,7 @@ from maskgen.age_vlm.chat import ChatTemplate, Encoded
 from maskgen.pretraining.pretraining_loop import Batch, Losses, train
 from maskgen.pretraining.train_convnext import WORDS_FROM
 from maskgen.scenes import dialogues
-from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, draw
+from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, draw_scene
 from maskgen.scenes.shapes import COLOURS, SHAPES, SIZES
 from maskgen.small_models import small_llama
 
@@ -43,7 +43,7 @@ class Talks(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         first = self.first_seed + step * self.dialogues
         seeds = range(first, first + self.dialogues)
-        said = [self.template.encode(dialogues.talk(draw(seed))) for seed in seeds]
+        said = [self.template.encode(dialogues.dialogue(draw_scene(seed))) for seed in seeds]
         return batch_of(said, self.template.pad_id)
 
 
@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-3, help="learning rate")
     options = parser.parse_args()
     untrained = options.out / "untrained"
-    small_llama.build(untrained, small_llama.DEMO, dialogues.texts(WORDS_FROM), options.seed)
+    small_llama.build(untrained, small_llama.DEMO, dialogues.dialogue_texts(WORDS_FROM), options.seed)
     tokens = PreTrainedTokenizerFast.from_pretrained(untrained)
     template = ChatTemplate(tokens, small_llama.DEMO.positions)
     learner = Learner(LlamaForCausalLM.from_pretrained(untrained), tokens, template.pad_id)

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from maskgen.pretraining.pretraining_loop import Batch, Losses, train
-from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, draw
+from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, draw_scene
 from maskgen.small_models import small_sam as small
 
 SIZES = small.SamSizes(
@@ -56,7 +56,7 @@ class Prompts(Dataset[Batch]):
         parts: dict[str, list[torch.Tensor]] = {name: [] for name in ("pixels", "boxes", "masks", "inside")}
         counts = []
         for seed in range(step * self.scenes, (step + 1) * self.scenes):
-            scene = draw(self.first_seed + seed % FIRST_HELD_OUT_SEED)
+            scene = draw_scene(self.first_seed + seed % FIRST_HELD_OUT_SEED)
             rng = np.random.default_rng((seed, 4))
             height, width = scene.pixels.shape[:2]
             shrink = side / max(height, width)

@@ -13,7 +13,7 @@ from maskgen.analysis.demo_attention import (
     render_table,
     save_comparison,
 )
-from maskgen.pipeline.grounded_scenes import ground
+from maskgen.pipeline.grounded_scenes import ground_scenes
 from maskgen.runtime.device import choose_device
 from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED
 from maskgen.small_models import FIRST_WEIGHTS, checkpoint
@@ -27,19 +27,19 @@ SLOTS = (1, 4, 7)
 """Where the cross-attention layers stand in the small LLaMA: spread as the paper's four are over sixteen."""
 
 
-def demo(recipe: Recipe, out: str, say: Callable[[str], None]) -> str:
-    """Make data and a first model if they are missing, train both, and say where each looks on held-out
-    scenes.
+def train_demo(recipe: Recipe, out: str, say: Callable[[str], None]) -> str:
+    """Make data and an initial model if they are missing, train both, and compare their attention on held-out
+    scenes. Returns the text that the command prints.
     """
     folder = Path(out)
     count = recipe.data.expected["pretrain"]
-    shards = ground(folder / "shards", folder / "scenes", count, _FIRST, say)
-    held_out = ground(
+    shards = ground_scenes(folder / "shards", folder / "scenes", count, _FIRST, say)
+    held_out = ground_scenes(
         folder / "held-out", folder / "held-out-scenes", HELD_OUT, FIRST_HELD_OUT_SEED, say, known=True
     )
-    first = first_model(folder / "start", recipe)
+    first = initial_model(folder / "start", recipe)
     found: dict[str, DemoAttention] = {}
-    for name, chosen in (("ca-baseline", unguided(recipe)), ("age-vlm", recipe)):
+    for name, chosen in (("ca-baseline", without_guidance(recipe)), ("age-vlm", recipe)):
         say(f"training {name}")
         run = folder / name
         train(
@@ -52,7 +52,7 @@ def demo(recipe: Recipe, out: str, say: Callable[[str], None]) -> str:
     return "\n".join([*render_table(found), f"maps over the same images: {drawn}"])
 
 
-def unguided(recipe: Recipe) -> Recipe:
+def without_guidance(recipe: Recipe) -> Recipe:
     """The same recipe with guidance measured and not trained: the baseline."""
     stages = {
         name: stage.model_copy(
@@ -63,7 +63,7 @@ def unguided(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"stages": stages})
 
 
-def first_model(folder: Path, recipe: Recipe) -> Path:
+def initial_model(folder: Path, recipe: Recipe) -> Path:
     """The shipped small LLaMA and ConvNeXt made one; left as it is if it is there.
 
     The recipe says of which architecture, and its seed draws the new layers.

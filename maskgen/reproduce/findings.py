@@ -11,31 +11,33 @@ import numpy as np
 
 from maskgen.analysis.separation import auroc_per_positive, overlap_coefficient
 from maskgen.bootstrap import SeedEstimate, clustered_seed_mean
-from maskgen.reproduce.measure import SEEN, right
-from maskgen.reproduce.scales import MODELS, Place
+from maskgen.reproduce.measure import CONDITIONS, is_correct
+from maskgen.reproduce.scales import MODELS, ReproductionFolder
 
-Found = Mapping[str, Sequence[Mapping[str, Any]]]
+Measurements = Mapping[str, Sequence[Mapping[str, Any]]]
 """What was measured: for each model, one measurement a seed."""
 
 Values = tuple[np.ndarray, np.ndarray]
 """Of one model and seed: a number for each question, scene or pair, and the scene of each."""
 
 
-def gather(place: Place, seeds: int) -> Found:
-    """All measurements from their files, each question of the exam beside what was answered."""
+def read_measurements(place: ReproductionFolder, seeds: int) -> Measurements:
+    """All measurements from their files, each question of the exam beside its answers."""
     questions = json.loads(place.exam.read_text())
-    return {model: [_read(place.found(seed, model), questions) for seed in range(seeds)] for model in MODELS}
+    return {
+        model: [_read(place.measurement(seed, model), questions) for seed in range(seeds)] for model in MODELS
+    }
 
 
 def _read(path: Path, questions: list[dict[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(path.read_text())
-    said = found["answers"]
-    asked = zip(questions, *(said[seen] for seen in SEEN), strict=True)
-    found["answers"] = [question | dict(zip(SEEN, texts, strict=True)) for question, *texts in asked]
+    answers = found["answers"]
+    rows = zip(questions, *(answers[condition] for condition in CONDITIONS), strict=True)
+    found["answers"] = [question | dict(zip(CONDITIONS, texts, strict=True)) for question, *texts in rows]
     return found
 
 
-FAMILIES = {
+QUESTION_FAMILIES = {
     "presence/random": "presence, random",
     "presence/popular": "presence, popular",
     "presence/adversarial": "presence, adversarial",
@@ -46,15 +48,17 @@ FAMILIES = {
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One figure of the report. `unit`: how it is written: "percent", "points" of it, or "number".
-    `without`: the same figure for who answers without looking.
+class ReportFigure:
+    """One figure of the report.
+
+    `unit`: how it is written: "percent", "points" of it, or "number". `commonest`: the same figure of an
+    answerer that gives each family's commonest answer, without the image.
     """
 
     name: str
     values: Callable[[Mapping[str, Any]], Values]
     unit: str = "percent"
-    without: Callable[[Mapping[str, Any]], Values] | None = None
+    commonest: Callable[[Mapping[str, Any]], Values] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,41 +66,41 @@ class Claim:
     """A claim of the paper, as a difference: `figure` is greater for the model `more` than for `less`."""
 
     text: str
-    figure: Figure
+    figure: ReportFigure
     more: str
     less: str
 
 
-def answered(prefix: str = "", seen: str = "image") -> Callable[[Mapping[str, Any]], Values]:
-    """Whether each question of the families that begin with `prefix` was answered rightly."""
+def correct_answers(prefix: str = "", condition: str = "image") -> Callable[[Mapping[str, Any]], Values]:
+    """Whether each question of the families that begin with `prefix` was answered correctly."""
 
     def values(found: Mapping[str, Any]) -> Values:
         rows = [row for row in found["answers"] if row["family"].startswith(prefix)]
-        hits = [right(row["expected"], row[seen]) for row in rows]
+        hits = [is_correct(row["expected"], row[condition]) for row in rows]
         return np.array(hits, float), np.array([row["scene"] for row in rows])
 
     return values
 
 
-def gained(prefix: str, without: str) -> Callable[[Mapping[str, Any]], Values]:
+def gain_over(prefix: str, without: str) -> Callable[[Mapping[str, Any]], Values]:
     """What the picture is worth: right answers with it less right answers `without` it."""
 
     def values(found: Mapping[str, Any]) -> Values:
-        (shown, scenes), (hidden, _) = answered(prefix)(found), answered(prefix, without)(found)
+        (shown, scenes), (hidden, _) = correct_answers(prefix)(found), correct_answers(prefix, without)(found)
         return shown - hidden, scenes
 
     return values
 
 
-def said_yes(found: Mapping[str, Any]) -> Values:
+def yes_answers(found: Mapping[str, Any]) -> Values:
     """The share of yes among the presence questions, half of which are to be answered with yes."""
     rows = [row for row in found["answers"] if row["family"].startswith("presence")]
-    return np.array([right("Yes", row["image"]) for row in rows], float), np.array(
+    return np.array([is_correct("Yes", row["image"]) for row in rows], float), np.array(
         [row["scene"] for row in rows]
     )
 
 
-def looked(name: str) -> Callable[[Mapping[str, Any]], Values]:
+def attention_metric(name: str) -> Callable[[Mapping[str, Any]], Values]:
     """A figure of attention against the known masks, a number a scene."""
 
     def values(found: Mapping[str, Any]) -> Values:
@@ -106,7 +110,7 @@ def looked(name: str) -> Callable[[Mapping[str, Any]], Values]:
     return values
 
 
-def commonest(prefix: str) -> Callable[[Mapping[str, Any]], Values]:
+def commonest_answer(prefix: str) -> Callable[[Mapping[str, Any]], Values]:
     """What the commonest answer of each family would score: as much as can be had without looking."""
 
     def values(found: Mapping[str, Any]) -> Values:
@@ -121,56 +125,61 @@ def commonest(prefix: str) -> Callable[[Mapping[str, Any]], Values]:
     return values
 
 
-def selected(found: Mapping[str, Any]) -> Values:
+def text_selectivity(found: Mapping[str, Any]) -> Values:
     """Attention inside the mask for the text that it belongs to, less that for another text."""
-    (own, scenes), (other, _) = looked("mass")(found), looked("other_text")(found)
+    (own, scenes), (other, _) = attention_metric("mass")(found), attention_metric("other_text")(found)
     return own - other, scenes
 
 
-def apart(found: Mapping[str, Any]) -> Values:
+def matching_ranks(found: Mapping[str, Any]) -> Values:
     """For each matching pair, the share of other pairs with a lower cosine: its mean is the AUROC."""
     matching, other = (np.array(found["similarity"][name]) for name in ("matching", "other"))
     ranks = auroc_per_positive(matching, other)
     return ranks, np.arange(len(ranks))
 
 
-def probed(found: Mapping[str, Any]) -> Values:
+def probe_folds(found: Mapping[str, Any]) -> Values:
     """The linear probe's AUROC, fold by fold."""
     folds = np.array(found["similarity"]["probe"], float)
     return folds, np.arange(len(folds))
 
 
-def surprise(found: Mapping[str, Any]) -> Values:
+def token_losses(found: Mapping[str, Any]) -> Values:
     """Loss of a token in conversations without a picture, by conversation."""
     loss, tokens = (np.array(found["language"][name]) for name in ("loss", "tokens"))
     return loss / tokens, np.arange(len(loss))
 
 
-PRESENCE = Figure("presence, all", answered("presence"), without=commonest("presence"))
-ALL = Figure("all questions", answered(), without=commonest(""))
-MASS = Figure("attention inside the mask", looked("mass"))
-POINTING = Figure("strongest cell inside the mask", looked("pointing"))
-OTHER = Figure("the same, with another text", looked("other_text"))
-EVEN = Figure("the same, spread evenly", looked("even"))
-SELECTION = Figure("attention that follows the text", selected, "points")
-IOU = Figure("attention IoU", looked("iou"))
-BLIND = Figure("right answers gained by the picture", gained("", "blind"), "points")
-SHUFFLED = Figure("right answers lost with another picture", gained("", "shuffled"), "points")
-AUROC = Figure("AUROC of cosines", apart, "number")
-PROBE = Figure("AUROC of a linear probe", probed, "number")
-LANGUAGE = Figure("loss a token, no picture", surprise, "number")
+PRESENCE = ReportFigure("presence, all", correct_answers("presence"), commonest=commonest_answer("presence"))
+ALL = ReportFigure("all questions", correct_answers(), commonest=commonest_answer(""))
+MASS = ReportFigure("attention inside the mask", attention_metric("mass"))
+POINTING = ReportFigure("strongest cell inside the mask", attention_metric("pointing"))
+OTHER_TEXT = ReportFigure("the same, with another text", attention_metric("other_text"))
+UNIFORM = ReportFigure("the same, spread evenly", attention_metric("even"))
+SELECTION = ReportFigure("attention that follows the text", text_selectivity, "points")
+IOU = ReportFigure("attention IoU", attention_metric("iou"))
+BLIND = ReportFigure("right answers gained by the picture", gain_over("", "blind"), "points")
+SHUFFLED = ReportFigure("right answers lost with another picture", gain_over("", "shuffled"), "points")
+AUROC = ReportFigure("AUROC of cosines", matching_ranks, "number")
+PROBE = ReportFigure("AUROC of a linear probe", probe_folds, "number")
+LANGUAGE = ReportFigure("loss a token, no picture", token_losses, "number")
 
-ANSWERS = [
-    *(Figure(name, answered(family), without=commonest(family)) for family, name in FAMILIES.items()),
-    PRESENCE,
-    ALL,
-]
-TABLES: dict[str, list[Figure]] = {
-    "Answers": [*ANSWERS, Figure("share of yes (half is right)", said_yes)],
-    "Grounding": [MASS, OTHER, EVEN, SELECTION, POINTING, IOU],
+BY_FAMILY = {
+    family: ReportFigure(name, correct_answers(family), commonest=commonest_answer(family))
+    for family, name in QUESTION_FAMILIES.items()
+}
+ADVERSARIAL = BY_FAMILY["presence/adversarial"]
+TABLES: dict[str, list[ReportFigure]] = {
+    "Answers": [
+        *BY_FAMILY.values(),
+        PRESENCE,
+        ALL,
+        ReportFigure("share of yes (half is right)", yes_answers),
+    ],
+    "Grounding": [MASS, OTHER_TEXT, UNIFORM, SELECTION, POINTING, IOU],
     "How much the picture matters": [
-        Figure("right without a picture", answered("", "blind")),
-        Figure("right with another picture", answered("", "shuffled")),
+        ReportFigure("right without a picture", correct_answers("", "blind")),
+        ReportFigure("right with another picture", correct_answers("", "shuffled")),
         BLIND,
         SHUFFLED,
     ],
@@ -185,7 +194,7 @@ CLAIMS = [
     Claim("Guidance makes answers about presence better.", PRESENCE, "age-vlm", "ca-baseline"),
     Claim(
         "Guidance helps against hallucinating what is made of things that are there (adversarial).",
-        ANSWERS[2],
+        ADVERSARIAL,
         "age-vlm",
         "ca-baseline",
     ),
@@ -200,13 +209,13 @@ CLAIMS = [
 """What the paper says or implies, written down before anything was measured."""
 
 
-def of_model(found: Found, model: str, figure: Figure) -> SeedEstimate:
+def model_estimate(found: Measurements, model: str, figure: ReportFigure) -> SeedEstimate:
     """A model's figure over its seeds."""
     values = [figure.values(one) for one in found[model]]
     return clustered_seed_mean([each for each, _ in values], [scenes for _, scenes in values])
 
 
-def difference(found: Found, claim: Claim) -> SeedEstimate:
+def difference(found: Measurements, claim: Claim) -> SeedEstimate:
     """`more` minus `less`, question by question and seed by seed."""
     pairs = [
         (claim.figure.values(one), claim.figure.values(other))
@@ -222,7 +231,7 @@ def verdict(one: SeedEstimate) -> str:
     return {1: "holds", 0: "not shown", -1: "the opposite holds"}[one.sign]
 
 
-def cosines(found: Found, model: str) -> dict[str, float]:
+def mean_cosines(found: Measurements, model: str) -> dict[str, float]:
     """Mean cosines and the overlap of their distributions, over all seeds."""
     pairs = [
         tuple(np.array(one["similarity"][name], float) for name in ("matching", "other"))

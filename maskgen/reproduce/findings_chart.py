@@ -6,21 +6,21 @@ from maskgen.bootstrap import SeedEstimate
 from maskgen.draw.palette import BLUE, GREY, INK, ORANGE, PALE, SILVER, VIOLET, Colour
 from maskgen.draw.vector_drawing import VectorDrawing
 from maskgen.reproduce.findings import (
+    ADVERSARIAL,
     ALL,
-    ANSWERS,
     AUROC,
     BLIND,
     MASS,
     POINTING,
     PRESENCE,
     SELECTION,
-    Figure,
-    Found,
-    of_model,
+    Measurements,
+    ReportFigure,
+    model_estimate,
 )
 from maskgen.reproduce.scales import MODELS
 
-SHOWN: list[Figure] = [MASS, SELECTION, POINTING, PRESENCE, ANSWERS[2], ALL, BLIND, AUROC]
+SHOWN: list[ReportFigure] = [MASS, SELECTION, POINTING, PRESENCE, ADVERSARIAL, ALL, BLIND, AUROC]
 COLOURS: dict[str, Colour] = {
     "concat": SILVER,
     "ca-baseline": ORANGE,
@@ -30,16 +30,19 @@ COLOURS: dict[str, Colour] = {
 _WIDTH, _LEFT, _RIGHT, _TOP, _ROW, _STEP = 960, 300, 70, 74, 92, 17
 
 
-def draw(found: Found, to: Path) -> None:
+def draw_findings(found: Measurements, to: Path) -> None:
     """Write the picture as a PNG, and beside it as SVG. Every row has its own scale, from 0 to 1."""
     drawing = VectorDrawing(_WIDTH, _TOP + _ROW * len(SHOWN) + 36)
     _legend(drawing)
     for place, figure in enumerate(SHOWN):
         _row(
-            drawing, figure, {model: of_model(found, model, figure) for model in MODELS}, _TOP + place * _ROW
+            drawing,
+            figure,
+            {model: model_estimate(found, model, figure) for model in MODELS},
+            _TOP + place * _ROW,
         )
-    told = "dots: seeds; bar: 95 % interval over seeds and scenes"
-    drawing.text(_LEFT, drawing.height - 12, told, GREY, 12)
+    legend = "dots: seeds; bar: 95 % interval over seeds and scenes"
+    drawing.text(_LEFT, drawing.height - 12, legend, GREY, 12)
     drawing.image().save(to)
     to.with_suffix(".svg").write_text(drawing.svg())
 
@@ -52,7 +55,7 @@ def _legend(drawing: VectorDrawing) -> None:
         at += 160
 
 
-def _row(drawing: VectorDrawing, figure: Figure, found: dict[str, SeedEstimate], top: int) -> None:
+def _row(drawing: VectorDrawing, figure: ReportFigure, found: dict[str, SeedEstimate], top: int) -> None:
     low = min(0.0, *(min(one.low, *one.seeds) for one in found.values()))
     high = max(max(one.high, *one.seeds) for one in found.values())
     high = low + 1.08 * (high - low or 1.0)
@@ -71,10 +74,10 @@ def _row(drawing: VectorDrawing, figure: Figure, found: dict[str, SeedEstimate],
         drawing.line([(x(one.low), y), (x(one.high), y)], colour, 2)
         for value in one.seeds:
             drawing.rectangle(x(value) - 3, y - 3, x(value) + 3, y + 3, colour)
-        drawing.text(x(max(one.high, *one.seeds)) + 8, y + 5, written(figure, one.value), INK, 12)
+        drawing.text(x(max(one.high, *one.seeds)) + 8, y + 5, format_value(figure, one.value), INK, 12)
 
 
-def written(figure: Figure, value: float) -> str:
+def format_value(figure: ReportFigure, value: float) -> str:
     """A value in the figure's unit."""
     if figure.unit == "number":
         return f"{value:.3f}"

@@ -15,22 +15,24 @@ from maskgen.draw import page
 from maskgen.reproduce.findings import (
     CLAIMS,
     TABLES,
-    Figure,
-    Found,
-    cosines,
+    Measurements,
+    ReportFigure,
     difference,
-    gather,
-    of_model,
+    mean_cosines,
+    model_estimate,
+    read_measurements,
     verdict,
 )
-from maskgen.reproduce.findings_chart import draw, written
-from maskgen.reproduce.scales import MODELS, Place, recipe_of
+from maskgen.reproduce.findings_chart import draw_findings, format_value
+from maskgen.reproduce.scales import MODELS, ReproductionFolder, model_recipe
 from maskgen.training.recipe import Recipe
 
 MARKDOWN, HTML, PICTURE, MAPS = "reproduction.md", "reproduction.html", "reproduction.png", "attention.png"
 FINDINGS = "findings.json"
 
-_LOOKS = "From left: a held-out scene, and where each model of the first seed looks for the text above it."
+_MAPS_CAPTION = (
+    "From left: a held-out scene, and where each model of the first seed looks for the text above it."
+)
 
 _NOTES = {
     "Similarity of picture and text": "AGE-VLM's LLaMA has no image tokens: its image states are the "
@@ -42,16 +44,18 @@ Table = tuple[list[str], list[list[str]]]
 """Heading and rows."""
 
 
-def write(place: Place, to: Path, shared: Recipe, seeds: int, exam: int, command: str) -> Path:
+def write_pages(
+    place: ReproductionFolder, to: Path, shared: Recipe, seeds: int, exam: int, command: str
+) -> Path:
     """Write the pages, the picture and the findings into `to`, from the measurements of `place`.
 
     Returns where the HTML page is. The maps that it shows are those that lie in `to` already.
     """
-    found = gather(place, seeds)
-    draw(found, to / PICTURE)
+    found = read_measurements(place, seeds)
+    draw_findings(found, to / PICTURE)
     head = _head(shared, seeds, exam, command)
-    claims = claimed(found)
-    tables = {title: tabled(found, figures) for title, figures in TABLES.items()}
+    claims = claims_table(found)
+    tables = {title: figures_table(found, figures) for title, figures in TABLES.items()}
     tables["Cosines of picture and text"] = _cosines(found)
     tables["What was trained"] = _stages(shared)
     (to / MARKDOWN).write_text(_markdown(head, claims, tables))
@@ -61,7 +65,7 @@ def write(place: Place, to: Path, shared: Recipe, seeds: int, exam: int, command
     return to / HTML
 
 
-def claimed(found: Found) -> Table:
+def claims_table(found: Measurements) -> Table:
     """Each claim, the difference it speaks of, and whether it holds at this scale."""
     rows = []
     for claim in CLAIMS:
@@ -71,23 +75,28 @@ def claimed(found: Found) -> Table:
                 claim.text,
                 claim.figure.name,
                 f"{claim.more} - {claim.less}",
-                _apart(claim.figure, one),
+                _difference_text(claim.figure, one),
                 verdict(one),
             ]
         )
     return ["claim", "figure", "difference", "95 % interval", "at this scale"], rows
 
 
-def tabled(found: Found, figures: Sequence[Figure]) -> Table:
+def figures_table(found: Measurements, figures: Sequence[ReportFigure]) -> Table:
     """A row a figure, a column a model, and one for the commonest answer where there are answers."""
     some = found[MODELS[0]][0]
     rows = []
     for figure in figures:
-        row = [figure.name, *(_told(figure, of_model(found, model, figure)) for model in MODELS)]
-        if any(each.without for each in figures):
-            row.append(written(figure, float(figure.without(some)[0].mean())) if figure.without else "")
+        row = [
+            figure.name,
+            *(_estimate_text(figure, model_estimate(found, model, figure)) for model in MODELS),
+        ]
+        if any(each.commonest for each in figures):
+            row.append(
+                format_value(figure, float(figure.commonest(some)[0].mean())) if figure.commonest else ""
+            )
         rows.append(row)
-    extra = ["the commonest answer"] if any(each.without for each in figures) else []
+    extra = ["the commonest answer"] if any(each.commonest for each in figures) else []
     return ["", *MODELS, *extra], rows
 
 
@@ -112,7 +121,7 @@ def _head(shared: Recipe, seeds: int, exam: int, command: str) -> list[str]:
 def _stages(shared: Recipe) -> Table:
     rows = []
     for model in MODELS:
-        for number, stage in recipe_of(model, shared, 0).stages.items():
+        for number, stage in model_recipe(model, shared, 0).stages.items():
             rows.append(
                 [
                     model,
@@ -126,27 +135,24 @@ def _stages(shared: Recipe) -> Table:
     return ["model", "stage", "data", "trains", "losses", "epochs"], rows
 
 
-def _cosines(found: Found) -> Table:
+def _cosines(found: Measurements) -> Table:
     rows = []
     for model in MODELS:
-        one = cosines(found, model)
+        one = mean_cosines(found, model)
         rows.append([model, *(f"{one[name]:.3f}" for name in ("matching", "other", "overlap"))])
     return ["", "mean, matching", "mean, other", "overlap"], rows
 
 
-def _told(figure: Figure, one: SeedEstimate) -> str:
-    return f"{written(figure, one.value)} ({_bare(figure, one.low)} to {_bare(figure, one.high)})"
+def _estimate_text(figure: ReportFigure, one: SeedEstimate) -> str:
+    low, high = (format_value(figure, end).removesuffix(" %") for end in (one.low, one.high))
+    return f"{format_value(figure, one.value)} ({low} to {high})"
 
 
-def _apart(figure: Figure, one: SeedEstimate) -> str:
+def _difference_text(figure: ReportFigure, one: SeedEstimate) -> str:
     scale, digits = (1, 3) if figure.unit == "number" else (100, 1)
     unit = "" if figure.unit == "number" else " points"
     value, low, high = (f"{scale * each:+.{digits}f}" for each in (one.value, one.low, one.high))
     return f"{value}{unit} ({low} to {high})"
-
-
-def _bare(figure: Figure, value: float) -> str:
-    return written(figure, value).removesuffix(" %")
 
 
 def _markdown(head: list[str], claims: Table, tables: dict[str, Table]) -> str:
@@ -156,7 +162,7 @@ def _markdown(head: list[str], claims: Table, tables: dict[str, Table]) -> str:
         f"![The main figures of the four models]({PICTURE})",
     ]
     parts += ["## Which claims hold", _as_markdown(claims)]
-    parts += ["## Where they look", f"![Attention of the four models]({MAPS})", _LOOKS]
+    parts += ["## Where they look", f"![Attention of the four models]({MAPS})", _MAPS_CAPTION]
     for title, table in tables.items():
         parts += [f"## {title}", _as_markdown(table), *([_NOTES[title]] if title in _NOTES else [])]
     return "\n\n".join(parts) + "\n"
@@ -169,19 +175,21 @@ def _as_markdown(table: Table) -> str:
 
 
 def _html(head: list[str], claims: Table, tables: dict[str, Table], out: Path) -> str:
-    told = "".join(f"<p>{_code(line)}</p>" for line in head)
-    maps = [_image(out / MAPS), f"<p class='soft'>{escape(_LOOKS)}</p>"] if (out / MAPS).is_file() else []
+    introduction = "".join(f"<p>{_code(line)}</p>" for line in head)
+    maps = (
+        [_image(out / MAPS), f"<p class='soft'>{escape(_MAPS_CAPTION)}</p>"] if (out / MAPS).is_file() else []
+    )
     return page.document(
         "The paper's claims at small scale",
-        f"<header><h1>The paper's claims at small scale</h1>{told}</header>",
+        f"<header><h1>The paper's claims at small scale</h1>{introduction}</header>",
         _image(out / PICTURE),
         page.section("Which claims hold", _as_html(claims)),
         page.section("Where they look", *maps),
-        *(page.section(title, _as_html(table), _noted(title)) for title, table in tables.items()),
+        *(page.section(title, _as_html(table), _note(title)) for title, table in tables.items()),
     )
 
 
-def _noted(title: str) -> str:
+def _note(title: str) -> str:
     return f"<p class='soft'>{escape(_NOTES[title])}</p>" if title in _NOTES else ""
 
 
@@ -200,11 +208,11 @@ def _image(path: Path) -> str:
         return f'<img src="{page.data_uri(image.convert("RGB"))}" alt="" style="max-width: 100%">'
 
 
-def _findings(found: Found) -> dict[str, Any]:
+def _findings(found: Measurements) -> dict[str, Any]:
     """What the pages say, for machines: estimates by figure and model, and verdicts."""
     return {
         "figures": {
-            figure.name: {model: _plain(of_model(found, model, figure)) for model in MODELS}
+            figure.name: {model: _rounded(model_estimate(found, model, figure)) for model in MODELS}
             for figures in TABLES.values()
             for figure in figures
         },
@@ -214,7 +222,7 @@ def _findings(found: Found) -> dict[str, Any]:
                 "figure": claim.figure.name,
                 "more": claim.more,
                 "less": claim.less,
-                "difference": _plain(one := difference(found, claim)),
+                "difference": _rounded(one := difference(found, claim)),
                 "verdict": verdict(one),
             }
             for claim in CLAIMS
@@ -222,6 +230,6 @@ def _findings(found: Found) -> dict[str, Any]:
     }
 
 
-def _plain(one: SeedEstimate) -> dict[str, Any]:
+def _rounded(one: SeedEstimate) -> dict[str, Any]:
     value, low, high, *seeds = (round(each, 6) for each in (one.value, one.low, one.high, *one.seeds))
     return {"value": value, "low": low, "high": high, "seeds": seeds}

@@ -11,10 +11,10 @@ from maskgen.errors import MaskgenError
 from maskgen.grounding.weights import probe
 from maskgen.pipeline.fingerprint import differences
 from maskgen.reproduce import findings_page
-from maskgen.reproduce.jobs import work
+from maskgen.reproduce.jobs import run_jobs
 from maskgen.reproduce.measure import Exam
 from maskgen.reproduce.runs import ground_sets
-from maskgen.reproduce.scales import MODELS, Place, Scale, base
+from maskgen.reproduce.scales import MODELS, ReproductionFolder, Scale, shared_recipe
 from maskgen.runtime.lease import Lease
 from maskgen.small_models import checkpoint
 from maskgen.training.recipe import Recipe
@@ -29,17 +29,17 @@ def reproduce(out: str, size: Scale, seeds: int, jobs: int, command: str, say: C
     `jobs`: processes at a time. `command`: what the report says wrote it. MaskgenError if the folder was
     begun at another scale.
     """
-    place, shared = Place(Path(out)), base(size)
+    place, shared = ReproductionFolder(Path(out)), shared_recipe(size)
     with Lease(out):
-        _begin(place, shared, size)
+        _check_record(place, shared, size)
         ground_sets(place, shared, say)
         say(f"training and examining {len(MODELS)} models with {seeds} seeds, {jobs} at a time")
-        work(place, shared, seeds, size.exam, jobs)
-        _maps(place, shared, size)
-        return findings_page.write(place, place.out, shared, seeds, size.exam, command)
+        run_jobs(place, shared, seeds, size.exam, jobs)
+        _draw_maps(place, shared, size)
+        return findings_page.write_pages(place, place.out, shared, seeds, size.exam, command)
 
 
-def _begin(place: Place, shared: Recipe, size: Scale) -> None:
+def _check_record(place: ReproductionFolder, shared: Recipe, size: Scale) -> None:
     """What the folder's figures follow from; more seeds may be added later."""
     parts = {name: checkpoint(name) for name in ("florence2", "sam", "llama", "convnext")}
     identity: dict[str, Any] = {
@@ -59,10 +59,10 @@ def _begin(place: Place, shared: Recipe, size: Scale) -> None:
         raise MaskgenError(f"{place.out} was begun with other settings:\n  {listed}\nGive another --out.")
 
 
-def _maps(place: Place, shared: Recipe, size: Scale) -> None:
+def _draw_maps(place: ReproductionFolder, shared: Recipe, size: Scale) -> None:
     """Where the first seed's models look on the first scenes of the exam, as in Table 4."""
     readers = [AttentionReader.load(place.run(0, model)) for model in MODELS]
-    items = Exam(size.exam).grounded(readers[0].frame, shared.data.threshold)[:_SHOWN]
+    items = Exam(size.exam).grounding_items(readers[0].frame, shared.data.threshold)[:_SHOWN]
     rows = page_rows(readers, [ImageQuestion("", item) for item in items], "mean")
     render_image(readers, rows).save(place.out / findings_page.MAPS)
 

@@ -10,15 +10,15 @@ from maskgen.training.recipe import Recipe, Stage
 MODELS = ("concat", "ca-baseline", "age-vlm", "age-vlm-lm")
 """The paper's comparison without cross-attention, its baseline without guidance, and its two models."""
 
-GOES_ON = {"age-vlm": ("ca-baseline", 2), "age-vlm-lm": ("age-vlm", 3)}
+CONTINUES_FROM = {"age-vlm": ("ca-baseline", 2), "age-vlm-lm": ("age-vlm", 3)}
 """Whose stage a model goes on from. Table 1 has the three alike up to where guidance sets in, so they share
 what they have in common.
 """
 
-FAMILIES = (("ca-baseline", "age-vlm", "age-vlm-lm"), ("concat",))
+TRAINING_CHAINS = (("ca-baseline", "age-vlm", "age-vlm-lm"), ("concat",))
 """Models that train one after the other."""
 
-BASE = "reproduce"
+RECIPE = "reproduce"
 
 
 @dataclass(frozen=True)
@@ -42,31 +42,31 @@ SCALES = {
 }
 
 
-def scale(name: str) -> Scale:
+def get_scale(name: str) -> Scale:
     """The scale of that name. MaskgenError if there is none."""
     if name not in SCALES:
         raise MaskgenError(f"--scale {name}: give one of {', '.join(SCALES)}.")
     return SCALES[name]
 
 
-def base(size: Scale) -> Recipe:
+def shared_recipe(size: Scale) -> Recipe:
     """The recipe that all four models share."""
-    return recipes.load(BASE, list(size.overrides))
+    return recipes.load(RECIPE, list(size.overrides))
 
 
-def recipe_of(model: str, shared: Recipe, seed: int) -> Recipe:
+def model_recipe(model: str, shared: Recipe, seed: int) -> Recipe:
     """The recipe of one of `MODELS`: the same stages, data and rates; only what the model is about differs.
 
     `shared` guides stage 3 as Table 1 has it for AGE-VLM; AGE-VLM-LM is guided in stage 4 as well, and the
     other two nowhere.
     """
-    stages = {number: _stage(model, number, stage) for number, stage in shared.stages.items()}
+    stages = {number: _model_stage(model, number, stage) for number, stage in shared.stages.items()}
     architecture = "concat_vlm" if model == "concat" else "age_vlm"
     changed = {"seed": seed, "stages": stages, "architecture": architecture}
     return Recipe.model_validate(shared.model_copy(update=changed).model_dump())
 
 
-def _stage(model: str, number: str, stage: Stage) -> Stage:
+def _model_stage(model: str, number: str, stage: Stage) -> Stage:
     guided = {"age-vlm": ("3",), "age-vlm-lm": ("3", "4")}.get(model, ())
     losses = {"lm": 1.0, "guidance": 1.0} if number in guided else {"lm": 1.0}
     parts = [part for part in stage.train if model != "concat" or part != "cross_attention"]
@@ -75,7 +75,7 @@ def _stage(model: str, number: str, stage: Stage) -> Stage:
 
 
 @dataclass(frozen=True)
-class Place:
+class ReproductionFolder:
     """The folder of a reproduction."""
 
     out: Path
@@ -97,6 +97,6 @@ class Place:
         """The questions, in the order in which they are answered."""
         return self.out / "exam.json"
 
-    def found(self, seed: int, model: str) -> Path:
+    def measurement(self, seed: int, model: str) -> Path:
         """What was measured of a model."""
         return self.out / f"seed-{seed}" / f"{model}.json"

@@ -61,30 +61,30 @@ class Scene:
         visible = shapely.intersection(visible, shapely.box(0, 0, width, height))
         pieces = [p for p in shapely.get_parts(visible) if p.geom_type == "Polygon"]
         kept = [p for p in pieces if p.area >= 0.08 * own.area]
-        return [_canonical(piece, points + 4) for piece in sorted(kept, key=lambda p: p.bounds[1])]
+        return [_canonical_outline(piece, points + 4) for piece in sorted(kept, key=lambda p: p.bounds[1])]
 
 
-def draw(seed: int) -> Scene:
+def draw_scene(seed: int) -> Scene:
     """The scene of `seed`; the same seed gives the same pixels."""
     rng = np.random.default_rng(seed)
     height, width = (int(side) for side in rng.integers(20, 33, 2) * 8)
-    things, covers, masks = _arrange(rng, height, width)
+    things, covers, masks = _arrange_things(rng, height, width)
     canvas = cv2.resize(_background(rng, height // 2, width // 2), (width, height))
-    _clutter(rng, canvas)
+    _draw_clutter(rng, canvas)
     for thing, cover in zip(things, covers, strict=True):
         rows, columns = _window(thing, height, width)
-        _paint(rng, canvas[rows, columns], cover, thing, (columns.start, rows.start))
+        _paint_thing(rng, canvas[rows, columns], cover, thing, (columns.start, rows.start))
     grain = rng.normal(0, 1, (height // 2, width // 2, 1)).astype(np.float32) * rng.uniform(0, 4)
     canvas += cv2.resize(grain, (width, height), interpolation=cv2.INTER_NEAREST)[..., None]
     return Scene(seed, cv2.convertScaleAbs(np.maximum(canvas, 0)), tuple(things), masks)
 
 
-def _arrange(
+def _arrange_things(
     rng: np.random.Generator, height: int, width: int
 ) -> tuple[list[Thing], list[np.ndarray], np.ndarray]:
     """Things, how much of each pixel each covers, and what stays visible: at least half of every thing."""
     while True:
-        things = _place(rng, height, width)
+        things = _place_things(rng, height, width)
         covers = [_coverage(thing, *_window(thing, height, width)) for thing in things]
         masks = np.zeros((len(things), height, width), bool)
         for index, (thing, cover) in enumerate(zip(things, covers, strict=True)):
@@ -96,7 +96,7 @@ def _arrange(
             return things, covers, masks
 
 
-def _place(rng: np.random.Generator, height: int, width: int) -> list[Thing]:
+def _place_things(rng: np.random.Generator, height: int, width: int) -> list[Thing]:
     """Up to six things of a few shapes and colours, so that one word seldom names only one of them."""
     shapes = rng.permutation(SHAPES)[: rng.integers(2, 5)]
     colours = rng.permutation(list(COLOURS))[: rng.integers(2, 5)]
@@ -117,7 +117,7 @@ def _place(rng: np.random.Generator, height: int, width: int) -> list[Thing]:
 
 def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """Float32 (height, width, 3): a muted gradient under one of five textures."""
-    first, second = (_muted(rng) for _ in range(2))
+    first, second = (_muted_colour(rng) for _ in range(2))
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)
     along = (x - width / 2) * np.cos(angle) + (y - height / 2) * np.sin(angle)
@@ -140,11 +140,11 @@ def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray
     return canvas.astype(np.float32)
 
 
-def _clutter(rng: np.random.Generator, canvas: np.ndarray) -> None:
+def _draw_clutter(rng: np.random.Generator, canvas: np.ndarray) -> None:
     """Thin grey lines, rings and specks: things that no text names."""
     height, width = canvas.shape[:2]
     for _ in range(rng.integers(0, 7)):
-        colour = tuple(float(c) for c in _muted(rng))
+        colour = tuple(float(c) for c in _muted_colour(rng))
         x, y, dx, dy = (int(v) for v in rng.integers(0, [width, height, width // 3, height // 3]))
         kind = rng.integers(3)
         if kind == 0:
@@ -162,7 +162,7 @@ def _window(thing: Thing, height: int, width: int) -> tuple[slice, slice]:
     return rows, slice(max(0, int(thing.x - reach)), min(width, int(thing.x + reach) + 1))
 
 
-def _paint(
+def _paint_thing(
     rng: np.random.Generator, region: np.ndarray, alpha: np.ndarray, thing: Thing, corner: tuple[int, int]
 ) -> None:
     """Blend a shaded, rimmed, sometimes striped thing into `region`; `corner` is its first pixel (x, y)."""
@@ -187,13 +187,13 @@ def _coverage(thing: Thing, rows: slice, columns: slice) -> np.ndarray:
     return cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
-def _muted(rng: np.random.Generator) -> np.ndarray:
+def _muted_colour(rng: np.random.Generator) -> np.ndarray:
     """A colour that none of the named ones could be taken for."""
     grey = rng.uniform(50, 225)
     return (grey + rng.uniform(-14, 14, 3)).astype(np.float32)
 
 
-def _canonical(polygon: shapely.Polygon, most: int) -> np.ndarray:
+def _canonical_outline(polygon: shapely.Polygon, most: int) -> np.ndarray:
     """Its exterior, at most `most` vertices, clockwise on screen from the topmost (then leftmost) one."""
     tolerance = 0.3
     points = _exterior(polygon.simplify(tolerance))

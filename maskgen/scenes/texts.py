@@ -1,4 +1,4 @@
-"""What can be said about a scene: captions, referring expressions, questions, each with what it means."""
+"""Texts about a scene: captions, referring expressions and questions, each with the things it names."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ DESCRIBE = "What is in the picture?"
 
 RELATIONS = ("left of", "right of", "above", "below")
 
-_CLEARLY = 0.1  # of the image's side: two centres closer than this are beside each other in no direction
+_MIN_OFFSET = 0.1  # of the image's side: two centres closer than this are beside each other in no direction
 
 
 @dataclass(frozen=True)
-class Query:
+class SceneQuery:
     """A text about a scene; `targets` are the indices of the things it names, none if it names nothing."""
 
     kind: str
@@ -54,112 +54,116 @@ class Phrase:
         return f"{self}s" if not str(self).endswith("s") else f"{self}es"
 
 
-def query(scene: Scene, rng: np.random.Generator, kinds: dict[str, float] | None = None) -> Query:
+def random_query(scene: Scene, rng: np.random.Generator, kinds: dict[str, float] | None = None) -> SceneQuery:
     """A query of a random kind; where the scene has nothing to ask of that kind, a plain reference.
 
     `kinds` replaces KINDS; the shares need not add up to one.
     """
     kinds = kinds or KINDS
     shares = np.array(list(kinds.values()))
-    asked = _ASK[str(rng.choice(list(kinds), p=shares / shares.sum()))](scene, rng)
-    return asked or _refer(scene, rng)
+    query = _QUERY_MAKERS[str(rng.choice(list(kinds), p=shares / shares.sum()))](scene, rng)
+    return query or _reference_query(scene, rng)
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
     """One sentence that names two to three things and where they are."""
     chosen = rng.permutation(len(scene.things))[: rng.integers(2, 4)]
-    parts = [f"a {_full(scene.things[i])} {_place(scene, scene.things[i])}" for i in chosen]
+    parts = [f"a {_full_phrase(scene.things[i])} {_place(scene, scene.things[i])}" for i in chosen]
     return ", ".join(parts[:-1]).capitalize() + f" and {parts[-1]}."
 
 
-def related(scene: Scene, thing: Thing, relation: str, other: Thing) -> bool:
+def holds_relation(scene: Scene, thing: Thing, relation: str, other: Thing) -> bool:
     """Whether `thing` is clearly left of, right of, above or below `other`, by their centres."""
     height, width = scene.pixels.shape[:2]
     across, down = (thing.x - other.x) / width, (thing.y - other.y) / height
-    return {"left of": -across, "right of": across, "above": -down, "below": down}[relation] > _CLEARLY
+    return {"left of": -across, "right of": across, "above": -down, "below": down}[relation] > _MIN_OFFSET
 
 
 def vocabulary() -> Iterator[str]:
     """Sentences that hold every word which a query or its answer can use."""
     for size, colour, shape in product(SIZES, COLOURS, (*SHAPES, "thing")):
-        yield from _references(Phrase(size, colour, shape))
+        yield from _reference_texts(Phrase(size, colour, shape))
     for shape in (*SHAPES, "thing"):
         yield f"How many {Phrase('', 'red', shape).plural} are there? Is there a thing? One two three"
         yield f"What colour is the {shape}? What shape is the thing? How big is it?"
         yield from (f"the {shape} {relation} the thing" for relation in RELATIONS)
 
 
-def _refer(scene: Scene, rng: np.random.Generator) -> Query:
+def _reference_query(scene: Scene, rng: np.random.Generator) -> SceneQuery:
     """ "Where is the small red star?": the shortest phrases and longer ones, of one thing."""
     target = int(rng.integers(len(scene.things)))
-    phrase = _pick(rng, names(scene, target))
+    phrase = _pick(rng, unique_phrases(scene, target))
     if phrase is None:
-        phrase, target = _any_name(scene, rng)
+        phrase, target = _any_unique_phrase(scene, rng)
     if phrase is None:
-        return _nothing(scene, rng)
-    return _reference(scene, rng, "refer", str(phrase), target)
+        return _absent_query(scene, rng)
+    return _place_query(scene, rng, "refer", str(phrase), target)
 
 
-def _relation(scene: Scene, rng: np.random.Generator) -> Query | None:
+def relation_query(scene: Scene, rng: np.random.Generator) -> SceneQuery | None:
     """ "the star left of the blue square", where neither half alone need be enough for the whole."""
     found = []
     for anchor, other in enumerate(scene.things):
-        anchors = names(scene, anchor)
+        anchors = unique_phrases(scene, anchor)
         if not anchors:
             continue
         for relation in RELATIONS:
             for phrase in {p for thing in scene.things for p in _phrases(thing)}:
                 alike = [i for i, t in enumerate(scene.things) if i != anchor and phrase.fits(t)]
-                there = [i for i in alike if related(scene, scene.things[i], relation, other)]
+                related = [i for i in alike if holds_relation(scene, scene.things[i], relation, other)]
                 opposite = RELATIONS[RELATIONS.index(relation) ^ 1]
-                apart = all(related(scene, scene.things[i], opposite, other) for i in alike if i not in there)
-                if len(there) == 1 and apart:
-                    found.append((phrase, relation, anchors, there[0], len(alike) > 1))
+                unambiguous = all(
+                    holds_relation(scene, scene.things[i], opposite, other) for i in alike if i not in related
+                )
+                if len(related) == 1 and unambiguous:
+                    found.append((phrase, relation, anchors, related[0], len(alike) > 1))
     needed = [entry for entry in found if entry[4]]
     pool = needed if needed and rng.random() < 0.8 else found
     if not pool:
         return None
     phrase, relation, anchors, target, _ = sorted(pool, key=str)[rng.integers(len(pool))]
     anchor_name = _pick(rng, anchors)
-    return _reference(scene, rng, "relation", f"{phrase} {relation} the {anchor_name}", target)
+    return _place_query(scene, rng, "relation", f"{phrase} {relation} the {anchor_name}", target)
 
 
-def attribute(scene: Scene, rng: np.random.Generator) -> Query | None:
+def attribute_query(scene: Scene, rng: np.random.Generator) -> SceneQuery | None:
     """ "What colour is the large star?": a question about the one thing it describes."""
-    asked = str(rng.choice(["colour", "shape", "size"]))
+    attribute = str(rng.choice(["colour", "shape", "size"]))
     target = int(rng.integers(len(scene.things)))
-    phrase = _pick(rng, [p for p in names(scene, target) if not getattr(p, asked)])
+    phrase = _pick(rng, [p for p in unique_phrases(scene, target) if not getattr(p, attribute)])
     if phrase is None:
         return None
     text = {
         "colour": f"What colour is the {phrase}?",
         "shape": f"What shape is the {phrase}?",
         "size": f"How big is the {phrase}?",
-    }[asked]
-    return Query("attribute", text, getattr(scene.things[target], asked).capitalize(), (target,))
+    }[attribute]
+    return SceneQuery("attribute", text, getattr(scene.things[target], attribute).capitalize(), (target,))
 
 
-def count(scene: Scene, rng: np.random.Generator) -> Query | None:
+def count_query(scene: Scene, rng: np.random.Generator) -> SceneQuery | None:
     """ "How many red stars are there?": one to three things."""
     phrases = {p for thing in scene.things for p in _phrases(thing) if not p.size}
-    sets = [(p, fitting(scene, p)) for p in sorted(phrases, key=str)]
+    sets = [(p, matching_things(scene, p)) for p in sorted(phrases, key=str)]
     several = [(p, fit) for p, fit in sets if 2 <= len(fit) <= 3]
     pool = several if several and rng.random() < 0.75 else [(p, fit) for p, fit in sets if len(fit) <= 3]
     if not pool:
         return None
     phrase, fit = pool[rng.integers(len(pool))]
-    return Query("count", f"How many {phrase.plural} are there?", ("One", "Two", "Three")[len(fit) - 1], fit)
+    return SceneQuery(
+        "count", f"How many {phrase.plural} are there?", ("One", "Two", "Three")[len(fit) - 1], fit
+    )
 
 
-def _presence(scene: Scene, rng: np.random.Generator) -> Query | None:
+def _presence_query(scene: Scene, rng: np.random.Generator) -> SceneQuery | None:
     """ "Is there a red star?", of one thing that is there."""
-    phrase, target = _any_name(scene, rng)
+    phrase, target = _any_unique_phrase(scene, rng)
     if phrase is None:
         return None
-    return Query("presence", f"Is there a {phrase}?", "Yes", (target,))
+    return SceneQuery("presence", f"Is there a {phrase}?", "Yes", (target,))
 
 
-def _nothing(scene: Scene, rng: np.random.Generator) -> Query:
+def _absent_query(scene: Scene, rng: np.random.Generator) -> SceneQuery:
     """A phrase that fits nothing in the scene, though most of its words may."""
     while True:
         like = scene.things[rng.integers(len(scene.things))]
@@ -170,30 +174,30 @@ def _nothing(scene: Scene, rng: np.random.Generator) -> Query:
         if rng.random() < 0.5:
             words["size"] = ""
         phrase = Phrase(**words)
-        if not fitting(scene, phrase):
+        if not matching_things(scene, phrase):
             break
     if rng.random() < 0.5:
-        return Query("nothing", f"Is there a {phrase}?", "No", ())
-    text = str(rng.choice(list(_references(phrase))))
-    return Query("nothing", text, "There is none", ())
+        return SceneQuery("nothing", f"Is there a {phrase}?", "No", ())
+    text = str(rng.choice(list(_reference_texts(phrase))))
+    return SceneQuery("nothing", text, "There is none", ())
 
 
-_ASK = {
-    "refer": _refer,
-    "relation": _relation,
-    "attribute": attribute,
-    "count": count,
-    "presence": _presence,
-    "nothing": _nothing,
+_QUERY_MAKERS = {
+    "refer": _reference_query,
+    "relation": relation_query,
+    "attribute": attribute_query,
+    "count": count_query,
+    "presence": _presence_query,
+    "nothing": _absent_query,
 }
 
 
-def _reference(scene: Scene, rng: np.random.Generator, kind: str, phrase: str, target: int) -> Query:
-    text = str(rng.choice(list(_references(phrase))))
-    return Query(kind, text, _place(scene, scene.things[target]).capitalize(), (target,))
+def _place_query(scene: Scene, rng: np.random.Generator, kind: str, phrase: str, target: int) -> SceneQuery:
+    text = str(rng.choice(list(_reference_texts(phrase))))
+    return SceneQuery(kind, text, _place(scene, scene.things[target]).capitalize(), (target,))
 
 
-def _references(phrase: Phrase | str) -> Iterator[str]:
+def _reference_texts(phrase: Phrase | str) -> Iterator[str]:
     yield f"the {phrase}"
     yield f"Where is the {phrase}?"
     yield f"Find the {phrase}"
@@ -206,28 +210,28 @@ def _phrases(thing: Thing) -> list[Phrase]:
     return [Phrase(*words) for words in options if words[1] or words[2]]
 
 
-def _full(thing: Thing) -> Phrase:
+def _full_phrase(thing: Thing) -> Phrase:
     return Phrase(thing.size, thing.colour, thing.shape)
 
 
-def fitting(scene: Scene, phrase: Phrase) -> tuple[int, ...]:
+def matching_things(scene: Scene, phrase: Phrase) -> tuple[int, ...]:
     """The indices of everything that the phrase describes."""
     return tuple(index for index, thing in enumerate(scene.things) if phrase.fits(thing))
 
 
-def _only(scene: Scene, phrase: Phrase, target: int) -> bool:
-    return fitting(scene, phrase) == (target,)
+def _is_unique(scene: Scene, phrase: Phrase, target: int) -> bool:
+    return matching_things(scene, phrase) == (target,)
 
 
-def names(scene: Scene, target: int) -> list[Phrase]:
+def unique_phrases(scene: Scene, target: int) -> list[Phrase]:
     """The phrases that name this thing and no other."""
-    return [phrase for phrase in _phrases(scene.things[target]) if _only(scene, phrase, target)]
+    return [phrase for phrase in _phrases(scene.things[target]) if _is_unique(scene, phrase, target)]
 
 
-def _any_name(scene: Scene, rng: np.random.Generator) -> tuple[Phrase | None, int]:
+def _any_unique_phrase(scene: Scene, rng: np.random.Generator) -> tuple[Phrase | None, int]:
     """A name of some thing, and its index; no name if every thing has a twin."""
     for target in rng.permutation(len(scene.things)):
-        phrase = _pick(rng, names(scene, int(target)))
+        phrase = _pick(rng, unique_phrases(scene, int(target)))
         if phrase is not None:
             return phrase, int(target)
     return None, 0

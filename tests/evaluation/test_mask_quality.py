@@ -10,7 +10,7 @@ from maskgen.geometry import Frame
 from maskgen.outcome import Outcome
 from maskgen.runtime.store import Store
 from maskgen.sample import Grounding, Picture, Query, Sample
-from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, draw
+from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, draw_scene
 from maskgen.scenes.scene_dataset import TRUTH, encode_image, scene_query, target_mask, write_scenes
 from maskgen.sharding.writer import Record, ShardWriter
 
@@ -29,7 +29,7 @@ def finished_set(folder, answer):
     """One shard of all scenes; `answer(scene, query)` gives outcome, polygons and mask."""
     store = Store(str(folder))
     with ShardWriter(store, 0, "demo", GRID, "none") as writer:
-        for scene in map(draw, SEEDS):
+        for scene in map(draw_scene, SEEDS):
             asked = scene_query(scene)
             outcome, polygons, mask = answer(scene, asked)
             extension, data = encode_image(scene)

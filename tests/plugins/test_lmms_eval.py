@@ -20,7 +20,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from maskgen.age_vlm.init_model import start, write
 from maskgen.errors import MaskgenError
-from maskgen.scenes.drawing import draw
+from maskgen.scenes.drawing import draw_scene
 from maskgen.small_models import checkpoint
 
 if importlib.util.find_spec("lmms_eval") is None:
@@ -48,7 +48,7 @@ def model(folder, architecture):
 def scenes():
     """(question, image or None) of a few drawn scenes, texts of several lengths."""
     return [
-        (TEXTS[seed % len(TEXTS)], None if seed % 4 == 3 else Image.fromarray(draw(seed).pixels))
+        (TEXTS[seed % len(TEXTS)], None if seed % 4 == 3 else Image.fromarray(draw_scene(seed).pixels))
         for seed in range(9)
     ]
 
@@ -155,7 +155,7 @@ def messages(text, *images):
 
 
 def test_generation_kwargs_are_followed(asked):
-    image = Image.fromarray(draw(0).pixels)
+    image = Image.fromarray(draw_scene(0).pixels)
     rows = [messages(text, image) for text in TEXTS]
     greedy = [one.text for one in asked(*rows, max_new_tokens=8, temperature=0, do_sample=False)]
     assert [one.text for one in asked(*rows, max_new_tokens=8, temperature=0.9, do_sample=False)] == greedy
@@ -169,7 +169,7 @@ def test_generation_kwargs_are_followed(asked):
 
 
 def test_an_image_may_be_a_path(asked, tmp_path):
-    image = Image.fromarray(draw(1).pixels)
+    image = Image.fromarray(draw_scene(1).pixels)
     image.save(tmp_path / "scene.png")
     by_path, open_, without = asked(
         messages(TEXTS[2], str(tmp_path / "scene.png")),
@@ -186,7 +186,7 @@ def test_an_image_may_be_a_path(asked, tmp_path):
 
 
 def test_what_it_cannot_be_asked_is_said_with_the_tasks_name(asked):
-    image = Image.fromarray(draw(0).pixels)
+    image = Image.fromarray(draw_scene(0).pixels)
     with pytest.raises(MaskgenError, match=r"question 1 of the task pairs \(test\) comes with 2 image\(s\)"):
         asked(messages("?", image), messages("?", image, image))
     video = [{"role": "user", "content": [{"type": "video", "url": "a.mp4"}, {"type": "text", "text": "?"}]}]

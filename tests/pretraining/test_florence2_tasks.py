@@ -9,7 +9,7 @@ from maskgen.grounding import polygon
 from maskgen.pretraining import train_sam
 from maskgen.pretraining.florence2_tasks import FINE, TASK, Lessons, answer
 from maskgen.scenes import texts
-from maskgen.scenes.drawing import draw
+from maskgen.scenes.drawing import draw_scene
 from maskgen.scenes.scene_dataset import target_mask
 from maskgen.small_models import small_florence2, small_sam
 
@@ -53,8 +53,8 @@ def test_prompts_are_the_processors_own(processor, lessons):
 
 def test_answers_parse_back_to_the_target(processor):
     overlaps = []
-    for scene in map(draw, range(40)):
-        asked = texts.query(scene, np.random.default_rng(scene.seed))
+    for scene in map(draw_scene, range(40)):
+        asked = texts.random_query(scene, np.random.default_rng(scene.seed))
         height, width = scene.pixels.shape[:2]
         written = f"</s><s>{answer(scene, asked)}</s>"
         parsed = processor.post_process_generation(written, task=TASK, image_size=(1000, 1000))[TASK]

@@ -12,13 +12,13 @@ from maskgen.reproduce.findings import (
     MASS,
     PRESENCE,
     Claim,
-    cosines,
     difference,
-    of_model,
-    said_yes,
+    mean_cosines,
+    model_estimate,
     verdict,
+    yes_answers,
 )
-from maskgen.reproduce.measure import right
+from maskgen.reproduce.measure import is_correct
 
 
 def measured(seed, right_of_ten=5, mass=0.1, gap=0.0):
@@ -62,25 +62,25 @@ FOUND = {
 
 def test_answers_count_whatever_their_case_and_full_stop():
     assert (
-        right("Yes", "yes.")
-        and right("Two", "two")
-        and not right("Yes", "Yes, a star")
-        and not right("No", "")
+        is_correct("Yes", "yes.")
+        and is_correct("Two", "two")
+        and not is_correct("Yes", "Yes, a star")
+        and not is_correct("No", "")
     )
-    assert of_model(FOUND, "age-vlm", ALL).value == pytest.approx(0.8)
-    assert of_model(FOUND, "ca-baseline", PRESENCE).value == 1.0
-    assert said_yes(FOUND["ca-baseline"][0])[0].mean() == pytest.approx(0.4)
+    assert model_estimate(FOUND, "age-vlm", ALL).value == pytest.approx(0.8)
+    assert model_estimate(FOUND, "ca-baseline", PRESENCE).value == 1.0
+    assert yes_answers(FOUND["ca-baseline"][0])[0].mean() == pytest.approx(0.4)
 
 
 def test_what_the_picture_is_worth():
-    assert of_model(FOUND, "ca-baseline", BLIND).value == pytest.approx(0.1)
+    assert model_estimate(FOUND, "ca-baseline", BLIND).value == pytest.approx(0.1)
 
 
 def test_the_auroc_is_the_analysis_own():
     one = FOUND["age-vlm"][0]["similarity"]
     own = AUROC.values(FOUND["age-vlm"][0])[0].mean()
     assert own == pytest.approx(auroc(np.array(one["matching"]), np.array(one["other"])))
-    assert cosines(FOUND, "age-vlm")["matching"] > cosines(FOUND, "age-vlm")["other"] + 1.5
+    assert mean_cosines(FOUND, "age-vlm")["matching"] > mean_cosines(FOUND, "age-vlm")["other"] + 1.5
 
 
 def test_verdicts():

@@ -2,11 +2,11 @@
 
 import pytest
 
-from maskgen.reproduce.scales import MODELS, SCALES, base, recipe_of
+from maskgen.reproduce.scales import MODELS, SCALES, model_recipe, shared_recipe
 
 
 def content(model, scale="demo"):
-    return recipe_of(model, base(SCALES[scale]), seed=7).content()
+    return model_recipe(model, shared_recipe(SCALES[scale]), seed=7).content()
 
 
 def guided(model):
@@ -35,5 +35,5 @@ def test_everything_else_is_alike(model):
 
 def test_the_base_is_age_vlm():
     for scale in SCALES.values():
-        shared = base(scale)
-        assert recipe_of("age-vlm", shared, shared.seed) == shared
+        shared = shared_recipe(scale)
+        assert model_recipe("age-vlm", shared, shared.seed) == shared

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from maskgen.reproduce import findings_page
-from maskgen.reproduce.scales import SCALES, Place, base
+from maskgen.reproduce.scales import SCALES, ReproductionFolder, shared_recipe
 
 DOCS = Path(__file__).parents[2] / "docs"
 KEPT = DOCS / "reproduction"
@@ -17,7 +17,14 @@ def again(tmp_path_factory) -> Path:
     """The report, written anew from the kept files."""
     to = tmp_path_factory.mktemp("report")
     kept = json.loads((KEPT / findings_page.FINDINGS).read_text())
-    findings_page.write(Place(KEPT), to, base(SCALES["demo"]), kept["seeds"], kept["exam"], kept["command"])
+    findings_page.write_pages(
+        ReproductionFolder(KEPT),
+        to,
+        shared_recipe(SCALES["demo"]),
+        kept["seeds"],
+        kept["exam"],
+        kept["command"],
+    )
     return to
 
 
@@ -36,5 +43,5 @@ def test_the_findings_follow_from_the_files(again):
 
 def test_the_run_is_the_recipe_that_is_shipped():
     recipe = json.loads((KEPT / "run.json").read_text())["recipe"]
-    shipped = base(SCALES["demo"]).model_dump(mode="json", exclude={"resources"})
+    shipped = shared_recipe(SCALES["demo"]).model_dump(mode="json", exclude={"resources"})
     assert recipe == json.loads(json.dumps(shipped))

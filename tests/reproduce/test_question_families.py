@@ -5,8 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskgen.reproduce.question_families import OBJECTS, SPLITS, by_frequency, described, exam, presence, talk
-from maskgen.scenes.drawing import draw
+from maskgen.reproduce.question_families import (
+    OBJECTS,
+    SPLITS,
+    dialogue,
+    dialogue_with_description,
+    exam_questions,
+    objects_by_frequency,
+    presence_question,
+)
+from maskgen.scenes.drawing import draw_scene
 from maskgen.scenes.scene_dataset import scene_query
 from maskgen.scenes.texts import DESCRIBE
 
@@ -22,8 +30,8 @@ def named(text, scene):
 @given(SEEDS)
 @settings(max_examples=25, deadline=None)
 def test_presence_is_answered_by_what_the_scene_holds(seed):
-    scene = draw(seed)
-    for query in exam(scene, np.random.default_rng(seed), OBJECTS):
+    scene = draw_scene(seed)
+    for query in exam_questions(scene, np.random.default_rng(seed), OBJECTS):
         if query.kind.startswith("presence"):
             phrase = query.text.removeprefix("Is there a ").removesuffix("?")
             assert (query.answer == "Yes") == bool(named(phrase, scene))
@@ -33,8 +41,8 @@ def test_presence_is_answered_by_what_the_scene_holds(seed):
 @given(SEEDS)
 @settings(max_examples=25, deadline=None)
 def test_an_adversarial_object_is_made_of_what_is_there(seed):
-    scene = draw(seed)
-    query = presence(scene, "adversarial", False, np.random.default_rng(seed))
+    scene = draw_scene(seed)
+    query = presence_question(scene, "adversarial", False, np.random.default_rng(seed))
     if query is not None:
         colour, shape = query.text.removeprefix("Is there a ").removesuffix("?").split()
         assert colour in {thing.colour for thing in scene.things}
@@ -45,9 +53,9 @@ def test_an_adversarial_object_is_made_of_what_is_there(seed):
 @given(SEEDS)
 @settings(max_examples=25, deadline=None)
 def test_relations_follow_from_the_centres(seed):
-    scene = draw(seed)
+    scene = draw_scene(seed)
     height, width = scene.pixels.shape[:2]
-    for query in exam(scene, np.random.default_rng(seed), OBJECTS):
+    for query in exam_questions(scene, np.random.default_rng(seed), OBJECTS):
         if query.kind == "relation":
             one, other = (scene.things[i] for i in query.targets)
             across, down = (one.x - other.x) / width, (one.y - other.y) / height
@@ -58,14 +66,14 @@ def test_relations_follow_from_the_centres(seed):
 
 
 def test_a_popular_object_is_the_first_of_the_list_that_is_missing():
-    scenes = [draw(seed) for seed in range(30)]
-    popular = by_frequency(scenes)
+    scenes = [draw_scene(seed) for seed in range(30)]
+    popular = objects_by_frequency(scenes)
     counts = [
         sum((p.colour, p.shape) == (t.colour, t.shape) for s in scenes for t in s.things) for p in popular
     ]
     assert counts == sorted(counts, reverse=True)
     for scene in scenes:
-        query = presence(scene, "popular", False, np.random.default_rng(0), popular)
+        query = presence_question(scene, "popular", False, np.random.default_rng(0), popular)
         first = next(phrase for phrase in popular if not named(f"{phrase.colour} {phrase.shape}", scene))
         assert query is not None and query.text == f"Is there a {first}?"
 
@@ -73,8 +81,8 @@ def test_a_popular_object_is_the_first_of_the_list_that_is_missing():
 @pytest.mark.parametrize("questions", [1, 6])
 def test_a_talk_begins_with_the_query_that_is_grounded(questions):
     for seed in range(20):
-        scene = draw(seed)
-        turns = talk(scene, np.random.default_rng(seed), questions)
+        scene = draw_scene(seed)
+        turns = dialogue(scene, np.random.default_rng(seed), questions)
         asked = [turn.value for turn in turns[::2]]
         assert asked[0] == scene_query(scene).text
         assert len(set(asked)) == len(asked) == questions
@@ -82,12 +90,12 @@ def test_a_talk_begins_with_the_query_that_is_grounded(questions):
 
 
 def test_a_description_comes_second():
-    turns = described(draw(3), np.random.default_rng(3), 3)
-    assert [turns[0].value, turns[2].value] == [scene_query(draw(3)).text, DESCRIBE]
+    turns = dialogue_with_description(draw_scene(3), np.random.default_rng(3), 3)
+    assert [turns[0].value, turns[2].value] == [scene_query(draw_scene(3)).text, DESCRIBE]
 
 
 def test_half_of_the_presence_questions_are_true():
-    asked = [q for s in range(60) for q in exam(draw(s), np.random.default_rng(s), OBJECTS)]
+    asked = [q for s in range(60) for q in exam_questions(draw_scene(s), np.random.default_rng(s), OBJECTS)]
     for split in SPLITS:
         answers = [q.answer for q in asked if q.kind == f"presence/{split}"]
         assert answers.count("Yes") == answers.count("No") > 30

@@ -15,7 +15,7 @@ from maskgen.reproduce import findings_page
 from maskgen.reproduce.measure import Exam
 from maskgen.reproduce.reproduce import reproduce
 from maskgen.reproduce.runs import FIRST_SEEDS
-from maskgen.reproduce.scales import MODELS, SCALES, Place, base
+from maskgen.reproduce.scales import MODELS, SCALES, ReproductionFolder, shared_recipe
 from maskgen.training.trainer import METRICS
 
 LINE = [
@@ -31,7 +31,7 @@ LINE = [
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Place:
+def place(tmp_path_factory) -> ReproductionFolder:
     """One that was killed in the middle of a training and run again."""
     out = tmp_path_factory.mktemp("reproduce") / "out"
     line = [*LINE, "--out", str(out), "--jobs", "2"]
@@ -47,7 +47,7 @@ def place(tmp_path_factory) -> Place:
     done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert str(out / findings_page.HTML) in done.stdout
-    return Place(out)
+    return ReproductionFolder(out)
 
 
 @pytest.mark.slow
@@ -66,7 +66,7 @@ def test_everything_is_there(place):
 def test_the_figures_follow_from_the_files(place):
     findings = json.loads((place.out / findings_page.FINDINGS).read_text())
     for model in MODELS:
-        said = json.loads(place.found(0, model).read_text())["answers"]["image"]
+        said = json.loads(place.measurement(0, model).read_text())["answers"]["image"]
         asked = json.loads(place.exam.read_text())
         assert len(said) == len(asked)
         hits = [
@@ -105,7 +105,7 @@ def test_another_scale_is_refused(place):
 
 
 def test_nobody_trains_on_the_exam():
-    shared = base(SCALES["demo"])
+    shared = shared_recipe(SCALES["demo"])
     trained = [
         range(FIRST_SEEDS[name], FIRST_SEEDS[name] + shared.data.expected[name]) for name in FIRST_SEEDS
     ]

@@ -9,7 +9,7 @@ import shapely
 from pycocotools import mask as coco
 
 from maskgen.scenes import drawing, scene_dataset, texts
-from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, draw
+from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, draw_scene
 from maskgen.scenes.shapes import COLOURS, SHAPES, outline
 
 SOME = [*range(60), *range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + 60)]
@@ -22,13 +22,13 @@ def test_the_world_is_as_large_as_promised():
 
 @pytest.mark.parametrize("seed", [0, 7, FIRST_HELD_OUT_SEED])
 def test_same_seed_same_bytes(seed):
-    assert scene_dataset.encode_image(draw(seed)) == scene_dataset.encode_image(draw(seed))
-    assert scene_dataset.scene_query(draw(seed)) == scene_dataset.scene_query(draw(seed))
+    assert scene_dataset.encode_image(draw_scene(seed)) == scene_dataset.encode_image(draw_scene(seed))
+    assert scene_dataset.scene_query(draw_scene(seed)) == scene_dataset.scene_query(draw_scene(seed))
 
 
 def test_masks_are_disjoint_and_half_visible():
     for seed in SOME:
-        scene = draw(seed)
+        scene = draw_scene(seed)
         assert 2 <= len(scene.things) <= 6
         assert scene.masks.sum(axis=0).max() <= 1
         for thing, mask in zip(scene.things, scene.masks, strict=True):
@@ -38,7 +38,7 @@ def test_masks_are_disjoint_and_half_visible():
 def test_some_things_hide_others():
     shares = [
         mask.sum() / shapely.Polygon(thing.outline(48)).area
-        for scene in map(draw, SOME)
+        for scene in map(draw_scene, SOME)
         for thing, mask in zip(scene.things, scene.masks, strict=True)
     ]
     assert np.mean(np.array(shares) < 0.95) > 0.05
@@ -46,7 +46,7 @@ def test_some_things_hide_others():
 
 def test_outlines_cover_the_visible_masks():
     overlaps = []
-    for scene in map(draw, SOME):
+    for scene in map(draw_scene, SOME):
         for index, mask in enumerate(scene.masks):
             drawn = np.zeros(mask.shape, np.uint8)
             for points in scene.visible_outlines(index):
@@ -72,16 +72,16 @@ def test_coarse_round_outlines_keep_the_area(shape):
 
 def test_every_kind_of_query_is_asked():
     rng = np.random.default_rng(0)
-    asked = [texts.query(scene, rng) for scene in map(draw, SOME) for _ in range(4)]
+    asked = [texts.random_query(scene, rng) for scene in map(draw_scene, SOME) for _ in range(4)]
     assert {query.kind for query in asked} == set(texts.KINDS)
 
 
 def test_a_description_names_exactly_its_targets():
     """Read the plain texts back, word by word, and look for everything they fit."""
     rng = np.random.default_rng(1)
-    for scene in map(draw, SOME):
+    for scene in map(draw_scene, SOME):
         for _ in range(4):
-            asked = texts.query(scene, rng)
+            asked = texts.random_query(scene, rng)
             if asked.kind in ("relation", "attribute"):
                 continue
             words = set(asked.text.lower().replace("?", "").split())
@@ -98,8 +98,8 @@ def test_a_description_names_exactly_its_targets():
 
 def test_a_relation_holds_for_its_target_alone():
     rng = np.random.default_rng(2)
-    for scene in map(draw, SOME):
-        asked = texts._relation(scene, rng)
+    for scene in map(draw_scene, SOME):
+        asked = texts.relation_query(scene, rng)
         if asked is None:
             continue
         relation = next(r for r in texts.RELATIONS if f" {r} " in asked.text)
@@ -107,7 +107,7 @@ def test_a_relation_holds_for_its_target_alone():
         (anchor,) = _fitting(scene, after)
         fitting = [i for i in _fitting(scene, before) if i != anchor]
         things = scene.things
-        holds = [i for i in fitting if texts.related(scene, things[i], relation, things[anchor])]
+        holds = [i for i in fitting if texts.holds_relation(scene, things[i], relation, things[anchor])]
         assert holds == list(asked.targets)
 
 

@@ -10,7 +10,7 @@ from maskgen.grounding.sam import SamRefiner
 from maskgen.outcome import Outcome
 from maskgen.pretraining import probes
 from maskgen.sample import Query, Sample
-from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, draw
+from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, draw_scene
 from maskgen.scenes.scene_dataset import encode_image, scene_query, target_mask
 from maskgen.small_models import checkpoint
 
@@ -22,7 +22,7 @@ SEEDS = range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + 120)
 @pytest.fixture(scope="module")
 def world():
     """Scenes, their queries, and the pictures as the pipeline decodes them."""
-    scenes = [draw(seed) for seed in SEEDS]
+    scenes = [draw_scene(seed) for seed in SEEDS]
     pictures = [pixels.decode(encode_image(scene)[1], config.Limits()) for scene in scenes]
     return scenes, [scene_query(scene) for scene in scenes], pictures
 

@@ -10,7 +10,7 @@ from transformers import ConvNextModel, LlamaForCausalLM, PreTrainedTokenizerFas
 from maskgen.age_vlm.chat import JINJA, ChatTemplate
 from maskgen.pretraining import probes, train_convnext, train_llama
 from maskgen.scenes import dialogues
-from maskgen.scenes.drawing import draw
+from maskgen.scenes.drawing import draw_scene
 from maskgen.small_models import checkpoint, small_convnext, small_llama
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -18,13 +18,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def tokens():
-    return small_llama.tokenizer(dialogues.texts(range(40)), 320)
+    return small_llama.tokenizer(dialogues.dialogue_texts(range(40)), 320)
 
 
 def test_talks_are_seeded_and_alternate():
-    scene = draw(11)
-    turns = dialogues.talk(scene)
-    assert turns == dialogues.talk(scene) != dialogues.talk(draw(12))
+    scene = draw_scene(11)
+    turns = dialogues.dialogue(scene)
+    assert turns == dialogues.dialogue(scene) != dialogues.dialogue(draw_scene(12))
     assert [turn.speaker for turn in turns] == ["human", "gpt"] * (len(turns) // 2)
     questions = [turn.value for turn in turns[::2]]
     assert len(set(questions)) == len(questions)
@@ -62,7 +62,7 @@ def test_the_llama_answers_in_the_scenes_words():
 
 
 def test_cells_are_named_by_what_covers_them():
-    scene = draw(5)
+    scene = draw_scene(5)
     named = train_convnext.kinds(scene, 12)
     assert named.shape == (2, 12, 12)
     anything = scene.masks.any(axis=0)

@@ -10,7 +10,7 @@ from maskgen import config, pixels
 from maskgen.grounding import polygon
 from maskgen.grounding.fast.sam_forward import ImageEncoder, decode
 from maskgen.grounding.sam import SamRefiner
-from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, draw
+from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, draw_scene
 from maskgen.scenes.scene_dataset import encode_image, scene_query
 from maskgen.small_models import checkpoint, small_sam
 
@@ -72,7 +72,7 @@ def test_the_shipped_models_embeddings_are_the_same():
 @pytest.mark.slow
 @pytest.mark.parametrize("prompt", ["box", "box+points", "box+points+prior"])
 def test_masks_of_held_out_scenes_are_the_references(prompt):
-    scenes = [draw(FIRST_HELD_OUT_SEED + 500 + number) for number in range(60)]
+    scenes = [draw_scene(FIRST_HELD_OUT_SEED + 500 + number) for number in range(60)]
     pictures, regions = [], []
     for scene in scenes:
         outlines = [
