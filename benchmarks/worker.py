@@ -11,22 +11,20 @@ clock tells little, the processor's more. Ends with whether both ways made the s
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import torch
 
 from maskgen import config
 from maskgen.draw import text
-from maskgen.grounding.fast import sam_forward as sam_engine
-from maskgen.grounding.fast.decoder import Decoder
 from maskgen.pipeline import worker as workers
 from maskgen.pipeline.worker import Job, ShardWorker, Task
 from maskgen.runtime.journal import Journal
+from maskgen.runtime.spans import Recorder
 from maskgen.runtime.store import Store
 from maskgen.sources.data_root import ensure
 from maskgen.sources.plan import make_plan
@@ -34,6 +32,7 @@ from maskgen.views import stage_times
 
 NAME = "bench"
 SHARD = "000000"
+FORWARDS = ("florence2.encode", "florence2.decode", "sam.encode", "sam.decode")
 
 
 @dataclass
@@ -52,42 +51,14 @@ class Took:
         self.processor += time.process_time() - processor
 
 
-class Stopwatch(Took):
-    """The time inside the calls that it wraps; a call inside another counts once."""
-
-    _inside = False
-
-    def timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            if self._inside:
-                return call(*args, **kwargs)
-            self._inside = True
-            try:
-                with self.more():
-                    return call(*args, **kwargs)
-            finally:
-                self._inside = False
-
-        return wrapped
-
-
-@contextmanager
-def forwards(worker: ShardWorker) -> Iterator[Stopwatch]:
-    """Times what only a model can do: encoders, decoder steps, mask decoder; no searching, no pre- or
+def forwards(worker: ShardWorker) -> Took:
+    """What only a model can do, in a shard: encoders, decoder steps, mask decoder; no searching, no pre- or
     postprocessing."""
-    watch = Stopwatch()
-    florence2: Any = worker._grounder.proposer
-    sam = worker._grounder.refiner._sam  # type: ignore[attr-defined]
-    inner = florence2._model.model
-    modules = [
-        *(inner.vision_tower, inner.multi_modal_projector, inner.language_model.encoder),
-        *(sam.image_encoder, sam.prompt_encoder, sam.mask_decoder),
-    ]
-    functions: list[tuple[Any, str]] = [(Decoder, "begin"), (Decoder, "step"), (sam_engine, "decode")]
-    with ExitStack() as stack:
-        for owner, name in [*((module, "forward") for module in modules), *functions]:
-            stack.enter_context(mock.patch.object(owner, name, watch.timed(getattr(owner, name))))
-        yield watch
+    with Recorder() as recorder:
+        shard(worker)
+    return Took(
+        sum(recorder.seconds[name] for name in FORWARDS), sum(recorder.processor[name] for name in FORWARDS)
+    )
 
 
 @contextmanager
@@ -132,9 +103,7 @@ def main() -> None:
             with one_after_the_other():
                 serial.append(shard(worker))
                 one = bytes_of(out)
-                with forwards(worker) as watch:
-                    shard(worker)
-                bare.append(watch)
+                bare.append(forwards(worker))
             overlapped.append(shard(worker))
             other = bytes_of(out)
         heartbeat = Journal(out).heartbeats()[NAME]

@@ -16,7 +16,7 @@ from maskgen.bench import ceilings, random_checkpoints, workload
 from maskgen.bench.answer_lengths import Lengths
 from maskgen.bench.bench_report import Agreement, Overhead, Report, WayReport
 from maskgen.bench.methods import Pipeline, Way, ways
-from maskgen.bench.part_times import FORWARDS, Stopwatch, clocks, waiter
+from maskgen.bench.part_times import FORWARDS, PartTimes, clocks, part_times, waiter
 from maskgen.bench.script_baseline import Answers
 from maskgen.bench.workload import Workload
 from maskgen.config import Florence2
@@ -59,7 +59,7 @@ class Taken:
 
     way: Way
     answers: Answers | None = None
-    parts: Stopwatch | None = None
+    parts: PartTimes | None = None
     seconds: list[float] = field(default_factory=list)
     processor: list[float] = field(default_factory=list)
     memory: int = 0
@@ -221,10 +221,8 @@ def _report(
     )
 
 
-def _watched(way: Way, device: torch.device) -> Stopwatch:
-    watch = Stopwatch(waiter(device))
-    way.watch(watch)
-    return watch
+def _watched(way: Way, device: torch.device) -> PartTimes:
+    return part_times(way.watch, device)
 
 
 def _timed(way: Way, device: torch.device) -> tuple[float, float, int]:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from maskgen.bench import script_baseline
-from maskgen.bench.part_times import GEOMETRY, READ, SAM_REST, SEAMS, SEARCH, Seam, Stopwatch, watched
 from maskgen.bench.script_baseline import Answers
 from maskgen.bench.workload import Workload
 from maskgen.config import Config, settled
 from maskgen.pipeline.worker import Job, ShardWorker, Task, chunk_size
 from maskgen.pixels import decode
+from maskgen.runtime.spans import span
 from maskgen.runtime.store import Store
 from maskgen.sharding.reader import read_shard
 from maskgen.sources.images import ImageRoot
@@ -25,7 +25,7 @@ class Way:
     """One way.
 
     `run`: all its `images`, for the clock alone; `answers`: what the last run found; `watch`: all of them
-    once more, one thing after the other, with a stopwatch at every part; `bytes`: of its weights.
+    once more, one thing after the other, for who records the spans; `bytes`: of its weights.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Way:
     images: int
     run: Callable[[], None]
     answers: Callable[[], Answers]
-    watch: Callable[[Stopwatch], None]
+    watch: Callable[[], None]
     bytes: int
 
 
@@ -46,7 +46,7 @@ class Pipeline:
         self._config = settings
         self._store = Store(out)
         self.worker = ShardWorker(Job(settings, str(workload.data), out, FINGERPRINT), "bench", device)
-        self.grounder: Any = self.worker._grounder
+        self.grounder: Any = self.worker.grounder
         self._images = ImageRoot(str(workload.data), settings.limits.image_bytes)
 
     def way(self, name: str, what: str) -> Way:
@@ -68,26 +68,21 @@ class Pipeline:
             [len(one.polygons) if one else 0 for one in samples],
         )
 
-    def watch(self, watch: Stopwatch) -> None:
+    def watch(self) -> None:
         """The worker's batches, in one thread, written nowhere."""
         size = chunk_size(self.grounder.config)
         samples = self._workload.samples
-        seams: list[Seam] = [
-            *SEAMS,
-            (self.grounder._propose, "_model", SEARCH),  # bound when the grounder was made
-            (self.grounder._refine, "_model", SAM_REST),
-        ]
-        with watched(watch, seams), watch.within(GEOMETRY):
+        with span("geometry"):
             for begin in range(0, len(samples), size):
                 chunk = samples[begin : begin + size]
-                with watch.within(READ):
+                with span("read", host=True):
                     pictures = [decode(self._images.read(sample), self._config.limits) for sample in chunk]
                 self.grounder.ground(pictures, chunk)
 
     @property
     def beams(self) -> int:
         """Of Florence-2's search."""
-        return int(self.grounder.proposer._generation.num_beams)
+        return int(self.grounder.proposer.generation.num_beams)
 
     @property
     def dtype(self) -> str:
@@ -102,22 +97,22 @@ class Pipeline:
     @property
     def florence(self) -> Any:
         """Florence-2's configuration."""
-        return self.grounder.proposer._model.config
+        return self.grounder.proposer.model.config
 
     @property
     def side(self) -> int:
         """Pixels a side of Florence-2's input."""
-        return int(self.grounder.proposer._processor.image_processor.size["height"])
+        return int(self.grounder.proposer.processor.image_processor.size["height"])
 
     @property
     def prompt(self) -> float:
         """Tokens of Florence-2's encoder, image tokens included, on average."""
-        prompts = [self.grounder.proposer._prompt(one.query.text)[0] for one in self._workload.samples]
+        prompts = [self.grounder.proposer.prompt(one.query.text)[0] for one in self._workload.samples]
         return sum(map(len, prompts)) / len(prompts)
 
     def weights(self) -> int:
         """Bytes of both models' weights."""
-        models = self.grounder.proposer._model, self.grounder.refiner._sam
+        models = self.grounder.proposer.model, self.grounder.refiner.sam
         return sum(
             weight.numel() * weight.element_size() for model in models for weight in model.parameters()
         )
@@ -133,10 +128,10 @@ class Scripted:
         self._paths = [workload.path(sample) for sample in samples]
         self._queries = [sample.query.text for sample in samples]
         self._script = script_baseline.Script(
-            proposer._model,
-            proposer._processor,
-            proposer._generation,
-            pipeline.grounder.refiner._sam,
+            proposer.model,
+            proposer.processor,
+            proposer.generation,
+            pipeline.grounder.refiner.sam,
             workload.config.grid.cells,
             batch,
         )
@@ -150,10 +145,9 @@ class Scripted:
         """Ground all images."""
         self._found = self._script.ground(self._paths, self._queries)
 
-    def watch(self, watch: Stopwatch) -> None:
-        """The same under a stopwatch."""
-        with watched(watch, (*SEAMS, *script_baseline.SEAMS)):
-            self._script.ground(self._paths, self._queries)
+    def watch(self) -> None:
+        """The same, for its parts."""
+        self.run()
 
 
 def ways(

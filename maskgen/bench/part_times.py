@@ -1,115 +1,49 @@
-"""How long each part of the work takes: a stopwatch in which the innermost part counts."""
+"""How long each part of the work takes: what the engine's spans say, under the names of the tables."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import wraps
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
-from segment_anything import SamPredictor
-from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder
-from transformers import Florence2ForConditionalGeneration
-from transformers.models.bart.modeling_bart import BartEncoder
-from transformers.models.florence2.modeling_florence2 import (
-    Florence2MultiModalProjector,
-    Florence2VisionBackbone,
-)
 
-from maskgen.grounding.fast import decoder as writing
-from maskgen.grounding.fast import sam_forward as masking
-from maskgen.grounding.florence2 import Florence2Proposer
+from maskgen.runtime import cuda
+from maskgen.runtime.spans import Recorder
 
-READ, PREPARE, LOOK, STEP, SEARCH = "read", "preprocess", "Florence encode", "decoder", "search"
-SAM_LOOK, SAM_MASK, SAM_REST, GEOMETRY = "SAM encode", "SAM decode", "SAM pixels", "geometry"
-PARTS = (READ, PREPARE, LOOK, STEP, SEARCH, SAM_LOOK, SAM_MASK, SAM_REST, GEOMETRY)
-"""read: file to pixels. preprocess: pixels to Florence-2's tensor. search: the rest of writing an answer, and
-its parsing. SAM pixels: resizing, normalising and thresholding. geometry: what is left, polygons and grid."""
+PART_OF_SPAN = {
+    "read": "read",
+    "florence2.preprocess": "preprocess",
+    "florence2.encode": "Florence encode",
+    "florence2.decode": "decoder",
+    "florence2.search": "search",
+    "sam.encode": "SAM encode",
+    "sam.decode": "SAM decode",
+    "sam.pixels": "SAM pixels",
+    "geometry": "geometry",
+}
+"""See `maskgen.runtime.spans`. Where graphs replay, the decoder's part holds the choice of tokens too."""
 
-FORWARDS = (LOOK, STEP, SAM_LOOK, SAM_MASK)
+PARTS = tuple(PART_OF_SPAN.values())
+
+FORWARDS = ("Florence encode", "decoder", "SAM encode", "SAM decode")
 """The parts that are a model's forward pass and nothing else."""
 
-Seam = tuple[Any, str, str]
-"""Owner, attribute and part: what runs inside the attribute, but not inside another seam, is that part."""
 
-SEAMS: tuple[Seam, ...] = (
-    (Florence2Proposer, "_pixels", PREPARE),
-    (Florence2VisionBackbone, "forward", LOOK),
-    (Florence2MultiModalProjector, "forward", LOOK),
-    (BartEncoder, "forward", LOOK),
-    (Florence2ForConditionalGeneration, "generate", SEARCH),
-    (Florence2ForConditionalGeneration, "forward", STEP),
-    (writing.Decoder, "begin", STEP),
-    (writing.Decoder, "step", STEP),
-    (SamPredictor, "set_image", SAM_REST),
-    (SamPredictor, "predict", SAM_REST),
-    (ImageEncoderViT, "forward", SAM_LOOK),
-    (masking.ImageEncoder, "__call__", SAM_LOOK),
-    (PromptEncoder, "forward", SAM_MASK),
-    (MaskDecoder, "forward", SAM_MASK),
-    (masking, "decode", SAM_MASK),
-)
+@dataclass(frozen=True)
+class PartTimes:
+    """Seconds of each part, by the clock (on a GPU by its own) and of processor time (all threads)."""
+
+    seconds: dict[str, float]
+    processor: dict[str, float]
 
 
-class Stopwatch:
-    """Seconds of each part, by the clock and of processor time (all threads).
-
-    `wait` is called at every border, so that a GPU's work counts where it was asked for.
-    """
-
-    def __init__(self, wait: Callable[[], None]):
-        self.seconds = dict.fromkeys(PARTS, 0.0)
-        self.processor = dict.fromkeys(PARTS, 0.0)
-        self._wait = wait
-        self._open: list[str] = []
-        self._since = (0.0, 0.0)
-
-    @contextmanager
-    def within(self, part: str) -> Iterator[None]:
-        """Inside, the time is `part`'s, but for parts opened further inside."""
-        self._turn()
-        self._open.append(part)
-        try:
-            yield
-        finally:
-            self._turn()
-            self._open.pop()
-
-    def _turn(self) -> None:
-        self._wait()
-        now = clocks()
-        if self._open:
-            self.seconds[self._open[-1]] += now[0] - self._since[0]
-            self.processor[self._open[-1]] += now[1] - self._since[1]
-        self._since = now
-
-
-@contextmanager
-def watched(watch: Stopwatch, seams: Sequence[Seam] = SEAMS) -> Iterator[None]:
-    """Inside, whatever runs through the seams is timed."""
-    with ExitStack() as stack:
-        for owner, name, part in seams:
-            own = vars(owner).get(name)
-            setattr(owner, name, _timed(getattr(owner, name), watch, part))
-            stack.callback(_restore, owner, name, own)
-        yield
-
-
-def _timed(work: Callable[..., Any], watch: Stopwatch, part: str) -> Callable[..., Any]:
-    @wraps(work)
-    def timed(*args: Any, **options: Any) -> Any:
-        with watch.within(part):
-            return work(*args, **options)
-
-    return timed
-
-
-def _restore(owner: Any, name: str, own: Any) -> None:
-    """Put back what the owner had itself, or let it inherit again."""
-    if own is None:
-        delattr(owner, name)
-    else:
-        setattr(owner, name, own)
+def part_times(work: Callable[[], None], device: torch.device) -> PartTimes:
+    """Of the work, done in one thread."""
+    with Recorder(device) as recorder:
+        work()
+    return PartTimes(
+        {part: recorder.seconds[name] for name, part in PART_OF_SPAN.items()},
+        {part: recorder.processor[name] for name, part in PART_OF_SPAN.items()},
+    )
 
 
 def clocks() -> tuple[float, float]:
@@ -120,5 +54,5 @@ def clocks() -> tuple[float, float]:
 def waiter(device: torch.device) -> Callable[[], None]:
     """Waits until the device has done what it was asked to."""
     if device.type == "cuda":
-        return lambda: torch.cuda.synchronize(device)
+        return lambda: cuda.synchronize(device)
     return lambda: None

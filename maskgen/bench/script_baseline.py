@@ -13,8 +13,8 @@ from PIL import Image
 from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 
-from maskgen.bench.part_times import GEOMETRY, PREPARE, READ, SAM_REST, SEARCH, Seam
 from maskgen.grounding.florence2 import TASK
+from maskgen.runtime.spans import span, trace
 
 Polygons = list[np.ndarray]
 
@@ -42,19 +42,29 @@ class Script:
         self._processor = processor
         self._generation = generation
         self._predictor = SamPredictor(sam)
+        trace(sam.image_encoder, "sam.encode")
+        trace(sam.prompt_encoder, "sam.decode")
+        trace(sam.mask_decoder, "sam.decode")
         self._cells = cells
         self._batch = batch
 
     @torch.inference_mode()
     def ground(self, paths: Sequence[Path], queries: Sequence[str]) -> Answers:
         """What it finds in each image."""
+        with span("geometry"):
+            return self._ground(paths, queries)
+
+    def _ground(self, paths: Sequence[Path], queries: Sequence[str]) -> Answers:
         found = Answers([], [], [])
         for begin in range(0, len(paths), self._batch):
             part = slice(begin, begin + self._batch)
-            images = [self._read(path) for path in paths[part]]
-            rows, polygons = self._ask(images, list(queries[part]))
+            with span("read", host=True):
+                images = [self._read(path) for path in paths[part]]
+            with span("florence2.search"):
+                rows, polygons = self._ask(images, list(queries[part]))
             for image, own in zip(images, polygons, strict=True):
-                mask = self._segment(np.array(image), own)
+                with span("sam.pixels"):
+                    mask = self._segment(np.array(image), own)
                 cv2.resize(mask.astype(np.float32), (self._cells, self._cells), interpolation=cv2.INTER_AREA)
                 found.masks.append(mask)
                 found.polygons.append(len(own))
@@ -71,7 +81,8 @@ class Script:
 
     def _ask(self, images: list[Image.Image], queries: list[str]) -> tuple[list[int], list[Polygons]]:
         """Tokens and polygons of each answer, in whole pixels as the processor gives them."""
-        inputs = self._prepare(images, queries)
+        with span("florence2.preprocess"):
+            inputs = self._prepare(images, queries)
         rows = self._model.generate(**inputs, generation_config=self._generation)[:, 1:]
         end = self._generation.eos_token_id
         tokens = [int((row == end).nonzero()[0, 0]) + 1 if (row == end).any() else len(row) for row in rows]
@@ -107,13 +118,3 @@ class Script:
         if self._model.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self._model.device.type, self._model.dtype)
-
-
-SEAMS: tuple[Seam, ...] = (
-    (Script, "ground", GEOMETRY),
-    (Script, "_read", READ),
-    (Script, "_prepare", PREPARE),
-    (Script, "_ask", SEARCH),
-    (Script, "_segment", SAM_REST),
-)
-"""Where a script's own parts are."""

@@ -18,6 +18,8 @@ from maskgen.grounding.fast.fp8 import use_fp8
 from maskgen.grounding.fast.generation_rules import Rules
 from maskgen.grounding.fast.generator import Writer
 from maskgen.grounding.fast.preprocessing import Florence2Images
+from maskgen.runtime import spans
+from maskgen.runtime.spans import span
 from maskgen.sample import Picture, Proposal, Sample
 
 TASK = "<REFERRING_EXPRESSION_SEGMENTATION>"
@@ -41,25 +43,33 @@ class Florence2Proposer:
     """A `Proposer` around a checkpoint in transformers' native format: hub id, local folder or `demo`.
 
     Generates with the checkpoint's own settings, apart from what `config` overrides, and never samples.
+
+    `model`, `processor`: as transformers has them; `generation`: the GenerationConfig; `engine`: what writes
+    the answers, None if it is the model's `generate`.
     """
 
     def __init__(self, config: Florence2, device: str):
         """Raises MaskgenError if the checkpoint is missing, damaged, or of another kind."""
         self._config = config = resolve_model(config, device)
         self._device = torch.device(device)
-        self._model, self._processor = _load(config)
-        self._model.to(self._device)
-        self._positions = int(self._model.config.text_config.max_position_embeddings)
-        generation = self._model.generation_config
+        self.model, self.processor = _load(config)
+        self.model.to(self._device)
+        self._positions = int(self.model.config.text_config.max_position_embeddings)
+        generation = self.model.generation_config
         generation.do_sample = False
         generation.num_beams = config.num_beams or generation.num_beams or 1
         generation.max_new_tokens = min(config.max_new_tokens or _own_length(generation), self._positions)
         generation.max_length = None
-        self._generation = generation
-        self._writer: Writer | None = None
+        self.generation = generation
+        self.engine: Writer | None = None
         self._images: Florence2Images | None = None
         if config.engine == "fast":
-            self._writer, self._images = self._fast()
+            self.engine, self._images = self._fast()
+        else:
+            inner = self.model.model
+            for module in (inner.vision_tower, inner.multi_modal_projector, inner.language_model.encoder):
+                spans.trace(module, "florence2.encode")
+            spans.trace(self.model, "florence2.decode")
 
     def propose(self, pictures: list[Picture], samples: list[Sample]) -> list[Proposal]:
         """One Proposal a sample, with all polygons of its answer. See `Proposer.propose`.
@@ -69,7 +79,11 @@ class Florence2Proposer:
         """
         if not samples:
             return []
-        prompts = [self._prompt(sample.query.text) for sample in samples]
+        with span("florence2.search"):
+            return self._propose(pictures, samples)
+
+    def _propose(self, pictures: list[Picture], samples: list[Sample]) -> list[Proposal]:
+        prompts = [self.prompt(sample.query.text) for sample in samples]
         answers = self._generate(pictures, [ids for ids, _ in prompts])
         return [
             Proposal(
@@ -83,11 +97,11 @@ class Florence2Proposer:
 
     def describe(self) -> dict[str, object]:
         """The checkpoint and the settings that decide its answers. See `Proposer.describe`."""
-        generation = self._generation
+        generation = self.generation
         return {
             "kind": self._config.kind,
             "model": self._config.model,
-            "commit": getattr(self._model.config, "_commit_hash", None) or "",
+            "commit": getattr(self.model.config, "_commit_hash", None) or "",
             "task": TASK,
             "engine": self._config.engine,
             "dtype": self._config.dtype,
@@ -102,52 +116,52 @@ class Florence2Proposer:
             "transformers": version("transformers"),
         }
 
-    def _prompt(self, query: str) -> tuple[list[int], bool]:
+    def prompt(self, query: str) -> tuple[list[int], bool]:
         """Token ids as the processor lays them out (image, `<s>`, task sentence, `</s>`), and whether cut.
 
         The query's special tokens are read as plain text, so it can neither inject a location nor turn
         into another task. A query too long for the encoder loses its end; the task's words stay.
         """
-        tokenizer = self._processor.tokenizer
-        sentence = self._processor.task_prompts_with_input[TASK]
+        tokenizer = self.processor.tokenizer
+        sentence = self.processor.task_prompts_with_input[TASK]
         words = self._words(sentence.format(input=query.strip()))
-        room = self._positions - self._processor.num_image_tokens - 2
+        room = self._positions - self.processor.num_image_tokens - 2
         cut = len(words) > room
         if cut:
             ending = self._words(sentence.partition("{input}")[2])
             words = words[: room - len(ending)] + ending
-        image = [self._processor.image_token_id] * self._processor.num_image_tokens
+        image = [self.processor.image_token_id] * self.processor.num_image_tokens
         return [*image, tokenizer.bos_token_id, *words, tokenizer.eos_token_id], cut
 
     def _words(self, text: str) -> list[int]:
-        tokenizer = self._processor.tokenizer
+        tokenizer = self.processor.tokenizer
         return tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
 
     def _fast(self) -> tuple[Writer, Florence2Images]:
         """The engine; with `exact`, the decoder's weights stay as they were read and the rest is cast."""
-        dtype = torch.float32 if self._config.exact else self._model.dtype
-        parameters = Parameters.of(self._model, dtype)
-        self._model.to(getattr(torch, self._config.dtype))
+        dtype = torch.float32 if self._config.exact else self.model.dtype
+        parameters = Parameters.of(self.model, dtype)
+        self.model.to(getattr(torch, self._config.dtype))
         if self._config.fp8:
-            use_fp8(self._model.model.vision_tower, self._device, "proposer.fp8")
-            use_fp8(self._model.model.language_model.encoder, self._device, "proposer.fp8")
+            use_fp8(self.model.model.vision_tower, self._device, "proposer.fp8")
+            use_fp8(self.model.model.language_model.encoder, self._device, "proposer.fp8")
         try:
-            rules = Rules.of(self._generation)
-            images = Florence2Images(self._processor.image_processor, self._device)
+            rules = Rules.of(self.generation)
+            images = Florence2Images(self.processor.image_processor, self._device)
         except ValueError as error:
             raise MaskgenError(
                 f"proposer.model: {self._config.model} says {error}, which the fast engine does "
                 "not know. Use --set proposer.engine=reference."
             ) from error
         writer = Writer(
-            self._model, rules, settled(self._config.slots), settled(self._config.batch), parameters
+            self.model, rules, settled(self._config.slots), settled(self._config.batch), parameters
         )
         if self._config.compile:
             writer.reader.compile()
         return writer, images
 
     def _generate(self, pictures: list[Picture], prompts: list[list[int]]) -> list[Answer]:
-        if self._writer is None:
+        if self.engine is None:
             return self._generate_by_reference(pictures, prompts)
         # A row's picture is often another row's too: it is looked at once.
         numbers = {_identity(picture): place for place, picture in reversed(list(enumerate(pictures)))}
@@ -155,15 +169,19 @@ class Florence2Proposer:
         pixels = self._pixels([pictures[place] for place in first])
         order = {place: number for number, place in enumerate(first)}
         images = [order[numbers[_identity(picture)]] for picture in pictures]
-        rows = self._writer.write(list(pixels), list(zip(images, prompts, strict=True)))
+        rows = self.engine.write(list(pixels), list(zip(images, prompts, strict=True)))
         return [self._answer(row) for row in rows]
 
     def _pixels(self, pictures: list[Picture]) -> torch.Tensor:
         """The processor's pixel values, made where the model is."""
+        with span("florence2.preprocess"):
+            return self._preprocess(pictures)
+
+    def _preprocess(self, pictures: list[Picture]) -> torch.Tensor:
         arrays = [picture.pixels for picture in pictures]
         if self._images is not None:
             return self._images(arrays)
-        pixels: torch.Tensor = self._processor.image_processor(
+        pixels: torch.Tensor = self.processor.image_processor(
             arrays,
             input_data_format="channels_last",  # or a picture three pixels high would be taken for planes
             return_tensors="pt",
@@ -173,24 +191,24 @@ class Florence2Proposer:
 
     @torch.inference_mode()
     def _generate_by_reference(self, pictures: list[Picture], prompts: list[list[int]]) -> list[Answer]:
-        texts = self._processor.tokenizer.pad(
+        texts = self.processor.tokenizer.pad(
             {"input_ids": prompts}, padding_side="right", return_tensors="pt"
         )
         pixels = self._pixels(pictures)
-        rows = self._model.generate(
+        rows = self.model.generate(
             input_ids=texts["input_ids"].to(self._device),
             attention_mask=texts["attention_mask"].to(self._device),
-            pixel_values=pixels.to(self._device, self._model.dtype),
-            generation_config=self._generation,
+            pixel_values=pixels.to(self._device, self.model.dtype),
+            generation_config=self.generation,
         )
         return [self._answer(row) for row in rows.tolist()]
 
     def _answer(self, row: list[int]) -> Answer:
         written = row[1:]
-        ends = self._generation.eos_token_id
+        ends = self.generation.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
         length = next((place + 1 for place, token in enumerate(written) if token in ends), len(written))
-        return Answer(written[:length], truncated=length >= self._generation.max_new_tokens)
+        return Answer(written[:length], truncated=length >= self.generation.max_new_tokens)
 
     def _polygons(self, answer: Answer, picture: Picture) -> list[np.ndarray]:
         """The answer's outlines, float64 (n, 2), in pixels: the middle of each place.
@@ -199,8 +217,8 @@ class Florence2Proposer:
         places themselves. For the real size it would cut coordinates down to whole pixels, which moves
         every outline half a pixel up and left.
         """
-        text = self._processor.tokenizer.decode(answer.ids, skip_special_tokens=False)
-        parsed = self._processor.post_process_generation(text, task=TASK, image_size=(PLACES, PLACES))
+        text = self.processor.tokenizer.decode(answer.ids, skip_special_tokens=False)
+        parsed = self.processor.post_process_generation(text, task=TASK, image_size=(PLACES, PLACES))
         size = np.array([picture.width, picture.height], dtype=np.float64)
         return [
             (np.array(places, dtype=np.float64).reshape(-1, 2) + 0.5) / PLACES * size

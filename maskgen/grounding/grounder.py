@@ -20,6 +20,7 @@ from maskgen.grounding.faults import as_failure
 from maskgen.grounding.interface import Proposer, Refinement, Refiner
 from maskgen.grounding.outline import OutlineRefiner
 from maskgen.outcome import Outcome
+from maskgen.runtime.spans import span
 from maskgen.sample import Grounding, Picture, Proposal, Query, Sample
 
 Result = TypeVar("Result")
@@ -127,7 +128,8 @@ class Grounder:
         for work in works:
             piece.append(work)
             if work.failure is None:
-                _settle(work, "region", _guarded(_region, work.pixels, work.proposal))
+                with span("geometry", host=True):
+                    _settle(work, "region", _guarded(_region, work.pixels, work.proposal))
             regions += work.failure is None
             if regions == self._refine.size or work is works[-1]:
                 self._refine_piece(_going(piece))
@@ -148,6 +150,10 @@ class Grounder:
 
     def judge(self, work: "Work") -> Grounding:
         """What became of the work, whose picture must be known."""
+        with span("geometry", host=True):
+            return self._judged(work)
+
+    def _judged(self, work: "Work") -> Grounding:
         if not self._asks:
             return self._packed(work.pixels, work.sample)
         if work.refinement is not None:

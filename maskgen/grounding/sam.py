@@ -24,6 +24,7 @@ from maskgen.grounding.fast.fp8 import use_fp8
 from maskgen.grounding.fast.preprocessing import Upload, resized
 from maskgen.grounding.interface import Refinement
 from maskgen.outcome import Outcome
+from maskgen.runtime.spans import span
 from maskgen.sample import Picture
 from maskgen.small_models import small_sam as small
 
@@ -43,7 +44,7 @@ class SamRefiner:
     """A `Refiner` around segment-anything: `vit_h`, `vit_l`, `vit_b`, or the package's small `demo`.
 
     The image encoder runs on batches, in the configured dtype; prompts and masks are float32. Of the
-    decoder's three masks the one with the highest predicted IoU is kept.
+    decoder's three masks the one with the highest predicted IoU is kept. `sam`: the package's model.
     """
 
     def __init__(self, config: config.Sam, device: str, frame: Frame | None = None):
@@ -53,17 +54,17 @@ class SamRefiner:
         self._config = config = resolve_model(config, device)
         self._frame = frame
         self._dtype = getattr(torch, config.dtype)
-        self._sam = _load(config).to(device)
-        self._sam.image_encoder.to(self._dtype)
+        self.sam = _load(config).to(device)
+        self.sam.image_encoder.to(self._dtype)
         if config.fp8:
-            use_fp8(self._sam.image_encoder, torch.device(device), "refiner.fp8")
+            use_fp8(self.sam.image_encoder, torch.device(device), "refiner.fp8")
         # Folded positions make the fused attention of a GPU possible; on a CPU they only make heads wider.
         folds = config.engine == "fast" and torch.device(device).type != "cpu"
-        plain = self._sam.image_encoder
+        plain = self.sam.image_encoder
         self._encoder: Encoder = engine.ImageEncoder(plain) if folds else plain
         if config.compile:
             self._encoder = Compiled(self._encoder)
-        self._resize = ResizeLongestSide(self._sam.image_encoder.img_size)
+        self._resize = ResizeLongestSide(self.sam.image_encoder.img_size)
         self._upload = Upload(torch.device(device))
 
     @torch.inference_mode()
@@ -71,6 +72,10 @@ class SamRefiner:
         """One mask a region, at the picture's own size. See `Refiner.refine`."""
         if not regions:
             return []
+        with span("sam.pixels"):
+            return self._refine(pictures, regions)
+
+    def _refine(self, pictures: list[Picture], regions: list[MultiPolygon]) -> list[Refinement]:
         sizes = [self._size(picture) for picture in pictures]
         embeddings = self._encode(pictures, sizes)
         parts = [_parts(region) for region in regions]
@@ -116,17 +121,18 @@ class SamRefiner:
     def _encode(self, pictures: list[Picture], sizes: list[tuple[int, int]]) -> torch.Tensor:
         """Pictures to float32 (B, channels, cells, cells)."""
         pixels = [picture.pixels for picture in pictures]
-        if self._config.engine == "fast" and self._sam.device.type != "cpu":
+        if self._config.engine == "fast" and self.sam.device.type != "cpu":
             given = zip(self._upload(pixels), sizes, strict=True)
             planes = [resized(image, size, "bilinear") for image, size in given]
         else:
             planes = [self._plane(self._resize.apply_image(image)) for image in pixels]
-        batch = torch.stack([self._sam.preprocess(image) for image in planes])
-        encoded: torch.Tensor = self._encoder(batch.to(self._dtype)).float()
+        batch = torch.stack([self.sam.preprocess(image) for image in planes])
+        with span("sam.encode"):
+            encoded: torch.Tensor = self._encoder(batch.to(self._dtype)).float()
         return encoded
 
     def _plane(self, image: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(image).to(self._sam.device).permute(2, 0, 1)
+        return torch.from_numpy(image).to(self.sam.device).permute(2, 0, 1)
 
     def _reference(
         self,
@@ -143,15 +149,16 @@ class SamRefiner:
         decoded = []
         for embedding, size, picture, own in zip(embeddings, sizes, pictures, parts, strict=True):
             sparse, dense = self._prompts(size, picture, own)
-            decoded.append(
-                self._sam.mask_decoder(
-                    image_embeddings=embedding[None],
-                    image_pe=self._sam.prompt_encoder.get_dense_pe(),
-                    sparse_prompt_embeddings=sparse,
-                    dense_prompt_embeddings=dense,
-                    multimask_output=True,
+            with span("sam.decode"):
+                decoded.append(
+                    self.sam.mask_decoder(
+                        image_embeddings=embedding[None],
+                        image_pe=self.sam.prompt_encoder.get_dense_pe(),
+                        sparse_prompt_embeddings=sparse,
+                        dense_prompt_embeddings=dense,
+                        multimask_output=True,
+                    )
                 )
-            )
         return decoded
 
     def _together(
@@ -168,19 +175,19 @@ class SamRefiner:
             torch.tensor(counts, device=embeddings.device)
         )
         sparse, dense = (torch.cat(each) for each in zip(*prompts, strict=True))
-        places = self._sam.prompt_encoder.get_dense_pe()
-        found, ious = engine.decode(self._sam.mask_decoder, embeddings, owners, places, sparse, dense)
+        places = self.sam.prompt_encoder.get_dense_pe()
+        with span("sam.decode"):
+            found, ious = engine.decode(self.sam.mask_decoder, embeddings, owners, places, sparse, dense)
         return list(zip(found.split(counts), ious.split(counts), strict=True))
 
     def _prompts(
         self, size: tuple[int, int], picture: Picture, parts: list[Polygon]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The prompt encoder's sparse and dense embeddings, a row a part."""
-        sparse, dense = self._sam.prompt_encoder(
-            points=self._points(picture, parts),
-            boxes=self._boxes(picture, parts),
-            masks=self._prior(size, picture, parts),
-        )
+        points, boxes = self._points(picture, parts), self._boxes(picture, parts)
+        masks = self._prior(size, picture, parts)
+        with span("sam.decode"):
+            sparse, dense = self.sam.prompt_encoder(points=points, boxes=boxes, masks=masks)
         return sparse, dense
 
     def _chosen(
@@ -189,8 +196,8 @@ class SamRefiner:
         """The likeliest mask of each part, bool (parts, height, width) as the picture, and its score."""
         best = ious.argmax(dim=1, keepdim=True)
         logits = found.gather(1, best[..., None, None].expand(-1, -1, *found.shape[2:]))
-        larger = self._sam.postprocess_masks(logits, size, (picture.height, picture.width))[:, 0]
-        return larger > self._sam.mask_threshold, ious.gather(1, best)[:, 0].clamp(0, 1)
+        larger = self.sam.postprocess_masks(logits, size, (picture.height, picture.width))[:, 0]
+        return larger > self.sam.mask_threshold, ious.gather(1, best)[:, 0].clamp(0, 1)
 
     def _boxes(self, picture: Picture, parts: list[Polygon]) -> torch.Tensor:
         boxes = np.array([part.bounds for part in parts])
@@ -201,21 +208,21 @@ class SamRefiner:
             return None
         points = np.array([polygon.interior_points(MultiPolygon([p]), self._config.points) for p in parts])
         points = self._resize.apply_coords(points, (picture.height, picture.width))
-        return self._tensor(points), torch.ones(points.shape[:2], dtype=torch.int, device=self._sam.device)
+        return self._tensor(points), torch.ones(points.shape[:2], dtype=torch.int, device=self.sam.device)
 
     def _prior(self, size: tuple[int, int], picture: Picture, parts: list[Polygon]) -> torch.Tensor | None:
         """The parts as the decoder's low-resolution logits (parts, 1, side, side); the padding is outside."""
         if self._config.prompt != "box+points+prior":
             return None
-        side = self._sam.prompt_encoder.mask_input_size[0]
-        shrink = side / self._sam.image_encoder.img_size
+        side = self.sam.prompt_encoder.mask_input_size[0]
+        shrink = side / self.sam.image_encoder.img_size
         x, y = size[1] / picture.width * shrink, size[0] / picture.height * shrink
         shapes = [MultiPolygon([scale(part, xfact=x, yfact=y, origin=(0, 0))]) for part in parts]
         inside = self._tensor(np.array([polygon.rasterise(shape, side, side) for shape in shapes]))
         return ((inside * 2 - 1) * PRIOR_LOGIT)[:, None]
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(values, dtype=torch.float32, device=self._sam.device)
+        return torch.as_tensor(values, dtype=torch.float32, device=self.sam.device)
 
 
 def _parts(region: MultiPolygon) -> list[Polygon]:

@@ -15,6 +15,7 @@ from maskgen.pipeline.heartbeat import HeartbeatWriter
 from maskgen.pixels import STAND_IN, decode
 from maskgen.runtime.device import describe_device
 from maskgen.runtime.journal import Journal
+from maskgen.runtime.spans import span
 from maskgen.runtime.stages import PersistentThreads, StageThreads
 from maskgen.runtime.store import Store
 from maskgen.sample import Sample
@@ -60,7 +61,10 @@ class Task:
 
 
 class ShardWorker:
-    """Holds both models and makes shards. A shard's bytes follow from plan, config and quarantine."""
+    """Holds both models and makes shards. A shard's bytes follow from plan, config and quarantine.
+
+    `grounder`: the models.
+    """
 
     def __init__(self, job: Job, name: str, device: str):
         self._job = job
@@ -69,14 +73,14 @@ class ShardWorker:
         self._journal = Journal(job.out)
         source, limit = job.config.source, job.config.limits.image_bytes
         self._images = ImageRoot(place(job.data, source.images), limit, source.allow_links_to, self._store)
-        self._grounder = Grounder(job.config, job.data, device)
-        self._device = describe_device(device) | counts(self._grounder.config)
+        self.grounder = Grounder(job.config, job.data, device)
+        self._device = describe_device(device) | counts(self.grounder.config)
         self._threads = PersistentThreads()  # for all shards: cuDNN keeps its plans by thread
         self._readers = ThreadPoolExecutor(job.config.resources.threads, "read")
 
     def describe(self) -> dict[str, object]:
         """Model revisions, generation settings, package versions and the device, for the run's record."""
-        return {**self._grounder.describe(), "device": self._device}
+        return {**self.grounder.describe(), "device": self._device}
 
     def make(self, task: Task) -> Commit:
         """Ground the shard's samples and publish it. Raises only what is no single sample's fault."""
@@ -97,7 +101,8 @@ class ShardWorker:
                         heartbeat.finished(sample.key, Outcome(row["outcome"]))
                     else:
                         entry = next(entries)
-                        writer.put(entry)
+                        with span("shard.write", host=True):
+                            writer.put(entry)
                         heartbeat.finished(sample.key, entry.outcome)
                 heartbeat.write()
             return writer.commit()
@@ -110,7 +115,7 @@ class ShardWorker:
                 heartbeat.begin([sample.key])
                 work = self._fetch(sample, task)
                 if work.failure is None:
-                    self._grounder.ground([work.pixels], [sample])
+                    self.grounder.ground([work.pixels], [sample])
                 heartbeat.finished(sample.key, None)
 
     def _planned(self, shard: int) -> list[Sample]:
@@ -134,7 +139,7 @@ class ShardWorker:
         All of this goes on at the same time. What a chunk holds is settled beforehand, so it does not matter
         to the bytes which stage is how far.
         """
-        size = 1 if task.alone else chunk_size(self._grounder.config)
+        size = 1 if task.alone else chunk_size(self.grounder.config)
         capacity = dict.fromkeys(QUEUE_CAPACITY, 0) if task.alone else QUEUE_CAPACITY
         chunks = [samples[start : start + size] for start in range(0, len(samples), size)]
         with StageThreads("writing", self._threads) as stages:
@@ -161,7 +166,8 @@ class ShardWorker:
         if not sample.image:
             return Work(sample, STAND_IN)  # planned without an outcome: to be packed as text
         try:
-            return Work(sample, decode(self._images.read(sample), self._job.config.limits))
+            with span("read", host=True):
+                return Work(sample, decode(self._images.read(sample), self._job.config.limits))
         except SampleError as error:
             return Work(sample, failure=error.bare())
         except Exception as error:  # a surprise in one image must not cost the shard
@@ -169,12 +175,12 @@ class ShardWorker:
 
     def _propose(self, chunks: Iterable[list[Work]]) -> Iterator[list[Work]]:
         for chunk in chunks:
-            self._grounder.propose(chunk)
+            self.grounder.propose(chunk)
             yield chunk
 
     def _refine(self, chunks: Iterable[list[Work]]) -> Iterator[list[Work]]:
         for chunk in chunks:
-            yield from self._grounder.refine(chunk)
+            yield from self.grounder.refine(chunk)
 
     def _encode(self, pieces: Iterable[list[Work]], writer: ShardWriter) -> Iterator[list[Entry]]:
         for piece in pieces:
@@ -184,7 +190,7 @@ class ShardWorker:
         if work.picture is None:
             assert work.failure is not None
             return Record(work.sample, work.failure.outcome, work.failure.reason)
-        grounding = self._grounder.judge(work)
+        grounding = self.grounder.judge(work)
         if grounding.outcome.in_tar:
             return Record(work.sample, grounding.outcome, grounding.reason, work.picture, grounding)
         return Record(work.sample, grounding.outcome, grounding.reason)
@@ -215,7 +221,8 @@ def _known_failure(sample: Sample, task: Task) -> SampleError | None:
 def _encoded(writer: ShardWriter, record: Record) -> Entry:
     """The record as the shard holds it; what cannot be encoded is that sample's failure, not the shard's."""
     try:
-        return writer.encode(record)
+        with span("shard.encode", host=True):
+            return writer.encode(record)
     except (MaskgenError, OSError):
         raise
     except Exception as error:

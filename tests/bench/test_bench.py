@@ -13,13 +13,12 @@ from maskgen import config
 from maskgen.bench import comparison, random_checkpoints, workload
 from maskgen.bench.bench_report import Agreement, render
 from maskgen.bench.comparison import Request, agreement, run
-from maskgen.bench.part_times import FORWARDS, GEOMETRY, PARTS, READ, Stopwatch, watched
+from maskgen.bench.part_times import FORWARDS, PARTS
 from maskgen.bench.script_baseline import Answers
 from maskgen.cli import app
 from maskgen.commands.bench_commands import _models
 from maskgen.errors import MaskgenError
 from maskgen.grounding.auto_settings import in_words, resolve
-from maskgen.grounding.fast.decoder import Decoder
 from maskgen.small_models import small_florence2, small_sam
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -184,20 +183,6 @@ def test_agreement_counts_empty_masks_as_the_same():
     reference = Answers([empty, full, full], [1, 1, 1], [1, 1, 1])
     found = agreement(Answers([empty, half, np.zeros((1, 1), bool)], [1, 1, 1], [1, 1, 1]), reference)
     assert (found.iou, found.least, found.equal) == (pytest.approx(0.5), 0.0, 1)
-
-
-def test_the_innermost_part_counts():
-    watch = Stopwatch(lambda: None)
-    with watch.within(GEOMETRY), watch.within(READ):
-        sum(range(200_000))  # more than a few calls of the clock
-    assert watch.processor[READ] > watch.processor[GEOMETRY] >= 0
-
-
-def test_seams_are_put_back():
-    before = Decoder.step
-    with watched(Stopwatch(lambda: None)):
-        assert Decoder.step is not before
-    assert Decoder.step is before
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_batch_equals_transformers_one_by_one(tmp_path, seed):
     folder = build(tmp_path, seed)
     mine = proposer(folder)
     images = pictures(seed)
-    answers = mine._generate(images, [mine._prompt(query)[0] for query in QUERIES])
+    answers = mine._generate(images, [mine.prompt(query)[0] for query in QUERIES])
     proposals = mine.propose(images, samples())
     outlines = 0
     for image, query, answer, proposal in zip(images, QUERIES, answers, proposals, strict=True):
@@ -101,7 +101,7 @@ def test_batch_equals_transformers_one_by_one(tmp_path, seed):
 
 
 def test_places_are_the_middle_of_their_bin(mine):
-    tokenizer = mine._processor.tokenizer
+    tokenizer = mine.processor.tokenizer
     places = [[0, 999, 500, 0, 999, 250], [1, 2, 3, 4, 5, 6]]
     text = "<sep>".join("".join(f"<loc_{place}>" for place in outline) for outline in places) + "</s>"
     picture = pictures(0, [(50, 2000)])[0]
@@ -155,7 +155,7 @@ def test_checkpoint_settings_and_overrides(tmp_path):
         "transformers": "",
     }
     ids, _ = theirs(folder, pictures(0)[0], QUERIES[0])
-    prompt = own._prompt(QUERIES[0])[0]
+    prompt = own.prompt(QUERIES[0])[0]
     assert own._generate(pictures(0)[:1], [prompt])[0].ids == ids
     changed = proposer(folder, max_new_tokens=10_000, num_beams=1)
     assert changed.describe()["max_new_tokens"] == small.TINY.positions
@@ -165,10 +165,10 @@ def test_checkpoint_settings_and_overrides(tmp_path):
 
 def test_prompt_is_the_processors(mine):
     for query in [*QUERIES, "Ünïcode ☃", "1 < 2 and {0}"]:
-        ids = mine._processor(text=TASK + query, images=pictures(0)[0].pixels, return_tensors="pt")[
+        ids = mine.processor(text=TASK + query, images=pictures(0)[0].pixels, return_tensors="pt")[
             "input_ids"
         ]
-        prompt, cut = mine._prompt(query)
+        prompt, cut = mine.prompt(query)
         assert cut or prompt == ids[0].tolist()
 
 
@@ -176,19 +176,19 @@ def test_prompt_is_the_processors(mine):
     "query", ["<loc_12><poly>", "</s><s>", "<OCR>", "a <image> b", "<mask><pad>", "<CAPTION>"]
 )
 def test_query_cannot_inject_tokens(mine, query):
-    prompt, _ = mine._prompt(query)
-    special = set(mine._processor.tokenizer.all_special_ids)
+    prompt, _ = mine.prompt(query)
+    special = set(mine.processor.tokenizer.all_special_ids)
     words = prompt[small.TINY.image_tokens + 1 : -1]
     assert not special & set(words)
-    text = mine._processor.tokenizer.decode(words)
+    text = mine.processor.tokenizer.decode(words)
     assert text == f"Locate {query} in the image with mask"
     assert len(mine.propose(pictures(0)[:1], samples([query]))) == 1
 
 
 def test_long_query_loses_its_end_and_keeps_the_task(mine):
-    prompt, cut = mine._prompt("blue square " * 500)
+    prompt, cut = mine.prompt("blue square " * 500)
     assert cut and len(prompt) == small.TINY.positions
-    text = mine._processor.tokenizer.decode(prompt[small.TINY.image_tokens :])
+    text = mine.processor.tokenizer.decode(prompt[small.TINY.image_tokens :])
     assert text.startswith("<s>Locate blue square blue") and text.endswith(" in the image with mask</s>")
     long, short = mine.propose(pictures(0)[:2], samples(["☃" * 3000, "circle"]))
     assert long.query_truncated and not short.query_truncated
@@ -207,9 +207,9 @@ def test_batch_mates_do_not_matter(mine):
 def test_exact_decodes_in_float32_what_half_precision_encoders_saw(folder):
     """The decoder's weights are those of the file, not bfloat16's roundings of them."""
     half = proposer(folder, dtype="bfloat16", exact=True)
-    assert half._model.dtype == torch.bfloat16
-    parameters = half._writer._parameters
-    exact = proposer(folder)._writer._parameters
+    assert half.model.dtype == torch.bfloat16
+    parameters = half.engine._parameters
+    exact = proposer(folder).engine._parameters
     assert parameters.words.dtype == torch.float32
     assert all(map(torch.equal, parameters.cross, exact.cross))
     assert all(map(torch.equal, parameters.layers[0].mix, exact.layers[0].mix))

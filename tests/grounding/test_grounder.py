@@ -281,7 +281,7 @@ def test_memory_that_runs_out_halves_the_models_batch(make, monkeypatch, engine)
     images, rows = pictures(6), samples(6)
     expected = whole.ground(images, rows)
     halved = make(proposer={"batch": 8, "slots": 2, "engine": engine}, batch=4)
-    proposer, encoder = halved.proposer, halved.refiner._sam.image_encoder
+    proposer, encoder = halved.proposer, halved.refiner.sam.image_encoder
     sizes = []
 
     def write(pictures, prompts, write=proposer._generate):

@@ -9,6 +9,7 @@ from maskgen.errors import first_line
 from maskgen.grounding.fast.decoder import Decoder
 from maskgen.grounding.fast.search import Search
 from maskgen.runtime import cuda
+from maskgen.runtime.spans import span
 
 SHORTEST = 16  # places that the smallest bucket looks back on
 
@@ -37,6 +38,10 @@ class Steps:
         while length < place + 2:
             length *= 2
         key = slots, min(length, self._length)
+        with span("florence2.decode"):
+            self._run(key)
+
+    def _run(self, key: tuple[int, int]) -> None:
         if key not in self._bound:
             # As it is: this also makes ready what cannot be made ready while a graph is captured.
             self._bound[key] = self._decoder.first(*key), self._search.first(*key)
@@ -70,6 +75,8 @@ class Steps:
 
 def step(decoder: Decoder, search: Search) -> None:
     """The next token of every beam. Asks nothing of the device; every shape is known before."""
-    rows = search.advance(decoder.step(search.last, search.place))
+    logits = decoder.step(search.last, search.place)
+    with span("florence2.search"):
+        rows = search.advance(logits)
     if rows is not None:
         decoder.follow(rows)

@@ -9,6 +9,7 @@ import torch
 from maskgen.grounding.fast.compiled import Compiled
 from maskgen.grounding.fast.decoder_weights import Parameters
 from maskgen.grounding.fast.memory import Batch
+from maskgen.runtime.spans import span
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Reader:
         last = {image: place for place, (image, _) in enumerate(prompts)}
         begin = 0
         while chunk := prompts[begin : begin + self.batch.size]:
-            with self.batch.measured():
+            with self.batch.measured(), span("florence2.encode"):
                 self._look([image for image, _ in chunk], images, features)
                 asked = self._parameters.asked(self._encode(chunk, features))
             yield [Prompt(begin + row, asked[row, ..., : len(ids), :]) for row, (_, ids) in enumerate(chunk)]

@@ -9,6 +9,7 @@ from maskgen.grounding.fast.decoder_weights import Parameters
 from maskgen.grounding.fast.generation_rules import Rules
 from maskgen.grounding.fast.greedy_search import Greedy
 from maskgen.grounding.fast.memory import room
+from maskgen.runtime.spans import span
 
 
 class Slots:
@@ -30,7 +31,8 @@ class Slots:
         """New answers to encoded prompts, each (layers, 2, heads, tokens, d)."""
         where = self._where(slots)
         self._search.begin(where)
-        self._decoder.begin(slots, where, prompts)
+        with span("florence2.decode"):
+            self._decoder.begin(slots, where, prompts)
 
     def move(self, sources: list[int], targets: list[int]) -> None:
         """Copy answers in the making onto other slots."""

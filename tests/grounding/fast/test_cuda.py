@@ -15,6 +15,7 @@ from maskgen.grounding.fast.generation_rules import Rules
 from maskgen.grounding.fast.generator import Writer
 from maskgen.grounding.fast.slots import Slots
 from maskgen.runtime import cuda
+from maskgen.runtime.spans import Recorder
 
 PATIENCE = 4  # instead of 16
 
@@ -54,6 +55,20 @@ def test_replayed_graphs_write_what_generate_writes(world, card, beams, ngram):
     assert written(world, writer, range(12)) == expected(world, range(12))
     assert card.captures >= captures > 1
     assert card.replays > 3 * card.captures
+
+
+def test_the_decoders_part_counts_what_graphs_replay(world, card):
+    writer = made(world)
+    written(world, writer, range(12))
+    card.replay_seconds = 0.5
+    replays = card.replays
+    with Recorder("cuda") as recorder:
+        rows = writer.write(world.images, [(n, world.prompts[n]) for n in range(12)])
+    assert rows and card.replays > replays
+    # Captures are replayed at once, so more than one replay may lie inside one span, but none outside.
+    assert recorder.seconds["florence2.decode"] == 0.5 * (card.replays - replays)
+    assert recorder.calls["florence2.decode"] >= card.replays - replays
+    assert recorder.calls["florence2.encode"] == 4
 
 
 def test_a_bucket_whose_capture_fails_goes_on_without_a_graph(world, card, caplog):

@@ -30,15 +30,15 @@ def test_the_proposers_options_reach_its_encoders():
         config.Florence2.model_validate(settings | {"fp8": True, "compile": True}), "cpu"
     )
     for part in ("vision_tower", "language_model.encoder"):
-        assert linears(plain._model.model.get_submodule(part), Fp8Linear) == 0
-        assert linears(other._model.model.get_submodule(part), Fp8Linear) > 0
-    assert plain._writer is not None and other._writer is not None
-    assert not isinstance(plain._writer.reader._see, Compiled)
-    assert isinstance(other._writer.reader._see, Compiled)
+        assert linears(plain.model.model.get_submodule(part), Fp8Linear) == 0
+        assert linears(other.model.model.get_submodule(part), Fp8Linear) > 0
+    assert plain.engine is not None and other.engine is not None
+    assert not isinstance(plain.engine.reader._see, Compiled)
+    assert isinstance(other.engine.reader._see, Compiled)
 
 
 def test_the_refiners_options_reach_its_encoder():
     plain = SamRefiner(config.Sam(model="demo", checkpoint=""), "cpu")
     other = SamRefiner(config.Sam(model="demo", checkpoint="", fp8=True, compile=True), "cpu")
-    assert linears(plain._sam.image_encoder, Fp8Linear) == 0 < linears(other._sam.image_encoder, Fp8Linear)
+    assert linears(plain.sam.image_encoder, Fp8Linear) == 0 < linears(other.sam.image_encoder, Fp8Linear)
     assert isinstance(other._encoder, Compiled) and not isinstance(plain._encoder, Compiled)
