@@ -126,7 +126,7 @@ def main() -> None:
     print(
         "\n".join(
             text.table(
-                [stage_times.HEAD, *stage_times.rows(stage_times.stages([], [heartbeat]))],
+                [stage_times.HEAD, *stage_times.table_rows(stage_times.stage_loads([], [heartbeat]))],
                 right=frozenset({1}),
             )
         )

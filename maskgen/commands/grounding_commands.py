@@ -47,7 +47,7 @@ def run(
     3 interrupted, resumable.
     """
     from maskgen.pipeline.run import RunRequest, failures, run
-    from maskgen.views.summary import close
+    from maskgen.views.summary import summarise_run
 
     settings = config.load(split, file, [*(overrides or []), *(["proposer.exact=true"] if exact else [])])
     out = out or f"shards/{settings.split}"
@@ -56,7 +56,7 @@ def run(
     retry = failures(where or []) if retry_failed else ()
     request = RunRequest(settings, data_or_scenes(settings, data, out), out, address, retry)
     summary = run(request, say)
-    typer.echo(close(request, summary))
+    typer.echo(summarise_run(request, summary))
     raise typer.Exit(summary.exit_code)
 
 
@@ -79,7 +79,7 @@ def pack(
     All rows, unless --set select.count=N says otherwise. Rerun the same line after a failure.
     """
     from maskgen.pipeline.run import RunRequest, run
-    from maskgen.views.summary import close
+    from maskgen.views.summary import summarise_run
 
     keep = "keep" if text_only else "drop"
     unasked = [f"proposer={{kind: none, text_only: {keep}}}", "refiner={kind: none}", "source.truth=''"]
@@ -87,7 +87,7 @@ def pack(
     settings = config.load("" if file else split, file, [*unasked, *everything, *(overrides or [])])
     request = RunRequest(settings, data, out, address)
     summary = run(request, say)
-    typer.echo(close(request, summary))
+    typer.echo(summarise_run(request, summary))
     raise typer.Exit(summary.exit_code)
 
 

@@ -15,12 +15,12 @@ from maskgen.sharding import format
 from maskgen.sharding.commit import shard_name
 from maskgen.sharding.format import FormatError, ShardSample
 from maskgen.sharding.reader import scan
-from maskgen.views.set_statistics import Figures, Pick
+from maskgen.views.set_statistics import SamplePick, SetStatistics
 
-_ROOM = (360, 270)
+_THUMBNAIL_SIZE = (360, 270)
 
 
-def sheets(store: Store, found: Figures, limits: dict[str, Any]) -> str:
+def contact_sheets(store: Store, found: SetStatistics, limits: dict[str, Any]) -> str:
     """A sheet for each outcome: pictures if it is in the tars, a table if not."""
     parts = [
         _heading(outcome, found)
@@ -37,37 +37,40 @@ def sheets(store: Store, found: Figures, limits: dict[str, Any]) -> str:
     )
 
 
-def tone(outcome: Outcome) -> str:
+def css_class(outcome: Outcome) -> str:
     """The colour that an outcome is shown in."""
     return "good" if outcome is Outcome.OK else "bad" if outcome.is_failure else "fair"
 
 
 def thumbnail(sample: ShardSample, picture: Picture) -> Image.Image:
     """A small picture with mask, polygons and box over it."""
-    image = overlay.resize_pixels(picture.pixels, overlay.fit_size(picture.width, picture.height, _ROOM))
+    image = overlay.resize_pixels(
+        picture.pixels, overlay.fit_size(picture.width, picture.height, _THUMBNAIL_SIZE)
+    )
     if sample.grid.any():
         image = overlay.with_mask(image, sample.mask_pixels())
     source = (picture.width, picture.height)
     return overlay.with_outlines(image, source, sample.polygons, sample.fields.box)
 
 
-def _heading(outcome: Outcome, found: Figures) -> str:
+def _heading(outcome: Outcome, found: SetStatistics) -> str:
     count, shown = found.outcomes[outcome], len(found.picks[outcome])
     number = text.plural(count, "sample") if count == shown else f"{shown} of {text.plural(count, 'sample')}"
     meaning = page.escape_text(text.MEANINGS[outcome])
-    return f'<h3><span class="{tone(outcome)}">{outcome}</span> · {number}</h3><p class="soft">{meaning}</p>'
+    title = f'<span class="{css_class(outcome)}">{outcome}</span> · {number}'
+    return f'<h3>{title}</h3><p class="soft">{meaning}</p>'
 
 
-def _sheet(store: Store, picks: list[Pick], limits: Limits) -> str:
+def _sheet(store: Store, picks: list[SamplePick], limits: Limits) -> str:
     return f'<div class="sheet">{"".join(_card(store, pick, limits) for pick in picks)}</div>'
 
 
-def _card(store: Store, pick: Pick, limits: Limits) -> str:
+def _card(store: Store, pick: SamplePick, limits: Limits) -> str:
     try:
         sample = _read(store, pick)
         drawn = page.data_uri(thumbnail(sample, sample.picture(limits)))
     except (MaskgenError, SampleError) as error:
-        return _framed("", f"cannot be shown: {page.escape_text(error)}", pick, "")
+        return _card_html("", f"cannot be shown: {page.escape_text(error)}", pick, "")
     fields = sample.fields
     scores = (
         f"coverage {text.share(fields.coverage, 1)} · agreement {fields.agreement:.2f} · "
@@ -75,7 +78,7 @@ def _card(store: Store, pick: Pick, limits: Limits) -> str:
         if sample.grid.any()
         else ""
     )
-    return _framed(
+    return _card_html(
         f'<img src="{drawn}" alt="">',
         page.escape_text(fields.query.text, 160),
         pick,
@@ -83,17 +86,18 @@ def _card(store: Store, pick: Pick, limits: Limits) -> str:
     )
 
 
-def _framed(picture: str, words: str, pick: Pick, scores: str) -> str:
+def _card_html(picture: str, words: str, pick: SamplePick, scores: str) -> str:
     notes = [
         page.escape_text(pick.reason, 120),
         scores,
         f'<span class="key">{page.escape_text(pick.key)}</span>',
     ]
-    told = "".join(f"<small>{note}</small>" for note in notes if note)
-    return f'<div class="card"><div class="frame">{picture}</div><div class="words">{words}{told}</div></div>'
+    captions = "".join(f"<small>{note}</small>" for note in notes if note)
+    caption = f'<div class="words">{words}{captions}</div>'
+    return f'<div class="card"><div class="frame">{picture}</div>{caption}</div>'
 
 
-def _read(store: Store, pick: Pick) -> ShardSample:
+def _read(store: Store, pick: SamplePick) -> ShardSample:
     """The sample by its place in the tar, without a search."""
     with store.open(f"{shard_name(pick.shard)}.tar") as stream:
         stream.seek(pick.offset)
@@ -103,7 +107,7 @@ def _read(store: Store, pick: Pick) -> ShardSample:
     return format.decode(dict(stored.members))
 
 
-def _table(picks: list[Pick]) -> str:
+def _table(picks: list[SamplePick]) -> str:
     rows = [
         [
             f'<span class="key">{page.escape_text(pick.key)}</span>',

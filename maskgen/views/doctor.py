@@ -14,7 +14,7 @@ _SIGNS = {True: "ok", None: "warning", False: "problem"}
 
 def examine(config: Config | None, out: str | None, data: str | None, address: str) -> list[Finding]:
     """Every check that the arguments allow. Never raises; takes a few seconds at most."""
-    full_size = config is not None and _is_full_size(config)
+    full_size = config is not None and is_full_size(config)
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("packages", doctor_machine.python),
         ("GPU", lambda: doctor_machine.gpus(full_size)),
@@ -66,7 +66,7 @@ def _settings(config: Config, address: str) -> Finding:
     return Finding("settings", True, resolved, remedy)
 
 
-def _is_full_size(config: Config) -> bool:
+def is_full_size(config: Config) -> bool:
     """Whether the configuration loads models that want a GPU."""
     proposes = config.proposer.kind == "florence2" and config.proposer.model != DEMO
     return proposes or (isinstance(config.refiner, Sam) and config.refiner.model != DEMO)

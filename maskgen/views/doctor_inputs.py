@@ -1,4 +1,4 @@
-"""The doctor's look at what a run needs: weights, rows and images, the output place."""
+"""The doctor's checks of what a run needs: weights, rows and images, the output place."""
 
 import itertools
 import json
@@ -22,7 +22,7 @@ from maskgen.sources.images import ImageRoot
 from maskgen.sources.rows import RawRow, find_files, place, read_rows
 from maskgen.views.finding import Finding
 
-_OFFICIAL_BYTES = {"vit_h": 2_564_550_879, "vit_l": 1_249_524_607, "vit_b": 375_042_383}
+OFFICIAL_BYTES = {"vit_h": 2_564_550_879, "vit_l": 1_249_524_607, "vit_b": 375_042_383}
 _WEIGHTS = (".safetensors", ".bin")
 _ROWS = 20
 _IMAGE_BYTES = 170_000  # a photo of 640 x 480, where nothing better is known
@@ -52,14 +52,14 @@ def refiner(config: Config) -> Finding:
     path = weights.sam_checkpoint(config.refiner)
     if config.refiner.model == weights.DEMO:
         return Finding("refiner", True, f"the small model in {path}")
-    official, actual = _OFFICIAL_BYTES[config.refiner.model], path.stat().st_size
+    official, actual = OFFICIAL_BYTES[config.refiner.model], path.stat().st_size
     found = f"{path}, {text.size(actual)}"
     again = f"Download it again: {weights.sam_url(config.refiner.model)}."
     if not _is_checkpoint(path):
         return Finding("refiner", False, f"{found}: not a whole PyTorch checkpoint", again)
     if actual != official:
-        told = f"{found}, while the official {config.refiner.model} has {text.size(official)}"
-        return Finding("refiner", None, told, f"Fine if it is one of your own. {again}")
+        problem = f"{found}, while the official {config.refiner.model} has {text.size(official)}"
+        return Finding("refiner", None, problem, f"Fine if it is one of your own. {again}")
     return Finding("refiner", True, found)
 
 
@@ -77,12 +77,12 @@ def rows(config: Config, data: str) -> Finding:
         return Finding("data", False, f"{named}: none of the first rows can be used", remedy)
     root = place(data, config.source.images)
     images = ImageRoot(root, config.limits.image_bytes)
-    asked = [row.image for row in drawn if row.image]
-    there = sum(images.size(_probe(image)) is not None for image in asked)
-    found = f"{named}; {there} of the first {text.plural(len(asked), 'image')} found"
-    if asked and not there and not _has_archives(root):
+    wanted = [row.image for row in drawn if row.image]
+    there = sum(images.size(_probe(image)) is not None for image in wanted)
+    found = f"{named}; {there} of the first {text.plural(len(wanted), 'image')} found"
+    if wanted and not there and not _has_archives(root):
         remedy = (
-            f"They are looked for under {root}, the first as {text.shortened(asked[0], 80)}: source.images."
+            f"They are looked for under {root}, the first as {text.shortened(wanted[0], 80)}: source.images."
         )
         return Finding("data", None, found, remedy)
     return Finding("data", True, found)
@@ -100,8 +100,8 @@ def output(out: str) -> Finding:
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"maskgen")
     except OSError as error:
-        told = f"{there} cannot be written to: {error.strerror or error}"
-        return Finding("output", False, told, "Mend its rights, or give another --out.")
+        problem = f"{there} cannot be written to: {error.strerror or error}"
+        return Finding("output", False, problem, "Mend its rights, or give another --out.")
     state = "can be written to" if folder.parent.exists() else f"will be made in {there}"
     return Finding("output", True, f"{store.place} {state}")
 
@@ -112,7 +112,7 @@ def disk(config: Config | None, out: str) -> Finding:
     free = store.disk_free()
     if free is None:
         return Finding("disk", True, "not known for a remote place")
-    needed = _still_needed(config, store)
+    needed = bytes_still_needed(config, store)
     if needed is None:
         return Finding("disk", True, f"{text.size(free)} free; maskgen plan reckons what the set takes")
     found = f"{text.size(free)} free, about {text.size(needed)} still to be written"
@@ -197,7 +197,7 @@ def _has_archives(root: str) -> bool:
     return any(name.endswith((".tar", ".zip")) for name in fs.find(path, maxdepth=1))
 
 
-def _still_needed(config: Config | None, store: Store) -> float | None:
+def bytes_still_needed(config: Config | None, store: Store) -> float | None:
     """Bytes, from the finished shards if there are any, else roughly from the rows asked for."""
     if store.exists("run.json"):
         shards, done = int(store.read_json("run.json")["plan"]["shards"]), committed(store)

@@ -1,4 +1,4 @@
-"""The doctor's look at the machine: Python, GPU, processors and memory, Ray."""
+"""The doctor's checks of the machine: Python, GPU, processors and memory, Ray."""
 
 import os
 import subprocess
@@ -35,8 +35,8 @@ def python() -> Finding:
         return Finding(
             "packages", False, f"{here}; missing or too old: {', '.join(lacking)}", "Install maskgen again."
         )
-    chief = [f"{name} {found[name]}" for name in ("torch", "transformers", "ray") if name in found]
-    return Finding("packages", True, f"{here}, {', '.join(chief)}, all {len(needed)} that are needed")
+    main = [f"{name} {found[name]}" for name in ("torch", "transformers", "ray") if name in found]
+    return Finding("packages", True, f"{here}, {', '.join(main)}, all {len(needed)} that are needed")
 
 
 def gpus(full_size: bool) -> Finding:
@@ -97,21 +97,21 @@ def _version(name: str) -> str:
 def _nvidia_smi() -> list[tuple[str, str]]:
     """Name and driver of each GPU; empty where there is no such tool."""
     try:
-        told = subprocess.run(_SMI, capture_output=True, text=True, timeout=_SMI_SECONDS, check=True).stdout
+        output = subprocess.run(_SMI, capture_output=True, text=True, timeout=_SMI_SECONDS, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    rows = [line.rpartition(", ") for line in told.splitlines()]
+    rows = [line.rpartition(", ") for line in output.splitlines()]
     return [(name, driver) for name, comma, driver in rows if comma]
 
 
 def _usable_gpus(listed: list[tuple[str, str]], usable: int, build: str, full_size: bool) -> Finding:
     import torch
 
-    seen = [torch.cuda.get_device_properties(number) for number in range(usable)]
-    names = ", ".join(f"{one.name} ({one.total_memory >> 20:,} MiB)" for one in seen)
+    devices = [torch.cuda.get_device_properties(number) for number in range(usable)]
+    names = ", ".join(f"{one.name} ({one.total_memory >> 20:,} MiB)" for one in devices)
     driver = f", driver {listed[0][1]}" if listed else ""
     found = f"{names}{driver}, {build}"
-    if full_size and min(one.total_memory >> 20 for one in seen) < _GPU_MEMORY_MIB:
+    if full_size and min(one.total_memory >> 20 for one in devices) < _GPU_MEMORY_MIB:
         remedy = "Should memory run out, batches are halved; smaller ones from the start: refiner.batch."
         return Finding("GPU", None, found, remedy)
     return Finding("GPU", True, found)

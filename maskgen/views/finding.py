@@ -8,7 +8,7 @@ from maskgen.errors import MaskgenError
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. `ok` is None for a warning; `remedy` is empty where nothing is to be done."""
+    """The result of one check. `ok` is None for a warning; `remedy` is empty where nothing is to be done."""
 
     name: str
     ok: bool | None

@@ -14,7 +14,7 @@ from maskgen.outcome import Outcome
 from maskgen.runtime.journal import Journal
 from maskgen.runtime.store import Store
 from maskgen.views import contact_sheet, quality_tables, set_statistics, stage_times, throughput
-from maskgen.views.set_statistics import Distribution, Figures
+from maskgen.views.set_statistics import Distribution, SetStatistics
 from maskgen.views.throughput import Event, Span
 
 NAME = "report.html"
@@ -35,7 +35,7 @@ def write_report(store: Store) -> str:
     if not store.exists("run.json"):
         raise MaskgenError(f"no run was begun in {store.place}: there is nothing to report on.")
     record = store.read_json("run.json")
-    found = set_statistics.gather(store)
+    found = set_statistics.collect_statistics(store)
     runs = throughput.runs(Journal(store.url).events())
     scored = store.read_json("quality.json") if store.exists("quality.json") else {}
     split = record["config"]["split"]
@@ -46,14 +46,14 @@ def write_report(store: Store) -> str:
         page.section("Against the known masks", quality_tables.tables(scored)),
         page.section("Distributions", _distributions(found)),
         page.section("Throughput", *_throughput(runs)),
-        page.section("Samples", contact_sheet.sheets(store, found, record["config"]["limits"])),
-        page.section("How it was made", *_made(record)),
+        page.section("Samples", contact_sheet.contact_sheets(store, found, record["config"]["limits"])),
+        page.section("How it was made", *_provenance(record)),
     )
     store.write_bytes(NAME, html.encode())
     return store.where(NAME)
 
 
-def _head(record: dict[str, Any], found: Figures, runs: list[list[Event]]) -> str:
+def _head(record: dict[str, Any], found: SetStatistics, runs: list[list[Event]]) -> str:
     plan = record["plan"]
     masked = found.count(Outcome.OK, Outcome.SAM_DISAGREES)
     in_tar = sum(found.outcomes[outcome] for outcome in Outcome if outcome.in_tar)
@@ -85,7 +85,7 @@ def _head(record: dict[str, Any], found: Figures, runs: list[list[Event]]) -> st
     )
 
 
-def _outcomes(found: Figures) -> str:
+def _outcomes(found: SetStatistics) -> str:
     if not found.outcomes:
         return '<p class="soft">No shard is finished yet.</p>'
     top = max(found.outcomes.values())
@@ -94,17 +94,17 @@ def _outcomes(found: Figures) -> str:
         width = f"{100 * count / top:.2f}%"
         rows.append(
             [
-                f'<span class="{contact_sheet.tone(outcome)}">{outcome}</span>',
+                f'<span class="{contact_sheet.css_class(outcome)}">{outcome}</span>',
                 page.escape_text(text.MEANINGS[outcome]),
                 f"{count:,}",
                 page.escape_text(text.share(count, found.rows)),
-                f'<div class="meter {contact_sheet.tone(outcome)}"><i style="width:{width}"></i></div>',
+                f'<div class="meter {contact_sheet.css_class(outcome)}"><i style="width:{width}"></i></div>',
             ]
         )
     return page.table(["outcome", "meaning", "samples", "share", ""], rows, frozenset({2, 3}))
 
 
-def _distributions(found: Figures) -> str:
+def _distributions(found: SetStatistics) -> str:
     drawn = "".join(_distribution(one) for one in found.distributions)
     if not drawn:
         return ""
@@ -114,11 +114,11 @@ def _distributions(found: Figures) -> str:
 
 def _distribution(one: Distribution) -> str:
     title, what = _TITLES[one.column]
-    whole = one.column in set_statistics.COUNTS
-    bins, ticks = _whole_axis(one.edges) if whole else _share_axis(one.edges)
+    integers = one.column in set_statistics.COUNTS
+    bins, ticks = _integer_axis(one.edges) if integers else _share_axis(one.edges)
     middle = (
         f"median {one.median:.0f}, mean {one.mean:.1f}"
-        if whole
+        if integers
         else (f"median {one.median:.3f}, mean {one.mean:.3f}")
     )
     chart = charts.histogram(one.counts, bins, ticks, title)
@@ -134,11 +134,11 @@ def _share_axis(edges: Sequence[float]) -> tuple[list[str], list[tuple[float, st
     ]
 
 
-def _whole_axis(edges: Sequence[float]) -> tuple[list[str], list[tuple[float, str]]]:
-    """A bin is named by the whole numbers in it."""
-    inside = [(int(low), int(high) - 1) for low, high in pairwise(edges)]
-    bins = [f"{low}" if low == high else f"{low} to {high}" for low, high in inside]
-    return bins, [(place + 0.5, f"{inside[place][0]}") for place in (0, len(bins) // 2, len(bins) - 1)]
+def _integer_axis(edges: Sequence[float]) -> tuple[list[str], list[tuple[float, str]]]:
+    """A bin is named by integers in it."""
+    spans = [(int(low), int(high) - 1) for low, high in pairwise(edges)]
+    bins = [f"{low}" if low == high else f"{low} to {high}" for low, high in spans]
+    return bins, [(place + 0.5, f"{spans[place][0]}") for place in (0, len(bins) // 2, len(bins) - 1)]
 
 
 def _throughput(runs: list[list[Event]]) -> list[str]:
@@ -149,15 +149,15 @@ def _throughput(runs: list[list[Event]]) -> list[str]:
 
 
 def _stages(runs: list[list[Event]]) -> list[str]:
-    found = stage_times.stages(event for run in runs for event in run)
+    found = stage_times.stage_loads(event for run in runs for event in run)
     if not found:
         return []
-    told = [[page.escape_text(cell) for cell in row] for row in stage_times.rows(found)]
+    cells = [[page.escape_text(cell) for cell in row] for row in stage_times.table_rows(found)]
     return [
         "<h3>Inside a worker</h3>",
         f'<p class="soft">The stages work at the same time: '
-        f"{page.escape_text(stage_times.verdict(found))}.</p>",
-        page.table(list(stage_times.HEAD), told, frozenset({1})),
+        f"{page.escape_text(stage_times.bottleneck(found))}.</p>",
+        page.table(list(stage_times.HEAD), cells, frozenset({1})),
     ]
 
 
@@ -187,7 +187,7 @@ def _run_table(runs: list[list[Event]]) -> str:
         pace = throughput.pace(run, throughput.spans(run), None)
         rows.append(
             [
-                _moment(run[0]),
+                _timestamp(run[0]),
                 text.duration(run[-1]["time"] - run[0]["time"]),
                 f"{events.count('shard_done'):,}",
                 text.rate(pace.run) if pace else "",
@@ -195,14 +195,14 @@ def _run_table(runs: list[list[Event]]) -> str:
                 f"{events.count('stalled'):,}",
                 f"{events.count('quarantined'):,}",
                 f"{events.count('gave_up'):,}",
-                _ending(events),
+                _run_end(events),
             ]
         )
     head = ["began", "took", "shards", "speed", "deaths", "stalls", "quarantined", "given up", "ended"]
     return page.table(head, rows, frozenset(range(1, 8)))
 
 
-def _ending(events: list[str]) -> str:
+def _run_end(events: list[str]) -> str:
     if "run_finished" in events:
         return "finished"
     return "interrupted" if "run_interrupted" in events else "killed, or still at work"
@@ -214,7 +214,7 @@ def _deaths(runs: list[list[Event]]) -> list[str]:
         return []
     rows = [
         [
-            _moment(event),
+            _timestamp(event),
             page.escape_text(event["worker"]),
             page.escape_text(event["shard"]),
             page.escape_text(event.get("why", "")),
@@ -225,11 +225,11 @@ def _deaths(runs: list[list[Event]]) -> list[str]:
     return [f"<h3>{title}</h3>", page.table(["when", "worker", "shard", "why"], rows)]
 
 
-def _moment(event: Event) -> str:
+def _timestamp(event: Event) -> str:
     return f"{datetime.fromtimestamp(event['time'], UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _made(record: dict[str, Any]) -> list[str]:
+def _provenance(record: dict[str, Any]) -> list[str]:
     notes = [f"<p>{page.escape_text(note)}</p>" for note in record["plan"].get("notes", [])]
     return [
         *notes,

@@ -17,13 +17,13 @@ PICKS = 8
 SCORES = ("coverage", "agreement", "sam_iou")
 COUNTS = ("polygons", "tokens")
 
-_FINE = 1000  # bins in which scores are counted; charts join them, medians read them
+_FINE_BINS = 1000  # bins in which scores are counted; charts join them, medians read them
 _BINS = 20
-_FEWEST = 8
+_MIN_BINS = 8
 
 
 @dataclass(frozen=True)
-class Pick:
+class SamplePick:
     """A sample chosen to be shown: its shard and its row there."""
 
     shard: int
@@ -47,7 +47,7 @@ class Distribution:
 
 
 @dataclass
-class Figures:
+class SetStatistics:
     """A set's commits, its distributions over `ok` samples, and a few samples of each outcome.
 
     The picks are those with the smallest keys: keys are hashes of content, so that is a fair draw, and
@@ -56,7 +56,7 @@ class Figures:
 
     commits: dict[int, Commit]
     outcomes: Counter[Outcome] = field(default_factory=Counter)
-    picks: dict[Outcome, list[Pick]] = field(default_factory=dict)
+    picks: dict[Outcome, list[SamplePick]] = field(default_factory=dict)
     distributions: list[Distribution] = field(default_factory=list)
 
     @property
@@ -71,49 +71,49 @@ class Figures:
         return sum(self.outcomes[outcome] for outcome in outcomes)
 
 
-def gather(store: Store) -> Figures:
+def collect_statistics(store: Store) -> SetStatistics:
     """Read the table of every finished shard once."""
-    figures = Figures(committed(store))
-    scores = {column: np.zeros(_FINE, np.int64) for column in SCORES}
+    statistics = SetStatistics(committed(store))
+    scores = {column: np.zeros(_FINE_BINS, np.int64) for column in SCORES}
     counts: dict[str, Counter[int]] = {column: Counter() for column in COUNTS}
-    picks: defaultdict[Outcome, list[Pick]] = defaultdict(list)
-    for shard, commit in figures.commits.items():
-        figures.outcomes.update(commit.outcomes)
+    picks: defaultdict[Outcome, list[SamplePick]] = defaultdict(list)
+    for shard, commit in statistics.commits.items():
+        statistics.outcomes.update(commit.outcomes)
         rows = shard_table.read(store, f"{shard_name(shard)}.parquet")
         fine = rows.filter(pc.equal(rows["outcome"], Outcome.OK.value))
         for column in SCORES:
-            scores[column] += np.histogram(np.clip(fine[column].to_numpy(), 0, 1), _FINE, (0, 1))[0]
+            scores[column] += np.histogram(np.clip(fine[column].to_numpy(), 0, 1), _FINE_BINS, (0, 1))[0]
         for column in COUNTS:
             counts[column].update(fine[column].to_pylist())
         for outcome in commit.outcomes:
-            picks[outcome] = sorted(picks[outcome] + _first(shard, rows, outcome), key=_key)[:PICKS]
-    figures.picks = dict(picks)
-    figures.distributions = [
+            picks[outcome] = sorted(picks[outcome] + _smallest_keys(shard, rows, outcome), key=_key)[:PICKS]
+    statistics.picks = dict(picks)
+    statistics.distributions = [
         *(_of_scores(column, scores[column]) for column in SCORES if scores[column][1:].any()),
         *(_of_counts(column, counts[column]) for column in COUNTS if any(counts[column])),
     ]
-    return figures
+    return statistics
 
 
-def _first(shard: int, rows: pa.Table, outcome: Outcome) -> list[Pick]:
+def _smallest_keys(shard: int, rows: pa.Table, outcome: Outcome) -> list[SamplePick]:
     same = rows.filter(pc.equal(rows["outcome"], outcome.value))
     chosen = same.take(pc.sort_indices(same, [("key", "ascending")])[:PICKS])
     facts = chosen.select(["key", "id", "image", "reason", "offset", "size"]).to_pylist()
-    return [Pick(shard, **row) for row in facts]
+    return [SamplePick(shard, **row) for row in facts]
 
 
-def _key(pick: Pick) -> str:
+def _key(pick: SamplePick) -> str:
     return pick.key
 
 
 def _of_scores(column: str, fine: np.ndarray) -> Distribution:
-    middles = (np.arange(_FINE) + 0.5) / _FINE
+    middles = (np.arange(_FINE_BINS) + 0.5) / _FINE_BINS
     return Distribution(
         column,
         np.linspace(0, 1, _BINS + 1).tolist(),
         fine.reshape(_BINS, -1).sum(axis=1).tolist(),
         float(np.average(middles, weights=fine)),
-        float(middles[_middle(fine)]),
+        float(middles[_median_bin(fine)]),
     )
 
 
@@ -122,7 +122,7 @@ def _of_counts(column: str, counted: Counter[int]) -> Distribution:
     values = np.array(sorted(counted))
     weights = np.array([counted[value] for value in values.tolist()])
     low = int(values[0])
-    high = max(int(values[-1]), low + _FEWEST - 1)
+    high = max(int(values[-1]), low + _MIN_BINS - 1)
     step = -(-(high - low + 1) // _BINS)
     edges = np.arange(low, high + step + 1, step)
     return Distribution(
@@ -130,10 +130,10 @@ def _of_counts(column: str, counted: Counter[int]) -> Distribution:
         edges.tolist(),
         np.histogram(values, edges, weights=weights)[0].tolist(),
         float(np.average(values, weights=weights)),
-        float(values[_middle(weights)]),
+        float(values[_median_bin(weights)]),
     )
 
 
-def _middle(counts: np.ndarray) -> int:
+def _median_bin(counts: np.ndarray) -> int:
     """The bin in which the median lies."""
     return int(np.searchsorted(np.cumsum(counts), counts.sum() / 2))

@@ -19,7 +19,7 @@ from maskgen.sharding.reader import find
 
 _MARGIN, _GAP, _COLUMN = 32, 24, 424
 _WIDTH = 2 * _MARGIN + 2 * _GAP + 3 * _COLUMN
-_WIDE, _TALLEST = 2.4, 620
+_STACKED_RATIO, _MAX_HEIGHT = 2.4, 620
 _CAPTION, _LEADING, _QUERY_LINES = 26, 25, 6
 
 
@@ -43,21 +43,21 @@ def show(sample: ShardSample, picture: Picture) -> Image.Image:
 
     The three stand side by side; an image much wider than tall gets the whole width instead.
     """
-    stacked = picture.width > _WIDE * picture.height
-    room = (_WIDTH - 2 * _MARGIN, _TALLEST) if stacked else (_COLUMN, _TALLEST)
-    image = overlay.resize_pixels(picture.pixels, overlay.fit_size(picture.width, picture.height, room))
+    stacked = picture.width > _STACKED_RATIO * picture.height
+    bounds = (_WIDTH - 2 * _MARGIN, _MAX_HEIGHT) if stacked else (_COLUMN, _MAX_HEIGHT)
+    image = overlay.resize_pixels(picture.pixels, overlay.fit_size(picture.width, picture.height, bounds))
     fields = sample.fields
     outlined = overlay.with_outlines(image, (picture.width, picture.height), sample.polygons, fields.box)
     masked = overlay.with_mask(image, sample.mask_pixels())
     views = [
         (_proposal_caption(sample), outlined),
         (f"mask, {text.share(fields.coverage, 1)} of the image" if sample.grid.any() else "no mask", masked),
-        (_frame_caption(sample), _framed(sample, picture)),
+        (_frame_caption(sample), _trainer_frame(sample, picture)),
     ]
-    return _stacked(sample, views) if stacked else _side_by_side(sample, views)
+    return _one_below_another(sample, views) if stacked else _side_by_side(sample, views)
 
 
-def _framed(sample: ShardSample, picture: Picture) -> Image.Image:
+def _trainer_frame(sample: ShardSample, picture: Picture) -> Image.Image:
     geometry = sample.fields.geometry
     frame = Frame(geometry.fit, geometry.size, geometry.cells).image(picture.pixels)
     return overlay.with_grid(overlay.resize_pixels(frame, (_COLUMN, _COLUMN)), sample.grid)
@@ -65,27 +65,27 @@ def _framed(sample: ShardSample, picture: Picture) -> Image.Image:
 
 def _side_by_side(sample: ShardSample, views: list[tuple[str, Image.Image]]) -> Image.Image:
     below = _MARGIN + _CAPTION + max(image.height for _, image in views) + _GAP
-    panel = _paper(below + _text_height(sample, _WIDTH - 2 * _MARGIN) + _MARGIN)
+    panel = _blank_panel(below + _text_height(sample, _WIDTH - 2 * _MARGIN) + _MARGIN)
     for index, (caption, image) in enumerate(views):
         _paste(panel, image, caption, (_MARGIN + index * (_COLUMN + _GAP), _MARGIN))
     _write(panel, sample, (_MARGIN, below), _WIDTH - 2 * _MARGIN)
     return panel
 
 
-def _stacked(sample: ShardSample, views: list[tuple[str, Image.Image]]) -> Image.Image:
+def _one_below_another(sample: ShardSample, views: list[tuple[str, Image.Image]]) -> Image.Image:
     tops = [_MARGIN]
     for _, image in views:
         tops.append(tops[-1] + _CAPTION + image.height + _GAP)
-    beside, room = _MARGIN + _COLUMN + _GAP, _WIDTH - 2 * _MARGIN - _COLUMN - _GAP
+    beside, bounds = _MARGIN + _COLUMN + _GAP, _WIDTH - 2 * _MARGIN - _COLUMN - _GAP
     text_top = tops[2] + _CAPTION - 6
-    panel = _paper(max(tops[3], text_top + _text_height(sample, room)) - _GAP + _MARGIN)
+    panel = _blank_panel(max(tops[3], text_top + _text_height(sample, bounds)) - _GAP + _MARGIN)
     for (caption, image), top in zip(views, tops, strict=False):
         _paste(panel, image, caption, (_MARGIN, top))
-    _write(panel, sample, (beside, text_top), room)
+    _write(panel, sample, (beside, text_top), bounds)
     return panel
 
 
-def _paper(height: int) -> Image.Image:
+def _blank_panel(height: int) -> Image.Image:
     return Image.new("RGB", (_WIDTH, height), WHITE)
 
 

@@ -13,14 +13,14 @@ from maskgen.runtime.lease import is_alive, read_holder
 from maskgen.runtime.store import Store
 from maskgen.sharding.commit import committed, shard_name
 from maskgen.views import stage_times, throughput
-from maskgen.views.stage_times import Stage
+from maskgen.views.stage_times import StageLoad
 from maskgen.views.throughput import RECENT_SECONDS, Event, Pace, Span
 
 _BAR_WIDTH = 24
 
 
 @dataclass(frozen=True)
-class Holder:
+class LeaseHolder:
     """The process that holds the lease, or that held it when it was killed."""
 
     host: str
@@ -29,7 +29,7 @@ class Holder:
 
 
 @dataclass(frozen=True)
-class Worker:
+class WorkerStatus:
     """One worker's heartbeat; `age` is in seconds."""
 
     name: str
@@ -43,7 +43,7 @@ class Worker:
 
 
 @dataclass(frozen=True)
-class Trouble:
+class RunIncidents:
     """What went wrong: deaths and stalls in the latest run; keys and shards that are still left out."""
 
     deaths: int
@@ -73,12 +73,12 @@ class Status:
     failed: int
     budget: float
     indexed: bool
-    holder: Holder | None
-    workers: list[Worker]
+    holder: LeaseHolder | None
+    workers: list[WorkerStatus]
     pace: Pace | None
     eta: float | None
-    stages: list[Stage]
-    trouble: Trouble
+    stages: list[StageLoad]
+    incidents: RunIncidents
 
     @property
     def running(self) -> bool:
@@ -95,7 +95,7 @@ class Status:
         if self.running and self.holder:
             place = f"process {self.holder.pid} on {self.holder.host}"
             return f"nothing to do: it works. To pause, stop {place} with Ctrl-C or SIGTERM."
-        if self.trouble.given_up and left:
+        if self.incidents.given_up and left:
             return (
                 f"run the same maskgen run line again for the {text.plural(left, 'shard')} left; those given "
                 "up lost their worker many times: fewer actors or a smaller batch may help."
@@ -113,12 +113,12 @@ class Status:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON values."""
-        told = {"running": self.running, "over_budget": self.over_budget, "advice": self.advice}
-        return {**asdict(self), **told}
+        derived = {"running": self.running, "over_budget": self.over_budget, "advice": self.advice}
+        return {**asdict(self), **derived}
 
 
 def status(out: str) -> Status:
-    """Look at the set in `out`; MaskgenError if no run was begun there."""
+    """The status of the set in `out`; MaskgenError if no run was begun there."""
     store, journal = Store(out), Journal(out)
     holder = _holder(out)
     running = holder is not None and holder.alive
@@ -129,7 +129,7 @@ def status(out: str) -> Status:
     outcomes: Counter[str] = Counter()
     for commit in commits.values():
         outcomes.update({outcome.value: count for outcome, count in commit.outcomes.items()})
-    work = throughput.spans(events) + throughput.in_hand(events, heartbeats)
+    work = throughput.spans(events) + throughput.unfinished_spans(events, heartbeats)
     pace = throughput.pace(events, work, time.time() if running else None)
     return Status(
         out=store.place,
@@ -151,8 +151,8 @@ def status(out: str) -> Status:
         workers=[_worker(heartbeat) for heartbeat in heartbeats],
         pace=pace,
         eta=_eta(plan, events, work, pace) if running and pace else None,
-        stages=stage_times.stages(events, _unfinished(events, heartbeats)),
-        trouble=_trouble(events, journal, set(commits)),
+        stages=stage_times.stage_loads(events, _unfinished(events, heartbeats)),
+        incidents=_incidents(events, journal, set(commits)),
     )
 
 
@@ -164,13 +164,13 @@ def _record(store: Store, running: bool) -> dict[str, Any]:
     raise MaskgenError(f"no run was begun in {store.place}. Begin one: maskgen run --out {store.place} ...")
 
 
-def _holder(out: str) -> Holder | None:
+def _holder(out: str) -> LeaseHolder | None:
     holder = read_holder(out)
-    return Holder(str(holder["host"]), int(holder["pid"]), is_alive(holder)) if holder else None
+    return LeaseHolder(str(holder["host"]), int(holder["pid"]), is_alive(holder)) if holder else None
 
 
 def _unfinished(events: list[Event], heartbeats: list[Heartbeat]) -> list[Heartbeat]:
-    """Those that speak of a shard which no event calls done."""
+    """The heartbeats of shards that no event reports as done."""
     done = {event["shard"] for event in events if event["event"] == "shard_done"}
     return [heartbeat for heartbeat in heartbeats if heartbeat.shard not in done]
 
@@ -182,8 +182,8 @@ def _skipped(plan: dict[str, Any]) -> dict[str, int]:
     return {reason: count for reason, count in {**skipped, "not selected": rest}.items() if count > 0}
 
 
-def _worker(heartbeat: Heartbeat) -> Worker:
-    return Worker(
+def _worker(heartbeat: Heartbeat) -> WorkerStatus:
+    return WorkerStatus(
         name=heartbeat.worker,
         host=heartbeat.host,
         pid=heartbeat.pid,
@@ -202,10 +202,10 @@ def _eta(plan: dict[str, Any], events: list[Event], work: list[Span], pace: Pace
     return max(0.0, rows) / images_per_second if images_per_second else None
 
 
-def _trouble(events: list[Event], journal: Journal, done: set[int]) -> Trouble:
+def _incidents(events: list[Event], journal: Journal, done: set[int]) -> RunIncidents:
     count = Counter(event["event"] for event in events)
     given_up = sorted({event["shard"] for event in events if event["event"] == "gave_up"} - done)
-    return Trouble(count["worker_died"], count["stalled"], len(journal.quarantined()), given_up)
+    return RunIncidents(count["worker_died"], count["stalled"], len(journal.quarantined()), given_up)
 
 
 def render(found: Status) -> str:
@@ -220,7 +220,7 @@ def render(found: Status) -> str:
         ("speed", _speed_lines(found)),
         ("stages", _stage_lines(found.stages)),
         ("workers", _worker_lines(found)),
-        ("trouble", _trouble_lines(found.trouble)),
+        ("incidents", _incident_lines(found.incidents)),
         ("next", [found.advice]),
     ]
     return "\n".join(
@@ -274,12 +274,12 @@ def _speed_lines(found: Status) -> list[str]:
     return [line if found.eta is None else f"{line}; about {text.duration(found.eta)} left"]
 
 
-def _stage_lines(stages: list[Stage]) -> list[str]:
+def _stage_lines(stages: list[StageLoad]) -> list[str]:
     if not stages:
         return []
     return [
-        *text.table([stage_times.HEAD, *stage_times.rows(stages)], right=frozenset({1})),
-        stage_times.verdict(stages),
+        *text.table([stage_times.HEAD, *stage_times.table_rows(stages)], right=frozenset({1})),
+        stage_times.bottleneck(stages),
     ]
 
 
@@ -298,14 +298,14 @@ def _worker_lines(found: Status) -> list[str]:
     return text.table(rows, right=frozenset({2, 3}))
 
 
-def _trouble_lines(trouble: Trouble) -> list[str]:
-    told = []
-    if trouble.deaths:
-        told.append(f"{text.plural(trouble.deaths, 'worker death')} in this run")
-    if trouble.stalls:
-        told.append(f"{text.plural(trouble.stalls, 'stall')}")
-    if trouble.quarantined:
-        told.append(f"{text.plural(trouble.quarantined, 'sample')} quarantined")
-    if trouble.given_up:
-        told.append(f"given up on shard {text.listed([shard_name(shard) for shard in trouble.given_up])}")
-    return ["; ".join(told)] if told else []
+def _incident_lines(incidents: RunIncidents) -> list[str]:
+    parts = []
+    if incidents.deaths:
+        parts.append(f"{text.plural(incidents.deaths, 'worker death')} in this run")
+    if incidents.stalls:
+        parts.append(f"{text.plural(incidents.stalls, 'stall')}")
+    if incidents.quarantined:
+        parts.append(f"{text.plural(incidents.quarantined, 'sample')} quarantined")
+    if incidents.given_up:
+        parts.append(f"given up on shard {text.listed([shard_name(shard) for shard in incidents.given_up])}")
+    return ["; ".join(parts)] if parts else []

@@ -10,16 +10,16 @@ from maskgen.views.report import write_report
 from maskgen.views.status import status
 
 
-def close(request: RunRequest, summary: RunSummary) -> str:
+def summarise_run(request: RunRequest, summary: RunSummary) -> str:
     """Score against known masks if there are any, write the report, and say what was done and left undone."""
     store = Store(request.out)
-    lines = [_headline(request, summary), *_outcomes(summary)]
+    lines = [_headline(request, summary), *_outcome_lines(summary)]
     if summary.made and not summary.missing:
-        lines += _quality(request, store)
+        lines += _quality_lines(request, store)
     if summary.made:
         lines.append(f"report:  {write_report(store)}")
     lines.append(f"shards:  {request.out}")
-    lines += _left_undone(request, summary)
+    lines += _remaining_work(request, summary)
     return "\n".join(lines)
 
 
@@ -36,13 +36,13 @@ def render_estimate(found: Estimate) -> str:
         ("shards", f"{plan.shards:,}", ""),
         ("disk", text.size(found.disk_bytes), ""),
         *([("settings", "auto", found.resolved)] if found.resolved else []),
-        *_time(found),
+        *_time_rows(found),
         *(("note", "", note) for note in plan.notes),
     ]
     return "\n".join(text.table(rows, right=frozenset({1})))
 
 
-def _time(found: Estimate) -> list[tuple[str, str, str]]:
+def _time_rows(found: Estimate) -> list[tuple[str, str, str]]:
     pilot, work = found.pilot, found.work
     if pilot is None or work is None:
         return [("time", "unknown", "--pilot 512 grounds 512 rows for real and reckons it")]
@@ -52,22 +52,22 @@ def _time(found: Estimate) -> list[tuple[str, str, str]]:
         ("loading", text.duration(pilot.loading_seconds), "once a worker"),
         ("driver", f"{work.ceiling:,.0f}", "shards an hour that one driver can hand out, from this machine"),
         *(
-            ("" if place else "time", text.duration(time.seconds), _on(time, work))
+            ("" if place else "time", text.duration(time.seconds), _resources_line(time, work))
             for place, time in enumerate(found.times)
         ),
     ]
 
 
-def _on(time: Time, work: Work) -> str:
+def _resources_line(time: Time, work: Work) -> str:
     """On how many GPUs, at what cost, and what keeps them from being faster."""
-    told = f"on {time.gpus:,} of them, {text.share(time.busy, 1)} busy; {time.gpu_hours:,.2f} device-hours"
+    line = f"on {time.gpus:,} of them, {text.share(time.busy, 1)} busy; {time.gpu_hours:,.2f} device-hours"
     if time.limit == "driver":
-        return f"{told}; the driver hands out no faster: larger shards, or several runs"
+        return f"{line}; the driver hands out no faster: larger shards, or several runs"
     if time.limit == "shards":
-        told += f"; {text.plural(work.shards, 'shard')} of {work.shard_rows:,} rows do not share out evenly"
+        line += f"; {text.plural(work.shards, 'shard')} of {work.shard_rows:,} rows do not share out evenly"
         smaller = smaller_shards(time.gpus, work)
-        return f"{told}: --set shards.size={smaller}" if smaller < work.shard_rows else told
-    return told
+        return f"{line}: --set shards.size={smaller}" if smaller < work.shard_rows else line
+    return line
 
 
 def render_problems(out: str, problems: list[str]) -> str:
@@ -85,14 +85,14 @@ def _headline(request: RunRequest, summary: RunSummary) -> str:
     return f"{text.plural(summary.made, 'shard')} made in {text.duration(summary.seconds)}{speed}"
 
 
-def _outcomes(summary: RunSummary) -> list[str]:
+def _outcome_lines(summary: RunSummary) -> list[str]:
     total = sum(summary.outcomes.values())
     ordered = sorted(summary.outcomes.items(), key=lambda item: -item[1])
     rows = [(f"  {name}", f"{count:,}", text.share(count, total)) for name, count in ordered]
     return text.table(rows, right=frozenset({1, 2})) if rows else []
 
 
-def _quality(request: RunRequest, store: Store) -> list[str]:
+def _quality_lines(request: RunRequest, store: Store) -> list[str]:
     truth = request.config.source.truth
     if not truth:
         return []
@@ -103,7 +103,7 @@ def _quality(request: RunRequest, store: Store) -> list[str]:
     return render(figures)
 
 
-def _left_undone(request: RunRequest, summary: RunSummary) -> list[str]:
+def _remaining_work(request: RunRequest, summary: RunSummary) -> list[str]:
     lines = []
     if summary.missing:
         lines.append(f"{text.plural(len(summary.missing), 'shard')} not made yet: run the same line again.")

@@ -50,14 +50,14 @@ def spans(events: Iterable[Event]) -> list[Span]:
     ]
 
 
-def in_hand(events: Sequence[Event], heartbeats: Iterable[Heartbeat]) -> list[Span]:
+def unfinished_spans(events: Sequence[Event], heartbeats: Iterable[Heartbeat]) -> list[Span]:
     """What the workers did of unfinished shards; each began when the worker's shard before was done."""
     found = []
     for heartbeat in heartbeats:
-        mine = [e for e in events if e["event"] == "shard_done" and e["worker"] == heartbeat.worker]
-        if not events or any(event["shard"] == heartbeat.shard for event in mine):
+        finished = [e for e in events if e["event"] == "shard_done" and e["worker"] == heartbeat.worker]
+        if not events or any(event["shard"] == heartbeat.shard for event in finished):
             continue  # the heartbeat still speaks of a shard that is finished
-        begin = mine[-1]["time"] if mine else _began(events)
+        begin = finished[-1]["time"] if finished else _start_time(events)
         found.append(Span(begin, max(begin, heartbeat.time), heartbeat.done))
     return found
 
@@ -66,7 +66,7 @@ def pace(events: Sequence[Event], work: Sequence[Span], now: float | None) -> Pa
     """The pace of one run's `work`, until `now` or its last event; None before the first image."""
     if not any(span.images for span in work):
         return None
-    begin = _began(events)
+    begin = _start_time(events)
     end = now or events[-1]["time"]
     return Pace(rate(work, begin, end), rate(work, max(begin, end - RECENT_SECONDS), end), end - begin)
 
@@ -85,7 +85,7 @@ def _images_within(span: Span, begin: float, end: float) -> float:
     return span.images * overlap / (span.end - span.begin)
 
 
-def _began(events: Sequence[Event]) -> float:
+def _start_time(events: Sequence[Event]) -> float:
     """When the run's workers were asked for: planning is over by then, loading the models is not."""
     ready = (event["time"] for event in events if event["event"] == "cluster")
     return float(next(ready, events[0]["time"]))

@@ -82,7 +82,7 @@ def test_no_gpu_matters_for_full_size_models_only(monkeypatch):
     monkeypatch.setattr(doctor_machine, "_nvidia_smi", list)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert (doctor_machine.gpus(True).ok, doctor_machine.gpus(False).ok) == (None, True)
-    assert doctor._is_full_size(load("pretrain")) and not doctor._is_full_size(load("demo"))
+    assert doctor.is_full_size(load("pretrain")) and not doctor.is_full_size(load("demo"))
 
 
 def test_the_settings_are_said_as_what_they_become():
@@ -148,7 +148,7 @@ def test_sam_checkpoints(tmp_path, monkeypatch):
     torch.save({"a": torch.zeros(3000)}, path)
     found = doctor_inputs.refiner(config)
     assert found.ok is None and "375 MB" in found.found, "a checkpoint of another size may be one's own"
-    monkeypatch.setitem(doctor_inputs._OFFICIAL_BYTES, "vit_b", path.stat().st_size)
+    monkeypatch.setitem(doctor_inputs.OFFICIAL_BYTES, "vit_b", path.stat().st_size)
     assert doctor_inputs.refiner(config).ok is True
     path.write_bytes(path.read_bytes()[:5000])
     found = doctor_inputs.refiner(config)
@@ -194,7 +194,7 @@ def test_output_leaves_nothing_behind(tmp_path):
 def test_disk_is_reckoned_from_finished_shards(tmp_path, monkeypatch):
     store = tiny_sets.make_set(tmp_path / "set", [[record(1)], None, None])
     took = sum((tmp_path / "set" / f"000000.{kind}").stat().st_size for kind in ("tar", "parquet"))
-    assert doctor_inputs._still_needed(CONFIG, store) == 2 * took
+    assert doctor_inputs.bytes_still_needed(CONFIG, store) == 2 * took
     monkeypatch.setattr(Store, "disk_free", lambda self: took)
     assert doctor_inputs.disk(CONFIG, store.url).ok is False
     monkeypatch.setattr(Store, "disk_free", lambda self: 9 * took)

@@ -133,7 +133,7 @@ def test_figures_count_every_ok_sample_once(tmp_path):
         [record(4 * shard + one, Outcome.NO_GROUNDING if one == 3 else Outcome.OK) for one in range(4)]
         for shard in range(5)
     ]
-    found = set_statistics.gather(tiny_sets.make_set(tmp_path / "set", list(shards)))
+    found = set_statistics.collect_statistics(tiny_sets.make_set(tmp_path / "set", list(shards)))
     assert found.outcomes == {Outcome.OK: 15, Outcome.NO_GROUNDING: 5} and found.rows == 20
     by_column = {one.column: one for one in found.distributions}
     assert set(by_column) == {"coverage", "agreement", "sam_iou", "polygons", "tokens"}
@@ -146,7 +146,7 @@ def test_figures_count_every_ok_sample_once(tmp_path):
 
 def test_columns_without_values_have_no_chart(tmp_path):
     store = tiny_sets.make_set(tmp_path / "set", [[record(1, Outcome.NO_GROUNDING)]])
-    assert set_statistics.gather(store).distributions == []
+    assert set_statistics.collect_statistics(store).distributions == []
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=40).filter(any))

@@ -84,7 +84,7 @@ def test_a_run_at_work(tmp_path):
         Heartbeat("000", shard=1, planned=4, done=3, suspects=("a", "b"), host="h", pid=7, time=now)
     )
     found = status(store.url)
-    assert found.running and found.workers[0].done == 3 and found.trouble.deaths == 0
+    assert found.running and found.workers[0].done == 3 and found.incidents.deaths == 0
     assert found.pace is not None and found.pace.run == pytest.approx(5 / 10, rel=0.2)
     assert found.eta == pytest.approx(5 / 0.5, rel=0.3)
     shown = render(found)
@@ -132,8 +132,10 @@ def test_a_heartbeat_of_a_finished_shard_is_not_counted_twice():
         {"event": "run_started", "time": 0.0, "shards": 2},
         {"event": "shard_done", "time": 10.0, "shard": 0, "worker": "a", "seconds": 5.0, "planned": 4},
     ]
-    assert throughput.in_hand(events, [Heartbeat("a", shard=0, done=4, time=10.0)]) == []
-    assert throughput.in_hand(events, [Heartbeat("a", shard=1, done=2, time=12.0)]) == [Span(10.0, 12.0, 2)]
+    assert throughput.unfinished_spans(events, [Heartbeat("a", shard=0, done=4, time=10.0)]) == []
+    assert throughput.unfinished_spans(events, [Heartbeat("a", shard=1, done=2, time=12.0)]) == [
+        Span(10.0, 12.0, 2)
+    ]
 
 
 def test_rate_counts_only_what_lies_in_the_window():
@@ -162,7 +164,7 @@ def test_planning_is_said(tmp_path):
         status(store.url)
 
 
-def test_trouble_is_told(tmp_path):
+def test_incidents_are_reported(tmp_path):
     store = tiny_sets.make_set(tmp_path / "set", [[record(1)], None])
     note(store, 1.0, "run_started", shards=2)
     for _ in range(12):
@@ -170,7 +172,7 @@ def test_trouble_is_told(tmp_path):
     note(store, 3.0, "gave_up", shard=1, deaths=12)
     Journal(store.url).quarantine("k1", "its process died")
     found = status(store.url)
-    assert (found.trouble.deaths, found.trouble.quarantined, found.trouble.given_up) == (12, 1, [1])
+    assert (found.incidents.deaths, found.incidents.quarantined, found.incidents.given_up) == (12, 1, [1])
     assert "12 worker deaths" in render(found) and "000001" in render(found)
     assert "lost their worker" in found.advice
 
