@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install demo test test-fast lint format clean
+.PHONY: install demo test test-fast lint format docs clean
 
 install: $(VENV)/installed
 
@@ -32,5 +32,9 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: install
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c requirements.lock -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) shards/demo shards/demo-scenes
+	rm -rf $(VENV) site shards/demo shards/demo-scenes

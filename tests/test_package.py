@@ -1,11 +1,16 @@
 """The package as it is installed: nothing heavy at import, nothing missing from the wheel."""
 
+import ast
 import subprocess
 import sys
+import tomllib
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,6 +22,34 @@ def test_importing_maskgen_is_light():
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_what_is_imported_is_declared():
+    """Every package that maskgen or its examples import is a dependency or an extra; torchvision is
+    segment-anything's, which does not declare it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [
+        line for name, lines in project["optional-dependencies"].items() if name != "dev" for line in lines
+    ]
+    declared = {canonicalize_name(Requirement(line).name) for line in [*project["dependencies"], *extras]}
+    imported = set()
+    for path in [*(ROOT / "maskgen").rglob("*.py"), *(ROOT / "examples").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            imported |= {name.split(".")[0] for name in names}
+    imported -= set(sys.stdlib_module_names) | {
+        "maskgen",
+        "datasets",
+        "loguru",
+    }  # the last two: where installed
+    known = packages_distributions()
+    used = {canonicalize_name(known.get(name, [name])[0]) for name in imported}
+    used = {name.replace("lmms_eval", "lmms-eval") for name in used}
+    assert used - declared == set()
+    assert {"torchvision"} >= {
+        canonicalize_name(Requirement(line).name) for line in project["dependencies"]
+    } - used
 
 
 @pytest.mark.slow
