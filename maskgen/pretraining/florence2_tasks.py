@@ -1,4 +1,4 @@
-"""Florence-2's lessons: scenes as batches of prompts, answers, and what its throw-away heads are asked."""
+"""Florence-2's training tasks: scenes as batches of prompts, answers, and targets for the auxiliary heads."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from maskgen.scenes.shapes import COLOURS, SHAPES, SIZES
 from maskgen.scenes.texts import KINDS, SceneQuery, random_query
 
 TASK = "<REFERRING_EXPRESSION_SEGMENTATION>"
-FINE = 32  # cells a side of the mask that the text encoder's head is asked for
+MASK_CELLS = 32  # cells a side of the mask that the text encoder's head predicts
 
 # Answers of several things are long, and a batch is as long as its longest answer: counts come together.
 COUNTING_EVERY = 8
@@ -25,14 +25,14 @@ _NAMING = {kind: share for kind, share in KINDS.items() if kind != "count"}
 Batch = dict[str, torch.Tensor]
 
 
-def answer(scene: Scene, asked: SceneQuery) -> str:
+def polygon_answer(scene: Scene, query: SceneQuery) -> str:
     """The polygons of all targets as location tokens, left to right; empty if the query names nothing.
 
     `<poly>` comes first because a greedy reader takes the likeliest token: the end, one token, would beat
     every single location while the model is still sure that there is something, but not quite where.
     """
     height, width = scene.pixels.shape[:2]
-    outlines = [points for index in asked.targets for points in scene.visible_outlines(index)]
+    outlines = [points for index in query.targets for points in scene.visible_outlines(index)]
     outlines.sort(key=lambda points: points[:, 0].mean())
     bins = [np.clip(points / [width, height] * 1000, 0, 999).astype(int) for points in outlines]
     places = ("".join(f"<loc_{place}>" for place in polygon.ravel()) for polygon in bins)
@@ -40,17 +40,17 @@ def answer(scene: Scene, asked: SceneQuery) -> str:
 
 
 @dataclass
-class Lessons(Dataset[Batch]):
+class GroundingTasks(Dataset[Batch]):
     """Item `i` is the batch of step `i`: `scenes` new scenes, `queries` queries of each.
 
-    The first `looking` steps have no queries but twice the scenes: what stands where is learnt first, by
-    the image encoder alone, at a quarter of the price.
+    The first `vision_only_steps` steps have no queries but twice the scenes: what stands where is learnt
+    first, by the image encoder alone, at a quarter of the price.
 
     `pixels`: uint8 (scenes, 3, side, side). `prompt`, `prompt_mask`, `labels`: int64
     (scenes * queries, tokens), labels padded with -100. `shape`, `colour`, `size`: int64 (scenes, cells,
     cells), the number of what fills most of a cell, 0 for background. `box`: float32 (scenes, 4, cells,
     cells), x0, y0, x1, y1 in 0-1 of that thing's visible part. `referred`: float32 (scenes * queries,
-    FINE, FINE), share of each cell under the target mask. `referred_box`: float32
+    MASK_CELLS, MASK_CELLS), share of each cell under the target mask. `referred_box`: float32
     (scenes * queries, 4).
     """
 
@@ -60,7 +60,7 @@ class Lessons(Dataset[Batch]):
     steps: int
     scenes: int
     queries: int
-    looking: int = 0
+    vision_only_steps: int = 0
 
     def __post_init__(self) -> None:
         self._prompts: dict[str, list[int]] = {}
@@ -69,28 +69,28 @@ class Lessons(Dataset[Batch]):
         return self.steps
 
     def __getitem__(self, step: int) -> Batch:
-        looking = step < self.looking
-        first = step * self.scenes + min(step, self.looking) * self.scenes
-        seeds = range(first, first + (2 if looking else 1) * self.scenes)
+        vision_only = step < self.vision_only_steps
+        first = step * self.scenes + min(step, self.vision_only_steps) * self.scenes
+        seeds = range(first, first + (2 if vision_only else 1) * self.scenes)
         drawn = [draw_scene(seed % FIRST_HELD_OUT_SEED) for seed in seeds]
-        seen = [self._seen(scene) for scene in drawn]
-        pictures = {
+        targets = [self._cell_targets(scene) for scene in drawn]
+        vision_batch = {
             "pixels": torch.stack([self._pixels(scene) for scene in drawn]),
-            **{name: torch.stack([each[name] for each in seen]) for name in seen[0]},
+            **{name: torch.stack([each[name] for each in targets]) for name in targets[0]},
         }
-        return pictures if looking else pictures | self._asked(step, drawn)
+        return vision_batch if vision_only else vision_batch | self._query_batch(step, drawn)
 
-    def _asked(self, step: int, drawn: list[Scene]) -> Batch:
+    def _query_batch(self, step: int, drawn: list[Scene]) -> Batch:
         """Queries about the scenes, and what to answer."""
         kinds = _NAMING if step % COUNTING_EVERY else _COUNTING
-        asked = []
+        queries = []
         for scene in drawn:
             rng = np.random.default_rng((scene.seed, 3))
-            asked += [(scene, random_query(scene, rng, kinds)) for _ in range(self.queries)]
+            queries += [(scene, random_query(scene, rng, kinds)) for _ in range(self.queries)]
         tokenizer = self.processor.tokenizer
-        prompt = _padded([self._prompt(each.text) for _, each in asked], tokenizer.pad_token_id)
-        answers = [tokenizer.convert_tokens_to_ids(_tokens(answer(*pair))) for pair in asked]
-        referred, boxes = zip(*(self._referred(*pair) for pair in asked), strict=True)
+        prompt = _padded([self.prompt_ids(each.text) for _, each in queries], tokenizer.pad_token_id)
+        answers = [tokenizer.convert_tokens_to_ids(_tokens(polygon_answer(*pair))) for pair in queries]
+        referred, boxes = zip(*(self._referring_targets(*pair) for pair in queries), strict=True)
         return {
             "prompt": prompt,
             "prompt_mask": (prompt != tokenizer.pad_token_id).long(),
@@ -103,16 +103,17 @@ class Lessons(Dataset[Batch]):
         small = Image.fromarray(scene.pixels).resize((self.side, self.side), Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(small)).permute(2, 0, 1)
 
-    def _prompt(self, text: str) -> list[int]:
+    def prompt_ids(self, text: str) -> list[int]:
         """Token ids that the processor puts after the image's own tokens."""
         if text not in self._prompts:
+            # The processor has no public way to the prompt without an image.
             (prompt,) = self.processor._construct_prompts(TASK + text)
             tokenizer = self.processor.tokenizer
             full = tokenizer.bos_token + prompt + tokenizer.eos_token
             self._prompts[text] = tokenizer(full, add_special_tokens=False)["input_ids"]
         return self._prompts[text]
 
-    def _seen(self, scene: Scene) -> Batch:
+    def _cell_targets(self, scene: Scene) -> Batch:
         """What stands in each cell of the image encoder's final grid."""
         size = (self.cells, self.cells)
         shares = np.stack(
@@ -125,12 +126,12 @@ class Lessons(Dataset[Batch]):
             "size": [list(SIZES).index(thing.size) + 1 for thing in scene.things],
         }
         boxes = np.array([_box(mask) for mask in scene.masks], np.float32)
-        seen = {name: torch.from_numpy(np.array(each)[most] * filled) for name, each in numbers.items()}
-        return {**seen, "box": torch.from_numpy(boxes[most]).permute(2, 0, 1)}
+        targets = {name: torch.from_numpy(np.array(each)[most] * filled) for name, each in numbers.items()}
+        return {**targets, "box": torch.from_numpy(boxes[most]).permute(2, 0, 1)}
 
-    def _referred(self, scene: Scene, asked: SceneQuery) -> tuple[torch.Tensor, torch.Tensor]:
-        mask = target_mask(scene, asked)
-        share = cv2.resize(mask.astype(np.float32), (FINE, FINE), interpolation=cv2.INTER_AREA)
+    def _referring_targets(self, scene: Scene, query: SceneQuery) -> tuple[torch.Tensor, torch.Tensor]:
+        mask = target_mask(scene, query)
+        share = cv2.resize(mask.astype(np.float32), (MASK_CELLS, MASK_CELLS), interpolation=cv2.INTER_AREA)
         return torch.from_numpy(share), torch.tensor(_box(mask), dtype=torch.float32)
 
 

@@ -14,7 +14,7 @@ Batch = dict[str, torch.Tensor]
 Losses = dict[str, torch.Tensor]
 
 
-def train(
+def pretrain(
     out: Path,
     learner: nn.Module,
     batches: Callable[[int], Iterable[Batch]],
@@ -34,7 +34,7 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     average = copy.deepcopy(learner).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(_groups(learner), lr=rate, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(_parameter_groups(learner), lr=rate, betas=(0.9, 0.98))
     first, seconds = _resume(out, learner, average, optimizer)
     sums: dict[str, float] = {}
     since = 0
@@ -47,7 +47,7 @@ def train(
         nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        _follow(average, learner, min(0.998, (step + 1) / (step + 10)))
+        _update_average(average, learner, min(0.998, (step + 1) / (step + 10)))
         for name, value in parts.items():
             sums[name] = sums.get(name, 0.0) + value.item()
         done, since = step + 1, since + 1
@@ -64,7 +64,7 @@ def train(
     return average
 
 
-def _groups(learner: nn.Module) -> list[dict[str, Any]]:
+def _parameter_groups(learner: nn.Module) -> list[dict[str, Any]]:
     """Weight decay for matrices, none for norms, biases and embeddings."""
     matrices = {
         id(module.weight)
@@ -84,7 +84,7 @@ def _schedule(step: int, steps: int, warmup: int) -> float:
 
 
 @torch.no_grad()
-def _follow(average: nn.Module, learner: nn.Module, keep: float) -> None:
+def _update_average(average: nn.Module, learner: nn.Module, keep: float) -> None:
     for mine, theirs in zip(average.parameters(), learner.parameters(), strict=True):
         mine.lerp_(theirs, 1 - keep)
 

@@ -13,29 +13,29 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from maskgen.pretraining.pretraining_loop import Batch, Losses, train
+from maskgen.pretraining.pretraining_loop import Batch, Losses, pretrain
 from maskgen.scenes import dialogues
 from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, Scene, draw_scene
 from maskgen.scenes.shapes import COLOURS, SHAPES
 from maskgen.scenes.texts import caption
 from maskgen.small_models import small_convnext, small_llama
-from maskgen.small_models.small_convnext import DEMO, Contrast, ConvNextSizes
+from maskgen.small_models.small_convnext import DEMO, ContrastiveModel, ConvNextSizes
 
 SCENES = 16  # a step: each caption against those of all other scenes
 WORDS_FROM = range(2000)  # scenes whose texts the tokenizer learns from, the same as the LLaMA's
 KINDS = (len(SHAPES) + 1, len(COLOURS) + 1)
-BACKGROUND = 0.1  # the weight of a cell that holds nothing: most do
+BACKGROUND_WEIGHT = 0.1  # the weight of a cell that holds nothing: most do
 WARMUP = 50
-CONTRAST = 0.2  # the weight of the contrastive loss beside what stands in each cell
+CONTRASTIVE_WEIGHT = 0.2  # the weight of the contrastive loss beside what stands in each cell
 
 
 def tokenizer() -> Any:
     """The LLaMA's tokenizer: the same scenes, the same words."""
-    return small_llama.tokenizer(dialogues.dialogue_texts(WORDS_FROM), small_llama.DEMO.words)
+    return small_llama.train_tokenizer(dialogues.dialogue_texts(WORDS_FROM), small_llama.DEMO.words)
 
 
 @dataclass
-class Pairs(Dataset[Batch]):
+class CaptionPairs(Dataset[Batch]):
     """Item `i` is the batch of step `i`: new scenes, a caption of each, and what stands in each cell.
 
     `pixels`: uint8 (scenes, 3, side, side). `caption`: int64 (scenes, tokens), padded. `kinds`: int64
@@ -54,18 +54,18 @@ class Pairs(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         first = self.first_seed + step * self.scenes
         drawn = [draw_scene(seed) for seed in range(first, first + self.scenes)]
-        said = [caption(scene, np.random.default_rng((scene.seed, 7))) for scene in drawn]
-        captions = self.tokenizer(said, add_special_tokens=False).input_ids
+        texts = [caption(scene, np.random.default_rng((scene.seed, 7))) for scene in drawn]
+        captions = self.tokenizer(texts, add_special_tokens=False).input_ids
         longest = max(map(len, captions))
         pad = self.tokenizer.pad_token_id
         return {
             "pixels": torch.stack([small_convnext.pixels(scene.pixels, self.sizes.image) for scene in drawn]),
             "caption": torch.tensor([ids + [pad] * (longest - len(ids)) for ids in captions]),
-            "kinds": torch.from_numpy(np.stack([kinds(scene, self.sizes.cells) for scene in drawn])),
+            "kinds": torch.from_numpy(np.stack([cell_kinds(scene, self.sizes.cells) for scene in drawn])),
         }
 
 
-def kinds(scene: Scene, cells: int) -> np.ndarray:
+def cell_kinds(scene: Scene, cells: int) -> np.ndarray:
     """int64 (2, cells, cells): shape and colour, from 1, of the thing that covers a cell most; 0 for none."""
     size = (cells, cells)
     shares = np.stack(
@@ -77,48 +77,51 @@ def kinds(scene: Scene, cells: int) -> np.ndarray:
     return np.stack([shapes[most] * filled, colours[most] * filled])
 
 
-class Learner(nn.Module):
-    """The CLIP, and a head that is thrown away: what stands in each cell brings the trunk on its way."""
+class ConvNextPretraining(nn.Module):
+    """The CLIP-style model, and an auxiliary head that is thrown away: what stands in each cell of the map.
+    """
 
-    def __init__(self, contrast: Contrast, pad: int):
+    def __init__(self, contrast: ContrastiveModel, pad: int):
         super().__init__()
         self.contrast = contrast
         self.kinds = nn.Linear(contrast.trunk.config.hidden_sizes[-1], sum(KINDS))
         self.pad = pad
 
     def forward(self, batch: Batch) -> Losses:
-        seen = self.contrast.look(batch["pixels"])
+        features = self.contrast.feature_map(batch["pixels"])
         scores = self.contrast.similarity(
-            self.contrast.image(seen), self.contrast.text(batch["caption"], self.pad)
+            self.contrast.encode_image(features), self.contrast.encode_text(batch["caption"], self.pad)
         )
         own = torch.arange(len(scores))
-        guesses = self.guesses(seen)
+        logits = self.cell_logits(features)
         named = [
             F.cross_entropy(
-                guess, batch["kinds"][:, i], torch.tensor([BACKGROUND, *[1.0] * (guess.shape[1] - 1)])
+                each, batch["kinds"][:, i], torch.tensor([BACKGROUND_WEIGHT, *[1.0] * (each.shape[1] - 1)])
             )
-            for i, guess in enumerate(guesses)
+            for i, each in enumerate(logits)
         ]
         return {
-            "contrast": CONTRAST * (F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)) / 2,
+            "contrast": CONTRASTIVE_WEIGHT
+            * (F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own))
+            / 2,
             "kinds": torch.stack(named).sum(),
         }
 
-    def guesses(self, seen: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def cell_logits(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Logits of shape and of colour, (scenes, kinds, cells, cells) each, from the trunk's last map."""
-        cells = F.layer_norm(seen.permute(0, 2, 3, 1), seen.shape[1:2])
+        cells = F.layer_norm(features.permute(0, 2, 3, 1), features.shape[1:2])
         return self.kinds(cells).permute(0, 3, 1, 2).split(KINDS, dim=1)
 
 
 @torch.no_grad()
-def retrieval(contrast: Contrast, pairs: Pairs) -> dict[str, float]:
+def retrieval(contrast: ContrastiveModel, pairs: CaptionPairs) -> dict[str, float]:
     """Within batches of `pairs`: how often a caption's own picture comes first, or among five, and back."""
     hits: dict[str, list[torch.Tensor]] = {"text_to_image": [], "image_to_text": []}
     for step in range(len(pairs)):
         batch = pairs[step]
         scores = contrast.similarity(
-            contrast.image(contrast.look(batch["pixels"])),
-            contrast.text(batch["caption"], pairs.tokenizer.pad_token_id),
+            contrast.encode_image(contrast.feature_map(batch["pixels"])),
+            contrast.encode_text(batch["caption"], pairs.tokenizer.pad_token_id),
         )
         for name, each in (("image_to_text", scores), ("text_to_image", scores.T)):
             hits[name].append((each > each.diagonal()[:, None]).sum(dim=1))
@@ -130,14 +133,14 @@ def retrieval(contrast: Contrast, pairs: Pairs) -> dict[str, float]:
 
 
 @torch.no_grad()
-def named(learner: Learner, pairs: Pairs) -> dict[str, float]:
+def cell_accuracy(learner: ConvNextPretraining, pairs: CaptionPairs) -> dict[str, float]:
     """How often the head names the shape and the colour of a cell that holds a thing."""
     hits: dict[str, list[torch.Tensor]] = {"shape": [], "colour": []}
     for step in range(len(pairs)):
         batch = pairs[step]
-        guesses = learner.guesses(learner.contrast.look(batch["pixels"]))
-        for found, guess, true in zip(hits.values(), guesses, batch["kinds"].unbind(1), strict=True):
-            found.append((guess.argmax(dim=1) == true)[true > 0])
+        logits = learner.cell_logits(learner.contrast.feature_map(batch["pixels"]))
+        for found, each, true in zip(hits.values(), logits, batch["kinds"].unbind(1), strict=True):
+            found.append((each.argmax(dim=1) == true)[true > 0])
     return {name: torch.cat(found).float().mean().item() for name, found in hits.items()}
 
 
@@ -152,18 +155,18 @@ def main() -> None:
     torch.manual_seed(options.seed)
     tokens = tokenizer()
     trunk = small_convnext.create(DEMO).to(memory_format=torch.channels_last)
-    learner = Learner(Contrast(trunk, DEMO.cells, len(tokens)), tokens.pad_token_id)
-    pairs = Pairs(tokens, DEMO, options.steps)
-    held_out = Pairs(tokens, DEMO, steps=2, scenes=100, first_seed=FIRST_HELD_OUT_SEED)
+    learner = ConvNextPretraining(ContrastiveModel(trunk, DEMO.cells, len(tokens)), tokens.pad_token_id)
+    pairs = CaptionPairs(tokens, DEMO, options.steps)
+    held_out = CaptionPairs(tokens, DEMO, steps=2, scenes=100, first_seed=FIRST_HELD_OUT_SEED)
 
     def batches(first: int) -> Iterator[Batch]:
         return iter(DataLoader(pairs, None, sampler=range(first, options.steps), num_workers=1))
 
     def measure(module: nn.Module) -> dict[str, float]:
-        assert isinstance(module, Learner)
-        return retrieval(module.contrast, held_out) | named(module, held_out)
+        assert isinstance(module, ConvNextPretraining)
+        return retrieval(module.contrast, held_out) | cell_accuracy(module, held_out)
 
-    average = train(
+    average = pretrain(
         options.out,
         learner,
         batches,
@@ -173,7 +176,7 @@ def main() -> None:
         options.rate,
         warmup=WARMUP,
     )
-    assert isinstance(average, Learner)
+    assert isinstance(average, ConvNextPretraining)
     small_convnext.save(options.out / "model", average.contrast.trunk.half(), DEMO)
     small_convnext.save_heads(options.out / "model", average.contrast)
 

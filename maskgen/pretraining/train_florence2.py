@@ -14,8 +14,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Florence2ForConditionalGeneration, Florence2Processor, GenerationConfig
 
-from maskgen.pretraining.florence2_tasks import FINE, TASK, Batch, Lessons
-from maskgen.pretraining.pretraining_loop import Losses, train
+from maskgen.pretraining.florence2_tasks import MASK_CELLS, TASK, Batch, GroundingTasks
+from maskgen.pretraining.pretraining_loop import Losses, pretrain
 from maskgen.scenes import texts
 from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, draw_scene
 from maskgen.scenes.scene_dataset import scene_query, target_mask
@@ -35,18 +35,18 @@ SIZES_OF_MODEL = dataclasses.replace(
     feed_forward=384,
 )
 SCENES, QUERIES = 8, 4  # a step: scenes, and queries of each, which share the image encoder's work
-LOOKING = 1000  # steps of the image encoder alone
-MOST_TOKENS = 120  # three things of twelve vertices, and room
+VISION_ONLY_STEPS = 1000  # steps of the image encoder alone
+MAX_TOKENS = 120  # three things of twelve vertices, and room
 
 _KINDS = {"shape": len(SHAPES) + 1, "colour": len(COLOURS) + 1, "size": len(SIZES) + 1}
 
 
-class Learner(nn.Module):
-    """The model and four heads that exist for training alone.
+class Florence2Pretraining(nn.Module):
+    """The model and four auxiliary heads, which are thrown away after the training.
 
-    Two ask each cell of the image encoder's grid what stands there and where its box is; two ask each
-    image position of the text encoder's output whether the text refers to it and where that thing's box
-    is. They bind words to places long before the decoder has learnt to write coordinates.
+    Two predict for each cell of the image encoder's grid what stands there and where its box is; two predict
+    for each image position of the text encoder's output whether the text refers to it and where that thing's
+    box is. They bind words to places long before the decoder has learnt to write coordinates.
     """
 
     soft: torch.Tensor
@@ -60,7 +60,7 @@ class Learner(nn.Module):
         self.cells = int(model.config.vision_config.max_position_embeddings)
         self.kinds = nn.Linear(channels, sum(_KINDS.values()))
         self.box = nn.Sequential(nn.Linear(channels, channels), nn.GELU(), nn.Linear(channels, 4))
-        self.refers = nn.Linear(width, (FINE // self.cells) ** 2)
+        self.refers = nn.Linear(width, (MASK_CELLS // self.cells) ** 2)
         self.referred_box = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 4))
         self.first_location = first_location
         place = torch.arange(1000.0)
@@ -71,11 +71,11 @@ class Learner(nn.Module):
         self.register_buffer("centres", centres, persistent=False)
 
     def forward(self, batch: Batch) -> Losses:
-        seen, features = self._look(batch["pixels"])
+        grid, image_tokens = self._encode_image(batch["pixels"])
         if "prompt" not in batch:
-            return self._seen_losses(seen, batch)
-        queries = batch["prompt"].shape[0] // features.shape[0]
-        image = features.repeat_interleave(queries, dim=0)
+            return self._cell_losses(grid, batch)
+        queries = batch["prompt"].shape[0] // image_tokens.shape[0]
+        image = image_tokens.repeat_interleave(queries, dim=0)
         language = self.model.model.language_model
         words = language.get_input_embeddings()(batch["prompt"])
         mask = torch.cat([batch["prompt_mask"].new_ones(image.shape[:2]), batch["prompt_mask"]], dim=1)
@@ -89,21 +89,21 @@ class Learner(nn.Module):
             encoder_attention_mask=mask,
             use_cache=False,
         )[0]
-        spoken = batch["labels"] != -100
+        learnt = batch["labels"] != -100
         return {
-            "answer": self._answer_loss(self.model.lm_head(decoded[spoken]), batch["labels"][spoken]),
-            **self._seen_losses(seen, batch),
+            "answer": self._answer_loss(self.model.lm_head(decoded[learnt]), batch["labels"][learnt]),
+            **self._cell_losses(grid, batch),
             **self._referred_losses(encoded[:, 1 : image.shape[1]], batch),
         }
 
-    def _look(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _encode_image(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The image encoder's grid (scenes, channels, cells, cells) and the image tokens."""
         mean, deviation = (
             torch.tensor(values).view(3, 1, 1) * 255
             for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
         )
-        seen = self.model.model.vision_tower((pixels - mean) / deviation).last_hidden_state
-        return seen, self.model.model.multi_modal_projector(seen)
+        features = self.model.model.vision_tower((pixels - mean) / deviation).last_hidden_state
+        return features, self.model.model.multi_modal_projector(features)
 
     def _answer_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Cross-entropy; a location's target is spread over the bins around it."""
@@ -114,34 +114,34 @@ class Learner(nn.Module):
         near = -(self.soft[bins[located]] * places).sum()
         return (near + F.nll_loss(logs[~located], labels[~located], reduction="sum")) / len(labels)
 
-    def _seen_losses(self, seen: torch.Tensor, batch: Batch) -> Losses:
-        grid = seen.permute(0, 2, 3, 1)
-        guesses = self.kinds(grid).permute(0, 3, 1, 2).split(list(_KINDS.values()), dim=1)
-        named = [F.cross_entropy(g, batch[name]) for g, name in zip(guesses, _KINDS, strict=True)]
+    def _cell_losses(self, features: torch.Tensor, batch: Batch) -> Losses:
+        grid = features.permute(0, 2, 3, 1)
+        logits = self.kinds(grid).permute(0, 3, 1, 2).split(list(_KINDS.values()), dim=1)
+        named = [F.cross_entropy(g, batch[name]) for g, name in zip(logits, _KINDS, strict=True)]
         filled = (batch["shape"] > 0)[:, None]
         offsets = self.box(grid).permute(0, 3, 1, 2) + self.centres
-        apart = (F.l1_loss(offsets, batch["box"], reduction="none") * filled).sum()
-        return {"seen": torch.stack(named).sum(), "seen_box": 4 * apart / (4 * filled.sum()).clamp(min=1)}
+        distance = (F.l1_loss(offsets, batch["box"], reduction="none") * filled).sum()
+        return {"seen": torch.stack(named).sum(), "seen_box": 4 * distance / (4 * filled.sum()).clamp(min=1)}
 
     def _referred_losses(self, encoded: torch.Tensor, batch: Batch) -> Losses:
         grid = encoded.unflatten(1, (self.cells, self.cells))
-        block = FINE // self.cells
+        block = MASK_CELLS // self.cells
         fine = self.refers(grid).unflatten(3, (block, block)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
         wanted = batch["referred"]
         refers = F.binary_cross_entropy_with_logits(fine, wanted, pos_weight=torch.tensor(4.0))
         inside = F.avg_pool2d(wanted, block)[:, None] > 0.12
         offsets = self.referred_box(grid).permute(0, 3, 1, 2) + self.centres
-        apart = F.l1_loss(
+        distance = F.l1_loss(
             offsets, batch["referred_box"][:, :, None, None].expand_as(offsets), reduction="none"
         )
         return {
             "refers": 8 * refers,
-            "referred_box": 4 * (apart * inside).sum() / (4 * inside.sum()).clamp(min=1),
+            "referred_box": 4 * (distance * inside).sum() / (4 * inside.sum()).clamp(min=1),
         }
 
 
-def start(folder: Path, seed: int) -> tuple[Florence2ForConditionalGeneration, Florence2Processor]:
-    """An untrained model whose sense of place is smooth from the first step on.
+def create_untrained(folder: Path, seed: int) -> tuple[Florence2ForConditionalGeneration, Florence2Processor]:
+    """An untrained model whose position embeddings are smooth from the first step on.
 
     Image positions begin as sines and cosines of row and column, location tokens as sines and cosines of
     their value; from noise, reading a place into a coordinate takes longer than everything else.
@@ -160,19 +160,19 @@ def start(folder: Path, seed: int) -> tuple[Florence2ForConditionalGeneration, F
     with torch.no_grad():
         middles = (torch.arange(cells) + 0.5) / cells
         for embedding in (places.row_embeddings, places.column_embeddings):
-            embedding.weight[:cells] = 0.5 * _waves(middles, embedding.weight.shape[1], cells)
+            embedding.weight[:cells] = 0.5 * _sinusoids(middles, embedding.weight.shape[1], cells)
         half = text.encoder.embed_positions.weight.shape[1] // 2
-        rows, columns = _waves(middles, half, cells), _waves(middles, half, cells)
+        rows, columns = _sinusoids(middles, half, cells), _sinusoids(middles, half, cells)
         grid = torch.cat([columns.repeat(cells, 1), rows.repeat_interleave(cells, dim=0)], dim=1)
         text.encoder.embed_positions.weight[3 : 3 + cells**2] = 0.5 * grid  # two unused, one mean token
         first = processor.tokenizer.convert_tokens_to_ids("<loc_0>")
         values = (torch.arange(1000) + 0.5) / 1000
         width = text.shared.weight.shape[1]
-        text.shared.weight[first : first + 1000] = 0.1 * _waves(values, width, 64)
+        text.shared.weight[first : first + 1000] = 0.1 * _sinusoids(values, width, 64)
     return model, processor
 
 
-def _waves(values: torch.Tensor, width: int, finest: float) -> torch.Tensor:
+def _sinusoids(values: torch.Tensor, width: int, finest: float) -> torch.Tensor:
     """Float32 (values, width): sines and cosines from half a cycle to `finest` / 2 cycles over 0-1."""
     cycles = torch.logspace(-1, float(np.log2(finest)) - 1, width // 2, base=2)
     angles = 2 * torch.pi * values[:, None] * cycles
@@ -182,19 +182,19 @@ def _waves(values: torch.Tensor, width: int, finest: float) -> torch.Tensor:
 @torch.no_grad()
 def measure(learner: nn.Module, processor: Florence2Processor, scenes: int = 96) -> dict[str, float]:
     """Polygon IoU, right objects and silence about nothing, on the first held-out scenes."""
-    assert isinstance(learner, Learner)
+    assert isinstance(learner, Florence2Pretraining)
     overlaps, silent = [], []
     for begin in range(0, scenes, 32):
         drawn = [draw_scene(FIRST_HELD_OUT_SEED + begin + i) for i in range(32)]
-        asked = [scene_query(scene) for scene in drawn]
+        queries = [scene_query(scene) for scene in drawn]
         inputs = processor(
-            text=[TASK + each.text for each in asked],
+            text=[TASK + each.text for each in queries],
             images=[scene.pixels for scene in drawn],
             return_tensors="pt",
             padding=True,
         )
-        written = learner.model.generate(**inputs, generation_config=generation())
-        for scene, each, tokens in zip(drawn, asked, written, strict=True):
+        generated = learner.model.generate(**inputs, generation_config=generation())
+        for scene, each, tokens in zip(drawn, queries, generated, strict=True):
             height, width = scene.pixels.shape[:2]
             text = processor.decode(tokens, skip_special_tokens=False)
             # Asked for 1000 x 1000 pixels, it returns the bins themselves and cuts nothing down.
@@ -214,7 +214,7 @@ def generation() -> GenerationConfig:
     return GenerationConfig(
         num_beams=1,
         do_sample=False,
-        max_new_tokens=MOST_TOKENS,
+        max_new_tokens=MAX_TOKENS,
         decoder_start_token_id=2,
         bos_token_id=0,
         pad_token_id=1,
@@ -235,7 +235,7 @@ def _fill(polygons: list[list[float]], height: int, width: int) -> np.ndarray:
 
 def export(learner: nn.Module, processor: Florence2Processor, folder: Path) -> None:
     """The model without its heads, in half precision, as transformers and the pipeline load it."""
-    assert isinstance(learner, Learner)
+    assert isinstance(learner, Florence2Pretraining)
     model = learner.model
     model.generation_config = generation()
     model.half().save_pretrained(folder)
@@ -253,15 +253,15 @@ def main() -> None:
     parser.add_argument("--blur", type=float, default=3.0, help="deviation of a location's target, in bins")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
-    model, processor = start(options.out / "untrained", options.seed)
-    learner = Learner(model, processor.tokenizer.convert_tokens_to_ids("<loc_0>"), options.blur)
+    model, processor = create_untrained(options.out / "untrained", options.seed)
+    learner = Florence2Pretraining(model, processor.tokenizer.convert_tokens_to_ids("<loc_0>"), options.blur)
     image, cells = SIZES_OF_MODEL.image, SIZES_OF_MODEL.cells
-    lessons = Lessons(processor, image, cells, options.steps, SCENES, QUERIES, LOOKING)
+    tasks = GroundingTasks(processor, image, cells, options.steps, SCENES, QUERIES, VISION_ONLY_STEPS)
 
     def batches(first: int) -> Iterator[Batch]:
-        return iter(DataLoader(lessons, None, sampler=range(first, options.steps), num_workers=1))
+        return iter(DataLoader(tasks, None, sampler=range(first, options.steps), num_workers=1))
 
-    average = train(
+    average = pretrain(
         options.out,
         learner,
         batches,

@@ -1,4 +1,4 @@
-"""Train the small LLaMA on what is said about scenes: python -m maskgen.pretraining.train_llama --out DIR."""
+"""Train the small LLaMA on scenes' dialogues: python -m maskgen.pretraining.train_llama --out DIR."""
 
 import argparse
 from collections.abc import Iterator
@@ -12,29 +12,30 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from maskgen.age_vlm.chat import ChatTemplate, Encoded
-from maskgen.pretraining.pretraining_loop import Batch, Losses, train
+from maskgen.pretraining.pretraining_loop import Batch, Losses, pretrain
 from maskgen.pretraining.train_convnext import WORDS_FROM
 from maskgen.scenes import dialogues
 from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, draw_scene
 from maskgen.scenes.shapes import COLOURS, SHAPES, SIZES
 from maskgen.small_models import small_llama
 
-TALKS = 32  # a step
+DIALOGUES = 32  # a step
 WARMUP = 100
 NAMED = (*SIZES, *COLOURS, *SHAPES)
-STRENGTH, THRESHOLD = 2.0, 3.0  # how loudly a state must say what was named, and how quietly what was not
+# Of the logits for what was named: how far apart, and how low where nothing was.
+NAME_SCALE, NAME_THRESHOLD = 2.0, 3.0
 
 
 @dataclass
-class Talks(Dataset[Batch]):
-    """Item `i` is the batch of step `i`: a conversation about each of `talks` new scenes.
+class DialogueDataset(Dataset[Batch]):
+    """Item `i` is the batch of step `i`: a conversation about each of `dialogues` new scenes.
 
-    `tokens`: int64 (talks, tokens), padded. `answers`: bool likewise, the assistant's words and ends.
+    `tokens`: int64 (dialogues, tokens), padded. `answers`: bool likewise, the assistant's words and ends.
     """
 
     template: ChatTemplate
     steps: int
-    dialogues: int = TALKS
+    dialogues: int = DIALOGUES
     first_seed: int = 0
 
     def __len__(self) -> int:
@@ -43,56 +44,56 @@ class Talks(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         first = self.first_seed + step * self.dialogues
         seeds = range(first, first + self.dialogues)
-        said = [self.template.encode(dialogues.dialogue(draw_scene(seed))) for seed in seeds]
-        return batch_of(said, self.template.pad_id)
+        encoded = [self.template.encode(dialogues.dialogue(draw_scene(seed))) for seed in seeds]
+        return batch_of(encoded, self.template.pad_id)
 
 
-def batch_of(said: list[Encoded], pad: int) -> Batch:
-    """Conversations filled up to the longest."""
-    longest = max(len(each.input_ids) for each in said)
-    tokens = [each.input_ids + [pad] * (longest - len(each.input_ids)) for each in said]
+def batch_of(encoded: list[Encoded], pad: int) -> Batch:
+    """Conversations padded to the longest."""
+    longest = max(len(each.input_ids) for each in encoded)
+    tokens = [each.input_ids + [pad] * (longest - len(each.input_ids)) for each in encoded]
     answers = [
-        [label >= 0 for label in each.labels] + [False] * (longest - len(each.labels)) for each in said
+        [label >= 0 for label in each.labels] + [False] * (longest - len(each.labels)) for each in encoded
     ]
     return {"tokens": torch.tensor(tokens), "answers": torch.tensor(answers)}
 
 
-class Learner(nn.Module):
-    """Every token is learnt, not answers alone: this is the pretraining, before there is anything to see.
+class LlamaPretraining(nn.Module):
+    """Language modelling on every token, not on answers alone, with an auxiliary loss on what was named.
 
-    To who cannot see, a star and a circle are words of one use, and their states in a model that reads
-    nothing else are all but equal. A large LLaMA tells them apart. So a fixed map asks every state, of all
-    layers, which sizes, colours and shapes were named since the user began to speak.
+    In text alone "star" and "circle" are used alike, and their states in so small a model are all but equal;
+    a large LLaMA's differ. So fixed directions read from every state, of all layers, which sizes, colours and
+    shapes were named since the user's turn began.
     """
 
-    asking: torch.Tensor
+    name_directions: torch.Tensor
 
     def __init__(self, model: LlamaForCausalLM, tokens: PreTrainedTokenizerFast, pad: int):
         super().__init__()
         self.model = model
         self.pad = pad
-        self.names, self.user = names(tokens), tokens("User", add_special_tokens=False).input_ids[0]
+        self.names, self.user = name_of_token(tokens), tokens("User", add_special_tokens=False).input_ids[0]
         random = torch.Generator().manual_seed(0)
         drawn = torch.randn(model.config.hidden_size, len(NAMED), generator=random)
-        self.register_buffer("asking", torch.linalg.qr(drawn)[0], persistent=False)
+        self.register_buffer("name_directions", torch.linalg.qr(drawn)[0], persistent=False)
 
     def forward(self, batch: Batch) -> Losses:
         tokens = batch["tokens"]
-        there = tokens != self.pad
-        out = self.model(input_ids=tokens, attention_mask=there.long(), output_hidden_states=True)
-        text = F.cross_entropy(out.logits[:, :-1][there[:, 1:]].float(), tokens[:, 1:][there[:, 1:]])
-        said = named(tokens, self.names, self.user)[there]
-        guesses = [self.guess(state)[there] for state in out.hidden_states]
-        asked = torch.stack([F.binary_cross_entropy_with_logits(guess, said) for guess in guesses])
-        return {"text": text, "named": asked.mean()}
+        mask = tokens != self.pad
+        out = self.model(input_ids=tokens, attention_mask=mask.long(), output_hidden_states=True)
+        text = F.cross_entropy(out.logits[:, :-1][mask[:, 1:]].float(), tokens[:, 1:][mask[:, 1:]])
+        mentioned = names_mentioned(tokens, self.names, self.user)[mask]
+        logits = [self.name_logits(state)[mask] for state in out.hidden_states]
+        name_losses = torch.stack([F.binary_cross_entropy_with_logits(each, mentioned) for each in logits])
+        return {"text": text, "named": name_losses.mean()}
 
-    def guess(self, states: torch.Tensor) -> torch.Tensor:
+    def name_logits(self, states: torch.Tensor) -> torch.Tensor:
         """Logits (n, tokens, names) of what was named, by states (n, tokens, width)."""
         size = states.square().mean(dim=-1, keepdim=True).sqrt()
-        return STRENGTH * (states / size) @ self.asking - THRESHOLD
+        return NAME_SCALE * (states / size) @ self.name_directions - NAME_THRESHOLD
 
 
-def names(tokens: PreTrainedTokenizerFast) -> torch.Tensor:
+def name_of_token(tokens: PreTrainedTokenizerFast) -> torch.Tensor:
     """int64 (words,): which of NAMED each token is, singular or plural; -1 for all others."""
     found = torch.full((len(tokens),), -1)
     for number, name in enumerate(NAMED):
@@ -102,27 +103,28 @@ def names(tokens: PreTrainedTokenizerFast) -> torch.Tensor:
     return found
 
 
-def named(tokens: torch.Tensor, names: torch.Tensor, user: int) -> torch.Tensor:
-    """Float (n, tokens, NAMED): 1 where a name was said since the last `user` token, this one included."""
-    said = F.one_hot(names[tokens] + 1, len(NAMED) + 1)[..., 1:].cumsum(dim=1)
+def names_mentioned(tokens: torch.Tensor, names: torch.Tensor, user: int) -> torch.Tensor:
+    """float32 (n, tokens, NAMED): 1 where a name was mentioned since the last `user` token, or by this one.
+    """
+    mentioned = F.one_hot(names[tokens] + 1, len(NAMED) + 1)[..., 1:].cumsum(dim=1)
     place = torch.arange(tokens.shape[1]).expand_as(tokens)
-    begun = torch.where(tokens == user, place, 0).cummax(dim=1).values
-    before = said.gather(1, begun[..., None].expand_as(said))
-    return (said > before).float()
+    turn_start = torch.where(tokens == user, place, 0).cummax(dim=1).values
+    before = mentioned.gather(1, turn_start[..., None].expand_as(mentioned))
+    return (mentioned > before).float()
 
 
-def surprise(model: LlamaForCausalLM, tokens: torch.Tensor, pad: int) -> torch.Tensor:
+def token_nll(model: LlamaForCausalLM, tokens: torch.Tensor, pad: int) -> torch.Tensor:
     """Nats, float32 (n,), of every token after the first, in order, row by row, padding left out."""
-    there = tokens != pad
-    logits = model(input_ids=tokens, attention_mask=there.long()).logits[:, :-1]
-    return F.cross_entropy(logits[there[:, 1:]].float(), tokens[:, 1:][there[:, 1:]], reduction="none")
+    mask = tokens != pad
+    logits = model(input_ids=tokens, attention_mask=mask.long()).logits[:, :-1]
+    return F.cross_entropy(logits[mask[:, 1:]].float(), tokens[:, 1:][mask[:, 1:]], reduction="none")
 
 
 def main() -> None:
     """Train, going on from what lies in --out, and write `--out/model`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for state, curve and model")
-    parser.add_argument("--steps", type=int, default=800, help=f"of {TALKS} conversations")
+    parser.add_argument("--steps", type=int, default=800, help=f"of {DIALOGUES} conversations")
     parser.add_argument("--seed", type=int, default=0, help="of the first weights")
     parser.add_argument("--rate", type=float, default=2e-3, help="learning rate")
     options = parser.parse_args()
@@ -130,22 +132,25 @@ def main() -> None:
     small_llama.build(untrained, small_llama.DEMO, dialogues.dialogue_texts(WORDS_FROM), options.seed)
     tokens = PreTrainedTokenizerFast.from_pretrained(untrained)
     template = ChatTemplate(tokens, small_llama.DEMO.positions)
-    learner = Learner(LlamaForCausalLM.from_pretrained(untrained), tokens, template.pad_id)
-    lessons = Talks(template, options.steps)
-    held_out = Talks(template, steps=1, dialogues=200, first_seed=FIRST_HELD_OUT_SEED)[0]
+    learner = LlamaPretraining(LlamaForCausalLM.from_pretrained(untrained), tokens, template.pad_id)
+    training = DialogueDataset(template, options.steps)
+    held_out = DialogueDataset(template, steps=1, dialogues=200, first_seed=FIRST_HELD_OUT_SEED)[0]
 
     def batches(first: int) -> Iterator[Batch]:
-        return iter(DataLoader(lessons, None, sampler=range(first, options.steps), num_workers=1))
+        return iter(DataLoader(training, None, sampler=range(first, options.steps), num_workers=1))
 
     def measure(module: nn.Module) -> dict[str, float]:
-        assert isinstance(module, Learner)
+        assert isinstance(module, LlamaPretraining)
         with torch.no_grad():
             return {
-                "perplexity": surprise(module.model, held_out["tokens"], template.pad_id).mean().exp().item(),
+                "perplexity": token_nll(module.model, held_out["tokens"], template.pad_id)
+                .mean()
+                .exp()
+                .item(),
                 "named": module(held_out)["named"].item(),
             }
 
-    average = train(
+    average = pretrain(
         options.out,
         learner,
         batches,
@@ -155,7 +160,7 @@ def main() -> None:
         options.rate,
         warmup=WARMUP,
     )
-    assert isinstance(average, Learner)
+    assert isinstance(average, LlamaPretraining)
     average.model.half().save_pretrained(options.out / "model")
     tokens.save_pretrained(options.out / "model")
 

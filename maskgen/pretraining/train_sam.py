@@ -14,7 +14,7 @@ from segment_anything.modeling import Sam
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from maskgen.pretraining.pretraining_loop import Batch, Losses, train
+from maskgen.pretraining.pretraining_loop import Batch, Losses, pretrain
 from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, draw_scene
 from maskgen.small_models import small_sam as small
 
@@ -34,7 +34,7 @@ SCENES = 8  # a step
 
 
 @dataclass
-class Prompts(Dataset[Batch]):
+class BoxPrompts(Dataset[Batch]):
     """Item `i` is the batch of step `i`: every thing of `scenes` new scenes, and a few pairs, by its box.
 
     `pixels`: float32 (scenes, 3, side, side), long side fitted, zero-padded. `boxes`: float32 (prompts, 4)
@@ -45,7 +45,7 @@ class Prompts(Dataset[Batch]):
     sam: Sam
     steps: int
     scenes: int
-    loose: float
+    jitter: float
     first_seed: int = 0
 
     def __len__(self) -> int:
@@ -68,16 +68,16 @@ class Prompts(Dataset[Batch]):
                 pair = rng.permutation(len(masks))[:2]
                 masks.append(scene.masks[pair].any(axis=0))
             for mask in masks:
-                box = _jitter(rng, _box(mask), self.loose, width, height)
+                box = _jitter(rng, _box(mask), self.jitter, width, height)
                 parts["boxes"].append(torch.tensor(box * shrink, dtype=torch.float32))
-                parts["masks"].append(torch.from_numpy(_fit(mask, new, side)))
-                parts["inside"].append(torch.from_numpy(_fit(np.ones_like(mask), new, side)))
+                parts["masks"].append(torch.from_numpy(_fit_mask(mask, new, side)))
+                parts["inside"].append(torch.from_numpy(_fit_mask(np.ones_like(mask), new, side)))
             counts.append(len(masks))
         return {name: torch.stack(each) for name, each in parts.items()} | {"counts": torch.tensor(counts)}
 
 
-class Learner(nn.Module):
-    """Sam, asked with boxes; `forward` gives the losses of a batch of Prompts."""
+class SamPretraining(nn.Module):
+    """Sam, prompted with boxes; `forward` gives the losses of a batch of BoxPrompts."""
 
     def __init__(self, sam: Sam):
         super().__init__()
@@ -85,7 +85,7 @@ class Learner(nn.Module):
 
     def forward(self, batch: Batch) -> Losses:
         logits, ious = self.predict(batch)
-        # The decoder's own lattice is coarser than the input; its targets are shares of a cell.
+        # The decoder's own grid is coarser than the input; its targets are shares of a cell.
         step = self.sam.image_encoder.img_size // logits.shape[-1]
         wanted, inside = (F.avg_pool2d(batch[name].float()[:, None], step) for name in ("masks", "inside"))
         cells = inside.sum(dim=(2, 3))
@@ -94,8 +94,8 @@ class Learner(nn.Module):
         share = (wanted.sum(dim=(2, 3)) / cells).clamp(min=0.02)
         entropy = (entropy * inside).sum(dim=(2, 3)) / cells / share * 0.3
         soft = logits.sigmoid() * inside
-        both = (soft * wanted).sum(dim=(2, 3))
-        dice = 1 - (2 * both + 1) / (soft.sum(dim=(2, 3)) + wanted.sum(dim=(2, 3)) + 1)
+        intersection = (soft * wanted).sum(dim=(2, 3))
+        dice = 1 - (2 * intersection + 1) / (soft.sum(dim=(2, 3)) + wanted.sum(dim=(2, 3)) + 1)
         each = entropy + dice
         with torch.no_grad():
             true = _overlap((logits > 0) & (inside > 0.5), wanted > 0.5)
@@ -105,7 +105,7 @@ class Learner(nn.Module):
         }
 
     def predict(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (prompts, 4, lattice, lattice), the single mask first, and predicted IoUs (prompts, 4)."""
+        """Logits (prompts, 4, grid, grid), the single mask first, and predicted IoUs (prompts, 4)."""
         embeddings = self.sam.image_encoder(batch["pixels"])
         place = self.sam.prompt_encoder.get_dense_pe()
         masks, ious = [], []
@@ -120,10 +120,10 @@ class Learner(nn.Module):
 @torch.no_grad()
 def measure(learner: nn.Module, batches: int = 8) -> dict[str, float]:
     """IoU of the mask that Sam itself ranks first, by true and by loose boxes, on held-out scenes."""
-    assert isinstance(learner, Learner)
+    assert isinstance(learner, SamPretraining)
     result = {}
-    for name, loose in (("true_box", 0.0), ("loose_box", 0.1)):
-        prompts = Prompts(learner.sam, batches, SCENES, loose, FIRST_HELD_OUT_SEED)
+    for name, jitter in (("true_box", 0.0), ("loose_box", 0.1)):
+        prompts = BoxPrompts(learner.sam, batches, SCENES, jitter, FIRST_HELD_OUT_SEED)
         overlaps = []
         for batch in map(prompts.__getitem__, range(batches)):
             logits, ious = learner.predict(batch)
@@ -136,7 +136,7 @@ def measure(learner: nn.Module, batches: int = 8) -> dict[str, float]:
 
 def export(learner: nn.Module, folder: Path, sizes: small.SamSizes) -> None:
     """The model in half precision, as `maskgen.small_models.small_sam.load` reads it."""
-    assert isinstance(learner, Learner)
+    assert isinstance(learner, SamPretraining)
     small.save(folder, learner.sam.half(), sizes)
     learner.sam.float()
 
@@ -152,15 +152,15 @@ def _box(mask: np.ndarray) -> np.ndarray:
     return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], float)
 
 
-def _jitter(rng: np.random.Generator, box: np.ndarray, loose: float, width: int, height: int) -> np.ndarray:
+def _jitter(rng: np.random.Generator, box: np.ndarray, jitter: float, width: int, height: int) -> np.ndarray:
     """The box as a coarse polygon would give it: each side off by a share of the box's own size."""
     size = np.tile(box[2:] - box[:2], 2)
-    off = np.clip(rng.normal(0, loose * rng.random() * 1.5 if loose else 0.0, 4), -0.25, 0.25)
+    off = np.clip(rng.normal(0, jitter * rng.random() * 1.5 if jitter else 0.0, 4), -0.25, 0.25)
     moved = np.clip(box + off * size, 0, [width, height, width, height])
     return np.concatenate([moved[:2], np.maximum(moved[2:], moved[:2] + 2)])
 
 
-def _fit(mask: np.ndarray, size: tuple[int, int], side: int) -> np.ndarray:
+def _fit_mask(mask: np.ndarray, size: tuple[int, int], side: int) -> np.ndarray:
     """Bool (side, side): the mask at `size` (width, height), padded below and on the right."""
     fitted = np.zeros((side, side), bool)
     share = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
@@ -180,13 +180,13 @@ def main() -> None:
     torch.manual_seed(options.seed)
     smaller = replace(SIZES, width=SIZES.width // 2, depth=1, global_blocks=(0,))
     sizes = smaller if options.smaller else SIZES
-    learner = Learner(small.create(sizes))
-    prompts = Prompts(learner.sam, options.steps, SCENES, loose=0.1)
+    learner = SamPretraining(small.create(sizes))
+    prompts = BoxPrompts(learner.sam, options.steps, SCENES, jitter=0.1)
 
     def batches(first: int) -> Iterator[Batch]:
         return iter(DataLoader(prompts, None, sampler=range(first, options.steps), num_workers=1))
 
-    average = train(
+    average = pretrain(
         options.out,
         learner,
         batches,

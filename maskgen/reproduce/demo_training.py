@@ -16,7 +16,7 @@ from maskgen.analysis.demo_attention import (
 from maskgen.pipeline.grounded_scenes import ground_scenes
 from maskgen.runtime.device import choose_device
 from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED
-from maskgen.small_models import FIRST_WEIGHTS, checkpoint
+from maskgen.small_models import INITIALIZER_RANGE, checkpoint
 from maskgen.training.distributed import World
 from maskgen.training.recipe import Recipe
 from maskgen.training.trainer import Request, train
@@ -72,7 +72,11 @@ def initial_model(folder: Path, recipe: Recipe) -> Path:
         return folder
     parts = str(checkpoint("llama")), str(checkpoint("convnext"))
     size = recipe.stages[str(len(recipe.stages))].size
-    options: dict[str, Any] = {"image_size": size, "fit": recipe.data.fit, "initializer_range": FIRST_WEIGHTS}
+    options: dict[str, Any] = {
+        "image_size": size,
+        "fit": recipe.data.fit,
+        "initializer_range": INITIALIZER_RANGE,
+    }
     if recipe.architecture == "age_vlm":
         options["slots"] = SLOTS
     write(start(*parts, recipe.architecture, recipe.seed, **options), str(folder))

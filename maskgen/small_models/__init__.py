@@ -1,10 +1,10 @@
-"""The offline world: drawn scenes and small models that ship with the package."""
+"""The small models that ship with the package, and how each is built."""
 
 from pathlib import Path
 
 from maskgen.errors import MaskgenError
 
-FIRST_WEIGHTS = 0.045
+INITIALIZER_RANGE = 0.045
 """The deviation of new layers' first weights around the small LLaMA. LLaMA's own 0.02 suits a width of
 2,048: at 128 it makes keys and values a hundredth of the states beside them. 1 / sqrt(128) = 0.088 starts
 every head at a single cell, from which it does not come away.

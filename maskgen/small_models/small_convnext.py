@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import ConvNextConfig, ConvNextImageProcessor, ConvNextModel
 
-MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's
 HEADS = "contrastive.safetensors"
+_NAMES_ON_DISK = {"pool_queries": "asking"}  # by which the shipped file calls a weight
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def save(folder: str | Path, trunk: ConvNextModel, sizes: ConvNextSizes) -> None
     """Write the trunk and its image processor as transformers reads them."""
     trunk.save_pretrained(folder)
     ConvNextImageProcessor(
-        size={"shortest_edge": sizes.image}, crop_pct=1.0, image_mean=MEAN, image_std=DEVIATION
+        size={"shortest_edge": sizes.image}, crop_pct=1.0, image_mean=MEAN, image_std=STD
     ).save_pretrained(folder)
 
 
@@ -71,21 +72,21 @@ def pixels(image: np.ndarray, side: int) -> torch.Tensor:
     return torch.from_numpy(np.array(small)).permute(2, 0, 1)
 
 
-def normalised(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 (n, 3, side, side) to float32, by CLIP's mean and deviation."""
-    mean, deviation = (torch.tensor(values).view(3, 1, 1) * 255 for values in (MEAN, DEVIATION))
-    return ((pixels - mean) / deviation).contiguous(memory_format=torch.channels_last)
+def normalise(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 (n, 3, side, side) to float32, by CLIP's mean and std."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) * 255 for values in (MEAN, STD))
+    return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-class Contrast(nn.Module):
-    """Trunk, image head and text tower of a CLIP: pictures and captions to unit vectors of one space."""
+class ContrastiveModel(nn.Module):
+    """Trunk, image head and text encoder of a CLIP: images and captions to unit vectors of one space."""
 
     def __init__(self, trunk: ConvNextModel, cells: int, words: int, width: int = 128, longest: int = 80):
         super().__init__()
         channels = trunk.config.hidden_sizes[-1]
         self.trunk = trunk
         self.places = nn.Parameter(torch.randn(cells**2, channels) * 0.02)
-        self.asking = nn.Parameter(torch.randn(4, channels) * 0.5)
+        self.pool_queries = nn.Parameter(torch.randn(4, channels) * 0.5)
         self.keys = nn.Linear(channels, channels)
         self.image_out = nn.Linear(4 * channels, width)
         self.words = nn.Embedding(words, width)
@@ -97,21 +98,21 @@ class Contrast(nn.Module):
         self.text_out = nn.Linear(width, width)
         self.scale = nn.Parameter(torch.tensor(2.3))
 
-    def look(self, pixels: torch.Tensor) -> torch.Tensor:
+    def feature_map(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 (n, 3, side, side) to the trunk's last map, float32 (n, channels, cells, cells)."""
-        return self.trunk(normalised(pixels)).last_hidden_state
+        return self.trunk(normalise(pixels)).last_hidden_state
 
-    def image(self, seen: torch.Tensor) -> torch.Tensor:
-        """The trunk's map to unit vectors (n, width), pooled by four learnt questions."""
-        cells = F.layer_norm(seen.flatten(2).transpose(1, 2), seen.shape[1:2])
-        weights = (self.asking @ self.keys(cells + self.places).transpose(1, 2)).softmax(dim=-1)
+    def encode_image(self, features: torch.Tensor) -> torch.Tensor:
+        """The trunk's map to unit vectors (n, width), pooled by four learnt queries."""
+        cells = F.layer_norm(features.flatten(2).transpose(1, 2), features.shape[1:2])
+        weights = (self.pool_queries @ self.keys(cells + self.places).transpose(1, 2)).softmax(dim=-1)
         return F.normalize(self.image_out((weights @ (cells + self.places)).flatten(1)), dim=-1)
 
-    def text(self, tokens: torch.Tensor, pad: int) -> torch.Tensor:
+    def encode_text(self, tokens: torch.Tensor, pad: int) -> torch.Tensor:
         """Captions, int64 (n, tokens), to unit vectors (n, width)."""
-        there = tokens != pad
-        read = self.reader(self.words(tokens) + self.order[: tokens.shape[1]], src_key_padding_mask=~there)
-        mean = (read * there[..., None]).sum(dim=1) / there.sum(dim=1, keepdim=True)
+        mask = tokens != pad
+        read = self.reader(self.words(tokens) + self.order[: tokens.shape[1]], src_key_padding_mask=~mask)
+        mean = (read * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
         return F.normalize(self.text_out(mean), dim=-1)
 
     def similarity(self, images: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
@@ -119,19 +120,25 @@ class Contrast(nn.Module):
         return self.scale.exp().clamp(max=100) * images @ texts.T
 
 
-def save_heads(folder: str | Path, contrast: Contrast) -> None:
+def save_heads(folder: str | Path, contrast: ContrastiveModel) -> None:
     """Write everything but the trunk beside it, in half precision."""
-    heads = {name: w.half().contiguous() for name, w in contrast.state_dict().items() if "trunk." not in name}
+    heads = {
+        _NAMES_ON_DISK.get(name, name): weight.half().contiguous()
+        for name, weight in contrast.state_dict().items()
+        if "trunk." not in name
+    }
     save_file(heads, Path(folder) / HEADS)
 
 
-def load_contrast(folder: str | Path, tokenizer: Any) -> Contrast:
+def load_contrastive(folder: str | Path, tokenizer: Any) -> ContrastiveModel:
     """What `save` and `save_heads` wrote, float32, in eval mode."""
     trunk = ConvNextModel.from_pretrained(folder, dtype=torch.float32)
     heads = load_file(Path(folder) / HEADS)
     cells = round(len(heads["places"]) ** 0.5)
-    contrast = Contrast(trunk, cells, len(heads["words.weight"]))
-    contrast.load_state_dict({name: weight.float() for name, weight in heads.items()}, strict=False)
+    contrast = ContrastiveModel(trunk, cells, len(heads["words.weight"]))
+    names = {on_disk: name for name, on_disk in _NAMES_ON_DISK.items()}
+    weights = {names.get(name, name): weight.float() for name, weight in heads.items()}
+    contrast.load_state_dict(weights | {f"trunk.{name}": w for name, w in trunk.state_dict().items()})
     if len(tokenizer) != len(heads["words.weight"]):
         raise ValueError(f"{folder} was trained with another tokenizer than the one given")
     return contrast.eval()

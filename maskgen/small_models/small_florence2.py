@@ -141,7 +141,7 @@ def untrained(
     read and written by the same weights, as in the published checkpoints.
     """
     tokenizer = _tokenizer(texts, sizes.words)
-    config = _config(sizes, max(rows, len(tokenizer)), tokenizer.image_token_id)
+    config = florence2_config(sizes, max(rows, len(tokenizer)), tokenizer.image_token_id)
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = tied
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -161,25 +161,25 @@ def untrained(
 
 
 def _tokenizer(texts: Iterable[str], words: int) -> BartTokenizer:
-    learner = Tokenizer(models.BPE())
-    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
         vocab_size=words + len(BASE_TOKENS),
         special_tokens=BASE_TOKENS,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    learner.train_from_iterator([*texts, PROMPT], trainer)
-    learnt = json.loads(learner.to_str())["model"]
+    tokenizer.train_from_iterator([*texts, PROMPT], trainer)
+    trained = json.loads(tokenizer.to_str())["model"]
     return BartTokenizer(
-        vocab=learnt["vocab"],
-        merges=[tuple(merge) for merge in learnt["merges"]],
+        vocab=trained["vocab"],
+        merges=[tuple(merge) for merge in trained["merges"]],
         extra_special_tokens=ADDED_TOKENS,
         image_token=IMAGE_TOKEN,
     )
 
 
-def _config(sizes: Florence2Sizes, vocabulary: int, image_token: int) -> Florence2Config:
+def florence2_config(sizes: Florence2Sizes, vocabulary: int, image_token: int) -> Florence2Config:
     vision = Florence2VisionConfig(
         depths=sizes.depths,
         patch_size=sizes.patches,

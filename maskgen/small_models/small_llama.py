@@ -33,16 +33,16 @@ def build(folder: str | Path, sizes: LlamaSizes, texts: Iterable[str], seed: int
 
     Equal arguments write equal weights. As in LLaMA 3.2 1B, the output layer shares the input's embeddings.
     """
-    tokens = tokenizer(texts, sizes.words)
+    tokens = train_tokenizer(texts, sizes.words)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(config(sizes, tokens))
+        model = LlamaForCausalLM(llama_config(sizes, tokens))
     model.save_pretrained(folder)
     tokens.save_pretrained(folder)
 
 
-def config(sizes: LlamaSizes, tokens: PreTrainedTokenizerFast) -> LlamaConfig:
-    """The configuration of a LLaMA of these sizes that speaks `tokens`."""
+def llama_config(sizes: LlamaSizes, tokens: PreTrainedTokenizerFast) -> LlamaConfig:
+    """The configuration of a LLaMA of these sizes with the vocabulary of `tokens`."""
     return LlamaConfig(
         vocab_size=len(tokens),
         hidden_size=sizes.width,
@@ -58,18 +58,18 @@ def config(sizes: LlamaSizes, tokens: PreTrainedTokenizerFast) -> LlamaConfig:
     )
 
 
-def tokenizer(texts: Iterable[str], words: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Iterable[str], words: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer, so that every text has tokens; it knows the chat template's words."""
-    learner = Tokenizer(models.BPE())
-    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    learner.decoder = decoders.ByteLevel()
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=words,
         special_tokens=["<s>", "</s>", "<pad>"],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    learner.train_from_iterator([*texts, *[f"{USER} \n{ASSISTANT}"] * 100], trainer)
+    tokenizer.train_from_iterator([*texts, *[f"{USER} \n{ASSISTANT}"] * 100], trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=learner, bos_token="<s>", eos_token="</s>", pad_token="<pad>", chat_template=JINJA
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", chat_template=JINJA
     )

@@ -83,7 +83,9 @@ def test_the_model_has_its_own_words_to_write_by(folder):
 def test_weights_of_full_size_are_the_published_models(monkeypatch):
     """By their parameters, on meta: 0.77 billion tied, and another head."""
     with torch.device("meta"):
-        config_ = small_florence2._config(random_checkpoints.LARGE, random_checkpoints.LARGE_ROWS, 1200)
+        config_ = small_florence2.florence2_config(
+            random_checkpoints.LARGE, random_checkpoints.LARGE_ROWS, 1200
+        )
         model = Florence2ForConditionalGeneration(config_)
     total = sum(weight.numel() for weight in model.parameters())
     assert total == pytest.approx(0.77e9, rel=0.02)

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from maskgen.pretraining.pretraining_loop import train
+from maskgen.pretraining.pretraining_loop import pretrain
 
 STEPS = 24
 
 
-def lessons(first, until=STEPS):
+def tasks(first, until=STEPS):
     for step in range(first, STEPS):
         if step == until:
             raise KeyboardInterrupt
@@ -29,14 +29,14 @@ def learner():
     return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
 
 
-def trained(out, batches=lessons):
-    return train(out, learner(), batches, losses, lambda _: {"one": 1.0}, STEPS, 0.05, measure_every=8)
+def trained(out, batches=tasks):
+    return pretrain(out, learner(), batches, losses, lambda _: {"one": 1.0}, STEPS, 0.05, measure_every=8)
 
 
 def test_interrupted_equals_undisturbed(tmp_path):
     whole = trained(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        trained(tmp_path / "cut", lambda first: lessons(first, until=19))
+        trained(tmp_path / "cut", lambda first: tasks(first, until=19))
     resumed = trained(tmp_path / "cut")
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, resumed.state_dict()[name]), name
@@ -52,7 +52,7 @@ def test_the_curve_has_a_line_for_each_measurement(tmp_path):
 
 def test_what_is_done_is_not_done_again(tmp_path):
     trained(tmp_path)
-    assert list(lessons(STEPS)) == []
+    assert list(tasks(STEPS)) == []
     curve = (tmp_path / "curve.jsonl").read_bytes()
     trained(tmp_path)
     assert (tmp_path / "curve.jsonl").read_bytes() == curve

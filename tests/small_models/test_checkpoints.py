@@ -89,4 +89,4 @@ def test_the_convnext_and_the_llama_know_their_world():
     assert figures["retrieval"]["text_to_image_r5"] > 0.7  # chance is 0.05
     assert figures["retrieval"]["image_to_text_r5"] > 0.7
     assert figures["probe"]["colour"] > 0.9 > 3 * figures["probe"]["colour_most"]
-    assert figures["fluency"]["llama"] < 1.05 * figures["fluency"]["templates"]
+    assert figures["perplexity"]["llama"] < 1.05 * figures["perplexity"]["templates"]

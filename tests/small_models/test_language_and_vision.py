@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def tokens():
-    return small_llama.tokenizer(dialogues.dialogue_texts(range(40)), 320)
+    return small_llama.train_tokenizer(dialogues.dialogue_texts(range(40)), 320)
 
 
 def test_talks_are_seeded_and_alternate():
@@ -63,7 +63,7 @@ def test_the_llama_answers_in_the_scenes_words():
 
 def test_cells_are_named_by_what_covers_them():
     scene = draw_scene(5)
-    named = train_convnext.kinds(scene, 12)
+    named = train_convnext.cell_kinds(scene, 12)
     assert named.shape == (2, 12, 12)
     anything = scene.masks.any(axis=0)
     assert (named[0] > 0).sum() / 144 == pytest.approx(anything.mean(), abs=0.1)
@@ -71,12 +71,12 @@ def test_cells_are_named_by_what_covers_them():
 
 
 def test_a_batch_pairs_pictures_with_their_captions(tokens):
-    pairs = train_convnext.Pairs(tokens, small_convnext.TINY, steps=2, scenes=3)
+    pairs = train_convnext.CaptionPairs(tokens, small_convnext.TINY, steps=2, scenes=3)
     first, again = pairs[1], pairs[1]
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert first["pixels"].shape == (3, 3, 64, 64) and first["kinds"].shape == (3, 2, 4, 4)
-    learner = train_convnext.Learner(
-        small_convnext.Contrast(
+    learner = train_convnext.ConvNextPretraining(
+        small_convnext.ContrastiveModel(
             small_convnext.create(small_convnext.TINY), small_convnext.TINY.cells, len(tokens)
         ),
         tokens.pad_token_id,
@@ -88,25 +88,27 @@ def test_a_batch_pairs_pictures_with_their_captions(tokens):
 
 def test_contrast_is_read_as_it_was_written(tokens, tmp_path):
     torch.manual_seed(0)
-    contrast = small_convnext.Contrast(
+    contrast = small_convnext.ContrastiveModel(
         small_convnext.create(small_convnext.TINY), small_convnext.TINY.cells, len(tokens)
     ).eval()
     small_convnext.save(tmp_path, contrast.trunk, small_convnext.TINY)
     small_convnext.save_heads(tmp_path, contrast)
-    read = small_convnext.load_contrast(tmp_path, tokens)
+    read = small_convnext.load_contrastive(tmp_path, tokens)
     pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     with torch.no_grad():
-        assert torch.allclose(contrast.image(contrast.look(pixels)), read.image(read.look(pixels)), atol=2e-3)
+        assert torch.allclose(
+            contrast.encode_image(contrast.feature_map(pixels)),
+            read.encode_image(read.feature_map(pixels)),
+            atol=2e-3,
+        )
 
 
 def test_templates_foresee_what_is_common():
     common = [("Is there a red star?", "Yes")] * 9 + [("How many blue stars are there?", "Two")]
     templates = probes.Templates(common)
-    assert templates.surprise(common[0]) == pytest.approx(-np.log(0.9))
-    assert templates.surprise(common[-1]) == pytest.approx(-np.log(0.1))
-    assert templates.surprise(("Is there a green star?", "Yes")) == pytest.approx(
-        -np.log(0.9) - np.log(0.5 / 9)
-    )
+    assert templates.nll(common[0]) == pytest.approx(-np.log(0.9))
+    assert templates.nll(common[-1]) == pytest.approx(-np.log(0.1))
+    assert templates.nll(("Is there a green star?", "Yes")) == pytest.approx(-np.log(0.9) - np.log(0.5 / 9))
 
 
 @pytest.mark.slow
