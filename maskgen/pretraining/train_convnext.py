@@ -78,7 +78,7 @@ def cell_kinds(scene: Scene, cells: int) -> np.ndarray:
 
 
 class ConvNextPretraining(nn.Module):
-    """The CLIP-style model, and an auxiliary head that is thrown away: what stands in each cell of the map."""
+    """The CLIP-style model, and an auxiliary head, thrown away later: what stands in each cell of the map."""
 
     def __init__(self, contrast: ContrastiveModel, pad: int):
         super().__init__()

@@ -104,7 +104,7 @@ def name_of_token(tokens: PreTrainedTokenizerFast) -> torch.Tensor:
 
 
 def names_mentioned(tokens: torch.Tensor, names: torch.Tensor, user: int) -> torch.Tensor:
-    """float32 (n, tokens, NAMED): 1 where a name was mentioned since the last `user` token, or by this one."""
+    """float32 (n, tokens, NAMED): 1 where a name was mentioned since the last `user` token, inclusive."""
     mentioned = F.one_hot(names[tokens] + 1, len(NAMED) + 1)[..., 1:].cumsum(dim=1)
     place = torch.arange(tokens.shape[1]).expand_as(tokens)
     turn_start = torch.where(tokens == user, place, 0).cummax(dim=1).values
