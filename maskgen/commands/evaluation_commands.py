@@ -52,7 +52,9 @@ def evaluate(
     images: Annotated[str, typer.Option(help="The folder that the names of images start from.")] = "",
     out: Annotated[str, typer.Option(help="The folder for the answers.")] = "",
     batch: Annotated[int, typer.Option(min=1, help="Questions answered side by side.")] = 8,
-    limit: Annotated[int, typer.Option(min=0, help="So many questions, spread evenly; 0: all.")] = 0,
+    limit: Annotated[
+        int, typer.Option(min=0, help="Only so many questions, of whole pictures drawn at random; 0: all.")
+    ] = 0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens an answer has at most.")] = 128,
     blind: Annotated[bool, typer.Option("--blind", help="Also ask with the images removed.")] = False,
     shuffled: Annotated[bool, typer.Option("--shuffled", help="Also ask about other images.")] = False,
@@ -84,6 +86,12 @@ def evaluate(
     sources = {
         each.name: find(each, data, annotations or (), images, limit, prompts[each.name]) for each in chosen
     }
+    for name, source in sources.items():
+        if len(source.questions) < source.total:
+            say(
+                f"{name}: {len(source.questions):,} of {source.total:,} questions (--limit {limit}): whole "
+                "pictures drawn at random, splits and answers in their proportions"
+            )
     if baselines_only:
         _print_baselines(sources, as_json)
         return

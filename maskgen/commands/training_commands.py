@@ -106,17 +106,20 @@ def audit(
 
 def explain(
     recipe: RecipeName,
-    model: Annotated[str, typer.Option(help="A model folder. Default: the paper's full size.")] = "",
+    model: Annotated[str, typer.Option(help="A model folder. Default: the recipe's own kind of model.")] = "",
     overrides: Overrides = None,
     measure: Steps = 0,
     as_json: Json = False,
 ) -> None:
     """What each stage trains and costs: parameters, FLOPs, memory, steps, time. Makes no weights."""
+    from maskgen.runtime.device import choose_device
     from maskgen.training import step_benchmark
-    from maskgen.training.explain import explain, render
+    from maskgen.training.explain import check_memory, explain, render
 
     settings = recipes.load(recipe, overrides)
     plan = explain(settings, model)
+    if measure:
+        say(check_memory(plan, choose_device()))
     measured = step_benchmark.measure(settings, model, measure) if measure else []
     if as_json:
         typer.echo(json.dumps({**plan.to_dict(), "measured": step_benchmark.to_dict(measured)}, indent=2))

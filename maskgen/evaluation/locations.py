@@ -14,6 +14,7 @@ from maskgen.evaluation.benchmarks import BENCHMARKS, PAPER, of_row
 from maskgen.evaluation.benchmarks.benchmark import Benchmark
 from maskgen.evaluation.published_files import Row
 from maskgen.evaluation.question import Question
+from maskgen.evaluation.question_sample import sample
 
 MOST_ENTRIES = 300_000
 """How many files and folders of a data folder are looked through."""
@@ -21,11 +22,13 @@ MOST_ENTRIES = 300_000
 
 @dataclass(frozen=True)
 class Source:
-    """A benchmark's questions, the places its pictures may lie in, and its Parquet files by their labels."""
+    """A benchmark's questions, of `total` in its files, the places its pictures may lie in, and its Parquet
+    files by their labels."""
 
     questions: list[Question]
     folders: list[Path]
     tables: Mapping[str, Path]
+    total: int
 
     def pictures(self) -> Pictures:
         """All pictures, none of them missing. MaskgenError otherwise."""
@@ -67,7 +70,7 @@ def find(
     Data or annotations must be given. Where a benchmark is there in several forms, such as JSON lines beside
     Parquet files, it is the first whose pictures are all there.
 
-    `limit`: so many questions, spread evenly over all; 0 for all. `prompt`: how they are put. MaskgenError if
+    `limit`: so many questions, see `sample`; 0 for all. `prompt`: how they are put. MaskgenError if
     something is missing.
     """
     if images and not Path(images).is_dir():
@@ -87,8 +90,8 @@ def find(
     source = source if _is_whole(source) else first
     questions = source.questions
     if 0 < limit < len(questions):
-        questions = [questions[at * len(questions) // limit] for at in range(limit)]
-    return Source(benchmark.asked(questions, prompt), source.folders, source.tables)
+        questions = sample(questions, limit)
+    return Source(benchmark.asked(questions, prompt), source.folders, source.tables, source.total)
 
 
 def _source(benchmark: Benchmark, files: Sequence[Path], places: Sequence[Path], named: bool) -> Source:
@@ -98,7 +101,8 @@ def _source(benchmark: Benchmark, files: Sequence[Path], places: Sequence[Path],
     roots = [*places, *(() if named else (file.parent for file in files))]
     folders = [place / folder for place in dict.fromkeys(roots) for folder in benchmark.folders]
     tables = {label: file for label, file in published_files.labels(files).items() if _is_parquet(file)}
-    return Source(questions, [folder for folder in dict.fromkeys(folders) if folder.is_dir()], tables)
+    there = [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+    return Source(questions, there, tables, len(questions))
 
 
 def _own_rows(benchmark: Benchmark, rows: Iterator[Row]) -> Iterator[Row]:

@@ -4,9 +4,7 @@ minutes.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from maskgen.age_vlm.init_model import start, write
 from maskgen.analysis.demo_attention import (
     DemoAttention,
     measure_demo_attention,
@@ -16,15 +14,13 @@ from maskgen.analysis.demo_attention import (
 from maskgen.pipeline.grounded_scenes import ground_scenes
 from maskgen.runtime.device import choose_device
 from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED
-from maskgen.small_models import INITIALIZER_RANGE, checkpoint
 from maskgen.training.distributed import World
 from maskgen.training.recipe import Recipe
+from maskgen.training.small_start import initial_model
 from maskgen.training.trainer import Request, train
 
 HELD_OUT = 200
 _FIRST = 600_000  # the first training scene's seed
-SLOTS = (1, 4, 7)
-"""Where the cross-attention layers stand in the small LLaMA: spread as the paper's four are over sixteen."""
 
 
 def train_demo(recipe: Recipe, out: str, say: Callable[[str], None]) -> str:
@@ -61,23 +57,3 @@ def without_guidance(recipe: Recipe) -> Recipe:
         for name, stage in recipe.stages.items()
     }
     return recipe.model_copy(update={"stages": stages})
-
-
-def initial_model(folder: Path, recipe: Recipe) -> Path:
-    """The shipped small LLaMA and ConvNeXt made one; left as it is if it is there.
-
-    The recipe says of which architecture, and its seed draws the new layers.
-    """
-    if folder.is_dir():
-        return folder
-    parts = str(checkpoint("llama")), str(checkpoint("convnext"))
-    size = recipe.stages[str(len(recipe.stages))].size
-    options: dict[str, Any] = {
-        "image_size": size,
-        "fit": recipe.data.fit,
-        "initializer_range": INITIALIZER_RANGE,
-    }
-    if recipe.architecture == "age_vlm":
-        options["slots"] = SLOTS
-    write(start(*parts, recipe.architecture, recipe.seed, **options), str(folder))
-    return folder

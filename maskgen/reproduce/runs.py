@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 
 from maskgen.pipeline.grounded_scenes import ground_scenes
-from maskgen.reproduce.demo_training import initial_model
 from maskgen.reproduce.question_families import dialogue, dialogue_with_description
 from maskgen.reproduce.scales import CONTINUES_FROM, ReproductionFolder, model_recipe
 from maskgen.runtime.device import choose_device
@@ -13,6 +12,7 @@ from maskgen.sample import Turn
 from maskgen.scenes.drawing import Scene
 from maskgen.training.distributed import World
 from maskgen.training.recipe import Recipe, SetName
+from maskgen.training.small_start import initial_model
 from maskgen.training.trainer import Request, train
 
 FIRST_SEEDS: dict[SetName, int] = {"pretrain": 600_000, "finetune": 700_000}

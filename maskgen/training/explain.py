@@ -6,8 +6,9 @@ from typing import Any
 import torch
 
 from maskgen.age_vlm.meta_model import meta_model
-from maskgen.age_vlm.registry import paper_config
 from maskgen.draw import text
+from maskgen.errors import MaskgenError
+from maskgen.runtime.device import device_name, free_bytes
 from maskgen.training import model_folders
 from maskgen.training.cost import Cost, both, cost, saved_bytes
 from maskgen.training.freezing import freeze, rates
@@ -60,6 +61,10 @@ class StagePlan:
     activation_bytes: int
     hours: dict[str, float]
 
+    def bytes_for(self, samples: int, micro_batch: int) -> float:
+        """Memory with `samples` at once; `micro_batch`: what `activation_bytes` are of."""
+        return self.state_bytes + self.activation_bytes * samples / micro_batch
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -79,8 +84,8 @@ class Plan:
 
 
 def explain(recipe: Recipe, model: str = "") -> Plan:
-    """The plan of `recipe` for the model in a folder, or for the paper's; no weights are loaded or made."""
-    config = model_folders.read_config(model, recipe) if model else paper_config(recipe.architecture)
+    """The plan of `recipe` for the model in a folder, or for its own; no weights are loaded or made."""
+    config = model_folders.config_of(recipe, model)
     bare = meta_model(config)
     stages = [_stage(recipe, int(name), stage, config, bare) for name, stage in recipe.stages.items()]
     return Plan(
@@ -92,6 +97,34 @@ def explain(recipe: Recipe, model: str = "") -> Plan:
         micro_batch=recipe.resources.micro_batch,
         stages=stages,
     )
+
+
+def check_memory(plan: Plan, where: torch.device) -> str:
+    """What real steps of every stage will take at most on the device, in a sentence.
+
+    MaskgenError if it is more than what is free there. A GPU says itself when a micro-batch does not fit, so
+    there only weights, gradients and optimiser count; a machine's own memory must not run out.
+    """
+    free, micro = free_bytes(where), plan.micro_batch
+    stage = max(plan.stages, key=lambda stage: stage.bytes_for(micro, micro))
+    needed, fixed = stage.bytes_for(micro, micro), max(stage.state_bytes for stage in plan.stages)
+    told = (
+        f"takes about {text.size(needed)} at most (stage {stage.stage}, {micro} samples at once), and "
+        f"{text.size(free)} are free on {device_name(where)}"
+    )
+    if (fixed if where.type == "cuda" else needed) <= free:
+        return f"measuring {told}"
+    raise MaskgenError(f"--measure {told}. {_smaller(plan, free)}")
+
+
+def _smaller(plan: Plan, free: int) -> str:
+    """What to ask for instead."""
+    samples = plan.micro_batch
+    while samples and any(stage.bytes_for(samples, plan.micro_batch) > free for stage in plan.stages):
+        samples //= 2
+    if samples:
+        return f"--set resources.micro_batch={samples} fits."
+    return "Not even one sample at once fits: give the folder of a smaller --model, or a larger machine."
 
 
 def render(plan: Plan) -> str:

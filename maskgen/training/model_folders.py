@@ -10,9 +10,17 @@ import torch
 from maskgen.age_vlm import loading
 from maskgen.age_vlm.image_processing import normalise
 from maskgen.age_vlm.loading import model_type, processor
-from maskgen.age_vlm.registry import model_class
+from maskgen.age_vlm.registry import model_class, paper_config
 from maskgen.errors import MaskgenError
 from maskgen.training.recipe import Recipe, Stage
+from maskgen.training.small_start import small_config
+
+
+def config_of(recipe: Recipe, folder: str | Path = "") -> Any:
+    """The configuration of the model in `folder`; without one, of the model that the recipe is for."""
+    if folder:
+        return read_config(folder, recipe)
+    return small_config(recipe) if recipe.model == "small" else paper_config(recipe.architecture)
 
 
 def read_config(folder: str | Path, recipe: Recipe) -> Any:

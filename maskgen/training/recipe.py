@@ -108,6 +108,9 @@ class Recipe(Section):
     architecture: Literal["age_vlm", "concat_vlm"] = Field(
         "age_vlm", description="concat_vlm: image tokens before the text instead of cross-attention"
     )
+    model: Literal["paper", "small"] = Field(
+        "paper", description="what maskgen explain describes without --model: full size, or the package's own"
+    )
     seed: int = Field(0, ge=0)
     precision: Literal["bf16", "fp32"] = Field("bf16", description="of the arithmetic; weights are fp32")
     batch: int = Field(128, ge=1, description="samples a step, over all devices")
@@ -133,7 +136,8 @@ class Recipe(Section):
     def content(self) -> dict[str, Any]:
         """What the trained weights follow from, as JSON values; a resume must not change it."""
         return self.model_dump(
-            mode="json", exclude={"resources": True, "data": {"expected", "expected_tokens"}}
+            mode="json",
+            exclude={"resources": True, "model": True, "data": {"expected", "expected_tokens"}},
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from maskgen.age_vlm.registry import model_class, paper_config
+from maskgen.age_vlm.registry import model_class
 from maskgen.draw import text
 from maskgen.runtime.device import choose_device, device_name
 from maskgen.training import model_folders
@@ -44,7 +44,7 @@ def measure(recipe: Recipe, model: str, steps: int) -> list[Measured]:
     """Time `steps` steps of one micro-batch in each stage; a guided stage also without guidance, for its
     price.
     """
-    config = model_folders.read_config(model, recipe) if model else paper_config(recipe.architecture)
+    config = model_folders.config_of(recipe, model)
     device = choose_device()
     found = []
     for number, stage in recipe.stages.items():

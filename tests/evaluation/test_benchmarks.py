@@ -72,10 +72,13 @@ def test_pope_by_its_copies(tmp_path):
     assert source.pictures()(source.questions[1].image or "").shape == (20, 30, 3)
 
 
-def test_a_limit_is_spread_evenly(tmp_path):
+@pytest.mark.parametrize("limit", [1, 3, 6, 7, 12, 100])
+def test_a_limit_draws_whole_pictures(tmp_path, limit):
     miniatures.pope(tmp_path / "pope")
-    questions = find(BENCHMARKS["pope"], str(tmp_path), limit=3).questions
-    assert {question.groups["split"] for question in questions} == {"random", "popular", "adversarial"}
+    source = find(BENCHMARKS["pope"], str(tmp_path), limit=limit)
+    assert {question.groups["split"] for question in source.questions} == {"random", "popular", "adversarial"}
+    assert len(source.questions) == (12 if limit >= 12 else 6) and source.total == 12
+    assert len({question.image for question in source.questions}) == (2 if limit >= 12 else 1)
 
 
 def test_shuffling_leaves_no_picture_where_it_was():

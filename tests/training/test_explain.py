@@ -3,15 +3,21 @@
 import json
 
 import pytest
+import torch
+from typer.testing import CliRunner
 
 from helpers.small_training import SIZE, model_folder, small
 from maskgen.age_vlm.meta_model import meta_model
 from maskgen.age_vlm.registry import paper_config
+from maskgen.cli import app
+from maskgen.errors import MaskgenError
+from maskgen.training import explain as explaining
 from maskgen.training import recipe, step_benchmark
 from maskgen.training.cost import both
-from maskgen.training.explain import explain, render
+from maskgen.training.explain import check_memory, explain, render
 from maskgen.training.freezing import freeze, rates
-from maskgen.training.model_folders import read_config
+from maskgen.training.model_folders import config_of, read_config
+from maskgen.training.small_start import initial_model
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +72,70 @@ def test_flops_of_a_linear_layer_by_hand():
     cross = 2 * (2 * width * width + 3 * width * mlp) + 4 * width * 4  # keys and values are the image's
     attention = 4 * width * (17**2 - 16**2)
     assert many - few == pytest.approx(layer + cross + 2 * width * words + attention, rel=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ["age_vlm", "concat_vlm"])
+def test_a_small_recipes_own_model_is_the_one_that_its_training_starts_from(tmp_path, architecture):
+    chosen = recipe.load("demo")
+    if architecture == "concat_vlm":
+        chosen = chosen.model_copy(
+            update={"architecture": architecture, "stages": {"1": recipe.load("concat").stages["1"]}}
+        )
+    folder = initial_model(tmp_path / "start", chosen)
+    own, started = config_of(chosen), config_of(chosen, folder)
+    names = ("text_config", "vision_config", "image_size", "cells", "fit", "slots", "initializer_range")
+    for name in names if architecture == "age_vlm" else names[:5]:
+        one, other = getattr(own, name), getattr(started, name)
+        assert (one.to_dict() if hasattr(one, "to_dict") else one) == (
+            other.to_dict() if hasattr(other, "to_dict") else other
+        ), name
+
+
+@pytest.mark.parametrize("name", ["demo", "reproduce"])
+def test_small_recipes_are_described_small(name):
+    own = meta_model(config_of(recipe.load(name)))
+    assert sum(parameter.numel() for parameter in own.parameters()) < 30e6
+    assert "model" not in recipe.load(name).content(), "runs that were begun before know no such key"
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """Sets the free memory, in GB."""
+    monkeypatch.setattr(explaining, "device_name", lambda where: f"a {where.type}")
+    return lambda size: monkeypatch.setattr(explaining, "free_bytes", lambda where: size * 10**9)
+
+
+def test_measuring_says_what_it_takes_before_it_takes_it(plan, free):
+    free(100)
+    most = plan.stages[3].state_bytes + plan.stages[3].activation_bytes
+    assert check_memory(plan, torch.device("cpu")) == (
+        f"measuring takes about {most / 1e9:.1f} GB at most (stage 4, 16 samples at once), and 100 GB are "
+        "free on a cpu"
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "remedy"), [(60, "resources.micro_batch=8 fits"), (35, "micro_batch=2"), (20, "Not even one")]
+)
+def test_what_is_more_than_free_is_refused(plan, free, size, remedy):
+    free(size)
+    with pytest.raises(MaskgenError, match=rf"--measure takes .* {size}.* GB are free on a cpu.*{remedy}"):
+        check_memory(plan, torch.device("cpu"))
+
+
+def test_a_gpu_is_asked_as_long_as_the_weights_fit(plan, free):
+    free(40)
+    assert "measuring takes about" in check_memory(plan, torch.device("cuda"))
+    free(20)
+    with pytest.raises(MaskgenError, match="--measure takes about"):
+        check_memory(plan, torch.device("cuda"))
+
+
+def test_the_command_refuses_before_it_measures(monkeypatch, free):
+    free(0)
+    monkeypatch.setattr(step_benchmark, "measure", lambda *_: pytest.fail("measured"))
+    result = CliRunner().invoke(app, ["explain", "--recipe", "demo", "--measure", "1"])
+    assert isinstance(result.exception, MaskgenError) and "--measure takes about" in str(result.exception)
 
 
 def test_concat_has_no_cross_attention_and_a_plan():
