@@ -23,6 +23,7 @@ class Outcome(StrEnum):
     IMAGE_CORRUPT = "image_corrupt"
     IMAGE_TOO_LARGE = "image_too_large"
     IMAGE_UNSUPPORTED = "image_unsupported"
+    SIZE_MISMATCH = "size_mismatch"
     PATH_ESCAPE = "path_escape"
     TEXT_EMPTY = "text_empty"
     TEXT_TOO_LONG = "text_too_long"

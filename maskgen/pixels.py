@@ -115,6 +115,16 @@ def upright_rgb(image: Image.Image) -> np.ndarray:
     return _rgb(_upright(image))
 
 
+def exif_orientation(data: bytes) -> int:
+    """1-8, as EXIF counts them, of a picture's bytes; 1 where they do not say."""
+    try:
+        _, reader = _recognise(data)
+        told = reader(BytesIO(data)).getexif().get(_ORIENTATION, 1)
+    except Exception:  # Pillow's plugins raise anything at all on damaged bytes
+        return 1
+    return told if told in _UPRIGHT else 1
+
+
 def _recognise(data: bytes) -> tuple[str, Callable[[BytesIO], Image.Image]]:
     """The extension and the reader for what the first bytes say."""
     if not data:

@@ -18,15 +18,26 @@ def decode(counts: str | list[int], height: int, width: int) -> np.ndarray:
     ValueError if they are not exactly such a mask. Written here, and not left to pycocotools, because its
     C parser trusts what it reads.
     """
-    if not 0 < height * width <= MAX_PIXELS:
+    runs = _checked(counts, height, width)
+    values = np.arange(len(runs)) % 2 == 1
+    return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
+
+
+def check(counts: str | list[int], height: int, width: int) -> None:
+    """ValueError if `decode` would raise it."""
+    _checked(counts, height, width)
+
+
+def _checked(counts: str | list[int], height: int, width: int) -> np.ndarray:
+    """The run lengths, int64, which fill height x width pixels."""
+    if height < 1 or width < 1 or height * width > MAX_PIXELS:
         raise ValueError(f"a mask of {height} x {width} pixels is out of bounds")
     runs = _unpack(counts) if isinstance(counts, str) else np.array(counts, np.int64)
     if runs.ndim != 1 or not len(runs):
         raise ValueError("the run lengths are no list of numbers")
     if runs.min() < 0 or runs.max() > height * width or runs.sum() != height * width:
         raise ValueError(f"the runs do not fill {height} x {width} pixels")
-    values = np.arange(len(runs)) % 2 == 1
-    return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
+    return runs
 
 
 def _unpack(counts: str) -> np.ndarray:

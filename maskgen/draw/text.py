@@ -18,6 +18,7 @@ MEANINGS: dict[Outcome, str] = {
     Outcome.IMAGE_CORRUPT: "the image is truncated, damaged or no image",
     Outcome.IMAGE_TOO_LARGE: "the image is over the limits of the pipeline",
     Outcome.IMAGE_UNSUPPORTED: "a known image format that is not read",
+    Outcome.SIZE_MISMATCH: "the recorded shapes were drawn in a picture of another shape",
     Outcome.PATH_ESCAPE: "the image's path leads out of the image root",
     Outcome.TEXT_EMPTY: "no text is left to ground after cleaning",
     Outcome.TEXT_TOO_LONG: "the query is longer than text.max_chars",

@@ -12,6 +12,7 @@ from maskgen.estimate.pilot import Pilot, run_pilot
 from maskgen.estimate.scaling import Time, Work, time_on
 from maskgen.grounding.auto_settings import on_this_machine
 from maskgen.pipeline.progress import progress_bar
+from maskgen.pipeline.recorded_names import compare_recorded
 from maskgen.sources.data_root import ensure
 from maskgen.sources.plan import PlanSummary, estimate_bytes, make_plan
 
@@ -50,7 +51,8 @@ def estimate(
     with tempfile.TemporaryDirectory(prefix="maskgen-plan-") as folder:
         path = Path(folder) / "plan.parquet"
         with progress_bar("planning", "rows") as count:
-            plan = make_plan(config, data, path, count)
+            plan = make_plan(config, data, path, count, say=say)
+        plan.notes.extend(compare_recorded(config, data, path))
         disk = estimate_bytes(config, data, path) + plan.groundable * _MASK_BYTES
     resolved = on_this_machine(config)
     if not pilot or not plan.planned:

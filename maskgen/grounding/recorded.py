@@ -3,9 +3,10 @@
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import fsspec
@@ -16,7 +17,11 @@ from shapely import Polygon
 
 from maskgen import config, rle
 from maskgen.errors import MaskgenError
+from maskgen.grounding.drawn_size import Placing
 from maskgen.sample import Picture, Proposal, Sample
+from maskgen.sources.image_names import form, printable
+
+_FEW = 0.5  # share of the rows' images below which it is said that the file has few of them
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class Shape:
     """One annotation of an image: its polygons, or a run-length encoded mask, or else its box.
 
     `polygons`: float64 (n, 2) x, y in pixels. `box`: x0, y0, x1, y1. `place`: where it stands in the file.
+    `size`: width and height of the image that it was drawn in, if the file says so.
     """
 
     label: str
@@ -31,6 +37,7 @@ class Shape:
     polygons: list[np.ndarray] = field(default_factory=list)
     runs: dict[str, Any] | None = None
     box: tuple[float, float, float, float] | None = None
+    size: tuple[float, float] | None = None
 
 
 class RecordedProposer:
@@ -38,10 +45,11 @@ class RecordedProposer:
 
     Two layouts: COCO (`images`, `annotations`, `categories`; polygons, run lengths or `bbox`; crowds
     count as regions like any other), and plain: {image: [{"label", "polygon": [[x, y], ...]}]} with
-    "box": [x0, y0, x1, y1] in place of a polygon. Coordinates are pixels of the upright image.
+    "box": [x0, y0, x1, y1] in place of a polygon. Coordinates are pixels of the upright image; where the file
+    says another width and height than the picture has, `Placing` brings them there.
 
     An image is found by its reference; failing that, by the longest common end of the two paths
-    ("train/a.jpg" is "images/train/a.jpg"), if that leaves one image only.
+    ("train/a.jpg" is "images/train/a.jpg"), if that leaves one image only. Backslashes are slashes.
     """
 
     def __init__(self, settings: config.Recorded, data: str):
@@ -60,29 +68,70 @@ class RecordedProposer:
         self._where = where
         self._shapes: dict[tuple[str, ...], list[Shape]] = defaultdict(list)
         for image, shape in self._read(content):
-            self._shapes[_parts(image)].append(shape)
+            self._shapes[_parts(image)] += [shape] if shape else []
         self._namesakes: dict[str, list[tuple[str, ...]]] = defaultdict(list)
         for parts in self._shapes:
             self._namesakes[parts[-1]].append(parts)
 
     def propose(self, pictures: list[Picture], samples: list[Sample]) -> list[Proposal]:
-        """The recorded shapes of each sample's image; with `match: label`, those that its query names."""
-        return [self._answer(sample) for sample in samples]
+        """The recorded shapes of each sample's image; with `match: label`, those that its query names.
+
+        SampleError SIZE_MISMATCH if a sample's shapes were drawn in another picture than it has.
+        """
+        return [self._answer(*pair) for pair in zip(pictures, samples, strict=True)]
+
+    def compare(self, images: Iterable[str]) -> list[str]:
+        """What to say of the images that are about to be asked for: whether the file knows few of them, or
+        takes several for one.
+
+        MaskgenError if it knows none.
+        """
+        notes: list[str] = []
+        strangers: list[str] = []
+        known: dict[tuple[str, ...], tuple[str, ...]] = {}
+        twice: dict[str, str] = {}
+        asked = {_parts(image): image for image in images}
+        for parts, image in asked.items():
+            name = self._name_of(parts)
+            if name is None:
+                strangers.append(image)
+            elif known.setdefault(name, parts) != parts:
+                twice[asked[known[name]]] = image
+        its = _some("/".join(name) for name in self._shapes)
+        instances = f"the rows have {_some(strangers)}, the file has {its}"
+        if strangers and len(strangers) == len(asked):
+            raise MaskgenError(
+                f"{self._where} has none of the {len(asked):,} images: {instances}. "
+                "Mend the names, or set proposer.file to the file that belongs to these rows."
+            )
+        if len(strangers) > (1 - _FEW) * len(asked):
+            count = len(asked) - len(strangers)
+            notes.append(f"{self._where} has only {count:,} of the {len(asked):,} images: {instances}")
+        if twice:
+            pairs = _some(f"{one} and {other}" for one, other in twice.items())
+            notes.append(f"{self._where} has the same shapes for images in several folders: {pairs}")
+        return notes
 
     def describe(self) -> dict[str, object]:
         return {"kind": "recorded", "sha256": self._sha256, "match": self._settings.match}
 
-    def _answer(self, sample: Sample) -> Proposal:
-        shapes = self._of_image(_parts(sample.image))
+    def _answer(self, picture: Picture, sample: Sample) -> Proposal:
+        name = self._name_of(_parts(sample.image))
+        shapes = self._shapes[name] if name else []
         if self._settings.match == "label":
             shapes = [shape for shape in shapes if names(sample.query.text, shape.label)]
-        polygons = [points for shape in shapes for points in self._polygons(shape)]
-        boxes = [shape.box for shape in shapes if shape.box]
+        polygons: list[np.ndarray] = []
+        boxes: list[np.ndarray] = []
+        for shape in shapes:
+            placing = Placing(shape.size, picture)
+            polygons += [placing(points) for points in _polygons(shape)]
+            boxes += [placing.box(shape.box)] if shape.box else []
         return Proposal(polygons=polygons, boxes=np.array(boxes, np.float64).reshape(-1, 4))
 
-    def _of_image(self, parts: tuple[str, ...]) -> list[Shape]:
+    def _name_of(self, parts: tuple[str, ...]) -> tuple[str, ...] | None:
+        """The file's own name of an image."""
         if parts in self._shapes:
-            return self._shapes[parts]
+            return parts
         alike = [
             name
             for name in self._namesakes.get(parts[-1], [])
@@ -90,20 +139,11 @@ class RecordedProposer:
         ]
         shorter = [name for name in alike if len(name) < len(parts)]
         if shorter:
-            return self._shapes[max(shorter, key=len)]
-        return self._shapes[alike[0]] if len(alike) == 1 else []
+            return max(shorter, key=len)
+        return alike[0] if len(alike) == 1 else None
 
-    def _polygons(self, shape: Shape) -> list[np.ndarray]:
-        if shape.runs is None:
-            return shape.polygons
-        try:
-            height, width = shape.runs["size"]
-            return outlines(rle.decode(shape.runs["counts"], int(height), int(width)))
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise self._broken(shape.place, "its run lengths do not fill its size") from error
-
-    def _read(self, content: bytes) -> Iterator[tuple[str, Shape]]:
-        """(image, shape) for every annotation in the file."""
+    def _read(self, content: bytes) -> Iterator[tuple[str, Shape | None]]:
+        """(image, shape) for every annotation in the file; (image, None) for every image."""
         try:
             tree = orjson.loads(content)
         except orjson.JSONDecodeError as error:
@@ -112,8 +152,9 @@ class RecordedProposer:
             raise self._broken("the file", "it is no JSON object, so neither COCO nor {image: [shapes]}")
         yield from self._read_coco(tree) if "annotations" in tree else self._read_plain(tree)
 
-    def _read_plain(self, tree: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
+    def _read_plain(self, tree: dict[str, Any]) -> Iterator[tuple[str, Shape | None]]:
         for image, shapes in tree.items():
+            yield image, None
             for number, shape in enumerate(_items(shapes)):
                 place = f"{image}, shape {number + 1}"
                 if not isinstance(shape, dict) or ("polygon" in shape) == ("box" in shape):
@@ -124,28 +165,45 @@ class RecordedProposer:
                 else:
                     yield image, Shape(label, place, box=self._numbers(shape["box"], place))
 
-    def _read_coco(self, tree: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
+    def _read_coco(self, tree: dict[str, Any]) -> Iterator[tuple[str, Shape | None]]:
         try:
-            images = {str(image["id"]): str(image["file_name"]) for image in tree["images"]}
+            images = {
+                str(image["id"]): (str(image["file_name"]), _size(image.get("width"), image.get("height")))
+                for image in tree["images"]
+            }
             labels = {str(kind["id"]): str(kind["name"]) for kind in tree.get("categories", [])}
         except (KeyError, TypeError) as error:
             raise self._broken("the file", f"its images or categories are not COCO's ({error})") from error
+        yield from ((name, None) for name, _ in images.values())
         for number, annotation in enumerate(_items(tree["annotations"])):
             place = f"annotation {number + 1}"
             image = images.get(str(annotation.get("image_id"))) if isinstance(annotation, dict) else None
             if image is None:
                 raise self._broken(place, "its image_id is not among the images")
             label = labels.get(str(annotation.get("category_id")), "")
-            yield image, self._coco_shape(annotation, label, place)
+            name, size = image
+            yield name, self._coco_shape(annotation, label, place, size)
 
-    def _coco_shape(self, annotation: dict[str, Any], label: str, place: str) -> Shape:
+    def _coco_shape(
+        self, annotation: dict[str, Any], label: str, place: str, size: tuple[float, float] | None
+    ) -> Shape:
         segmentation = annotation.get("segmentation")
         if isinstance(segmentation, dict):
-            return Shape(label, place, runs=segmentation)
+            return Shape(label, place, runs=segmentation, size=self._runs_size(segmentation, place))
         if segmentation:
-            return Shape(label, place, [self._points(points, place) for points in _items(segmentation)])
+            polygons = [self._points(points, place) for points in _rings(segmentation)]
+            return Shape(label, place, polygons, size=size)
         x, y, width, height = self._numbers(annotation.get("bbox"), place)
-        return Shape(label, place, box=(x, y, x + width, y + height))
+        return Shape(label, place, box=(x, y, x + width, y + height), size=size)
+
+    def _runs_size(self, runs: dict[str, Any], place: str) -> tuple[float, float]:
+        """The mask's width and height, once its run lengths have been looked at."""
+        try:
+            height, width = (int(side) for side in runs["size"])
+            rle.check(runs["counts"], height, width)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise self._broken(place, "its run lengths do not fill its size") from error
+        return float(width), float(height)
 
     def _points(self, value: object, place: str) -> np.ndarray:
         try:
@@ -209,9 +267,36 @@ def _without_holes(polygon: Polygon) -> Iterator[Polygon]:
                 yield from _without_holes(part)
 
 
+def _polygons(shape: Shape) -> list[np.ndarray]:
+    if shape.runs is None:
+        return shape.polygons
+    height, width = shape.runs["size"]
+    return outlines(rle.decode(shape.runs["counts"], int(height), int(width)))
+
+
+def _rings(segmentation: object) -> list[Any]:
+    """The polygons of a COCO segmentation; one that is written without its outer brackets is one polygon."""
+    rings = _items(segmentation)
+    flat = all(isinstance(number, (int, float)) for number in rings)
+    pairs = len(rings) > 2 and all(isinstance(pair, list) and len(pair) == 2 for pair in rings)
+    return [rings] if flat or pairs else rings
+
+
+def _size(width: object, height: object) -> tuple[float, float] | None:
+    """Both if both are numbers of pixels; writers that do not know them put 0 or nothing."""
+    sides = (width, height)
+    if all(isinstance(side, (int, float)) and 0 < side < 1e9 for side in sides):
+        return float(width), float(height)  # type: ignore[arg-type]
+    return None
+
+
+def _some(names: Iterable[str]) -> str:
+    return ", ".join(printable(name) for name in islice(names, 3))
+
+
 def _items(value: object) -> list[Any]:
     return value if isinstance(value, list) else [None]
 
 
 def _parts(image: str) -> tuple[str, ...]:
-    return tuple(part for part in image.split("/") if part not in ("", ".")) or ("",)
+    return tuple(part for part in form(image).split("/") if part not in ("", ".")) or ("",)

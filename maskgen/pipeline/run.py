@@ -18,6 +18,7 @@ from maskgen.outcome import Outcome
 from maskgen.pipeline import fingerprint
 from maskgen.pipeline.driver import Driver
 from maskgen.pipeline.progress import Progress, progress_bar
+from maskgen.pipeline.recorded_names import compare_recorded
 from maskgen.pipeline.worker import Job, Task
 from maskgen.runtime.device import describe_device
 from maskgen.runtime.journal import Journal
@@ -299,6 +300,7 @@ def _files(commit: Commit) -> dict[str, int]:
 def _publish_plan(config: Config, data: str, store: Store, say: Callable[[str], None]) -> dict[str, Any]:
     with store.publish("plan.parquet") as path, progress_bar("planning", "rows") as count:
         summary = make_plan(config, data, path, count, store, say)
+        summary.notes.extend(compare_recorded(config, data, path))
     return summary.to_dict()
 
 

@@ -122,7 +122,7 @@ def check_reference(image: str | None) -> None:
         raise SampleError(Outcome.NO_IMAGE, "the row names no image")
     if image.startswith("/"):
         raise SampleError(Outcome.PATH_ESCAPE, "the image path is absolute")
-    if ".." in image.split("/"):
+    if ".." in image.replace("\\", "/").split("/"):
         raise SampleError(Outcome.PATH_ESCAPE, "the image path climbs out of its folder")
     if "://" in image or image.startswith("data:"):
         raise SampleError(Outcome.PATH_ESCAPE, "the image path is a URL")

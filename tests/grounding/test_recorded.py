@@ -1,18 +1,22 @@
 """The recorded proposer: both layouts, how images and labels are found, and what is wrong with a file."""
 
+import io
 import json
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pycocotools import mask as coco
 
 from maskgen import config
-from maskgen.errors import MaskgenError
+from maskgen.errors import MaskgenError, SampleError
 from maskgen.grounding.interface import Proposer
 from maskgen.grounding.polygon import clean, rasterise
 from maskgen.grounding.recorded import RecordedProposer, names, outlines
+from maskgen.outcome import Outcome
+from maskgen.pixels import decode
 from maskgen.sample import Picture, Proposal, Query, Sample
 
 TRIANGLE = [[1.0, 1.0], [5.0, 1.0], [5.0, 6.5]]
@@ -25,9 +29,12 @@ def proposer(folder, tree, match="image") -> RecordedProposer:
     return RecordedProposer(settings, str(folder))
 
 
-def ask(recorded: Proposer, image: str, text: str = "") -> Proposal:
+def ask(
+    recorded: Proposer, image: str, text: str = "", size: tuple[int, int] = (8, 8), data: bytes = b""
+) -> Proposal:
+    """The answer for a picture of this width and height, whose file holds `data`."""
     sample = Sample(key="k", id="i", image=image, conversations=(), query=Query(text, ()))
-    (answer,) = recorded.propose([Picture(b"", "png", np.zeros((8, 8, 3), np.uint8))], [sample])
+    (answer,) = recorded.propose([Picture(data, "png", np.zeros((*size[::-1], 3), np.uint8))], [sample])
     return answer
 
 
@@ -79,7 +86,8 @@ def test_coco_layout(tmp_path):
 def test_answers_keep_the_order_of_the_samples(tmp_path):
     recorded = proposer(tmp_path, {f"{i}.png": [{"box": [i, 0, 9, 9]}] for i in range(5)})
     samples = [Sample("k", "i", f"{i}.png", (), Query("", ())) for i in (3, 1, 3)]
-    assert [answer.boxes[0, 0] for answer in recorded.propose([], samples)] == [3, 1, 3]
+    pictures = [Picture(b"", "png", np.zeros((8, 8, 3), np.uint8))] * 3
+    assert [answer.boxes[0, 0] for answer in recorded.propose(pictures, samples)] == [3, 1, 3]
     assert recorded.propose([], []) == []
 
 
@@ -161,7 +169,7 @@ def test_run_lengths(tmp_path, compressed, seed):
         counts = np.diff(np.flatnonzero(np.diff(flat)), prepend=0).tolist()
     runs = {"size": [90, 70], "counts": counts}
     recorded = proposer(tmp_path, coco_file([{"image_id": 0, "segmentation": runs, "iscrowd": 1}]))
-    region = clean(ask(recorded, "a.jpg").polygons, 70, 90)
+    region = clean(ask(recorded, "a.jpg", size=(70, 90)).polygons, 70, 90)
     np.testing.assert_array_equal(rasterise(region, 70, 90), mask)
 
 
@@ -178,9 +186,8 @@ def test_run_lengths(tmp_path, compressed, seed):
     ],
 )
 def test_broken_run_lengths(tmp_path, runs):
-    recorded = proposer(tmp_path, coco_file([{"image_id": 0, "segmentation": runs}]))
     with pytest.raises(MaskgenError, match="annotation 1: its run lengths"):
-        ask(recorded, "a.jpg")
+        proposer(tmp_path, coco_file([{"image_id": 0, "segmentation": runs}]))
 
 
 @pytest.mark.parametrize(
@@ -218,6 +225,96 @@ def test_what_is_recorded_about_it(tmp_path):
     assert one != proposer(tmp_path, {"b": []}).describe()
     assert one != proposer(tmp_path, {"a": []}, "label").describe()
     assert json.loads(json.dumps(one)) == one
+
+
+def sized(width: object, height: object, *segmentations: object) -> dict:
+    tree = coco_file([{"image_id": 0, "segmentation": shape} for shape in segmentations])
+    tree["images"][0] |= {"width": width, "height": height}
+    return tree
+
+
+def test_shapes_of_another_size_are_scaled(tmp_path):
+    mask = np.zeros((96, 128), np.uint8)
+    mask[20:60, 20:80] = 1
+    runs = {"size": [96, 128], "counts": coco.encode(np.asfortranarray(mask))["counts"].decode()}
+    recorded = proposer(tmp_path, sized(128, 96, [[20, 20, 80, 20, 80, 60, 20, 60]], runs))
+    for polygon in ask(recorded, "a.jpg", size=(64, 48)).polygons:
+        assert polygon.min(axis=0).tolist() == [10, 10] and polygon.max(axis=0).tolist() == [40, 30]
+    for polygon in ask(recorded, "a.jpg", size=(128, 96)).polygons:
+        assert polygon.max(axis=0).tolist() == [80, 60]
+    boxes = proposer(tmp_path, {**sized(100, 75), "annotations": [{"image_id": 0, "bbox": [10, 10, 20, 20]}]})
+    assert ask(boxes, "a.jpg", size=(1000, 753)).boxes[0].tolist() == pytest.approx([100, 100.4, 300, 301.2])
+
+
+@pytest.mark.parametrize("size", [(64, 47), (48, 64), (96, 96), (640, 400)])
+def test_shapes_of_another_ratio_are_refused(tmp_path, size):
+    recorded = proposer(tmp_path, sized(128, 96, [[20, 20, 80, 20, 80, 60]]))
+    if size == (64, 47):  # as a resize may have rounded it
+        ask(recorded, "a.jpg", size=size)
+        return
+    with pytest.raises(SampleError) as caught:
+        ask(recorded, "a.jpg", size=size)
+    assert caught.value.outcome is Outcome.SIZE_MISMATCH and "128 x 96" in caught.value.reason
+
+
+@pytest.mark.parametrize("size", [(None, None), (0, 0), (-1, 5), ("64", "48"), (float("nan"), 4)])
+def test_a_size_that_says_nothing_is_none(tmp_path, size):
+    tree = json.dumps(sized(*size, [[1, 1, 5, 1, 5, 6.5]])).replace("NaN", "null")
+    assert ask(proposer(tmp_path, tree), "a.jpg").polygons[0].tolist() == TRIANGLE
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize("scale", [1, 2])
+def test_shapes_in_the_stored_picture_turn_with_it(tmp_path, orientation, scale):
+    pixels = np.zeros((48, 64), np.uint8)
+    pixels[10:30, 10:40] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", exif=exif)
+    picture = decode(stream.getvalue(), config.Limits())
+    shown = picture.pixels[..., 0] > 0
+    corners = scale * np.array([[10, 10], [40, 10], [40, 30], [10, 30]])
+    recorded = proposer(tmp_path, sized(64 * scale, 48 * scale, [corners.ravel().tolist()]))
+    answer = ask(recorded, "a.jpg", size=(48, 64), data=picture.data)
+    region = clean(answer.polygons, picture.width, picture.height)
+    np.testing.assert_array_equal(rasterise(region, picture.width, picture.height), shown)
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        [[1, 1, 5, 1, 5, 6.5]],
+        [[1, 1], [5, 1], [5, 6.5]],  # points without the brackets of their polygon
+        [1, 1, 5, 1, 5, 6.5],
+        [[[1, 1], [5, 1], [5, 6.5]]],
+    ],
+)
+def test_ways_to_write_one_polygon(tmp_path, segmentation):
+    recorded = proposer(tmp_path, coco_file([{"image_id": 0, "segmentation": segmentation}]))
+    assert [polygon.tolist() for polygon in ask(recorded, "a.jpg").polygons] == [TRIANGLE]
+
+
+@pytest.mark.parametrize(
+    "name", ["images\\a.jpg", "C:\\set\\images\\a.jpg", ".\\images\\a.jpg", "images/a.jpg"]
+)
+def test_names_of_other_systems(tmp_path, name):
+    recorded = proposer(tmp_path, {name: [{"box": [1, 2, 3, 4]}], "other.jpg": []})
+    assert len(ask(recorded, "images/a.jpg").boxes) == 1
+    decomposed = proposer(tmp_path, {"cafe\u0301.jpg": [{"box": [1, 2, 3, 4]}]})
+    assert len(ask(decomposed, "caf\xe9.jpg").boxes) == 1
+
+
+def test_files_that_are_about_other_images(tmp_path):
+    recorded = proposer(tmp_path, {f"x/{i}.jpg": [{"box": [1, 2, 3, 4]}] for i in range(9)})
+    assert recorded.compare([f"x/{i}.jpg" for i in range(12)]) == []
+    assert recorded.compare([]) == []
+    with pytest.raises(MaskgenError, match=r"none of the 2 images.*y/a\.jpg.*x/0\.jpg.*proposer\.file"):
+        recorded.compare(["y/a.jpg", "y/b.jpg"])
+    (note,) = recorded.compare([f"x/{i}.jpg" for i in range(8, 20)])
+    assert "only 1 of the 12 images" in note and "x/9.jpg" in note
+    (note,) = proposer(tmp_path, {"1.jpg": []}).compare(["a/1.jpg", "b/1.jpg"])
+    assert "a/1.jpg and b/1.jpg" in note
 
 
 def test_photos(photos):
