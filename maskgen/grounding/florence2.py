@@ -13,10 +13,10 @@ from maskgen.config import Florence2, settled
 from maskgen.errors import MaskgenError
 from maskgen.grounding import weights
 from maskgen.grounding.auto_settings import resolve_model
-from maskgen.grounding.fast.decoder_weights import Parameters
+from maskgen.grounding.fast.decoder_weights import DecoderWeights
 from maskgen.grounding.fast.fp8 import use_fp8
-from maskgen.grounding.fast.generation_rules import Rules
-from maskgen.grounding.fast.generator import Writer
+from maskgen.grounding.fast.generation_rules import GenerationRules
+from maskgen.grounding.fast.generator import Generator
 from maskgen.grounding.fast.preprocessing import Florence2Images
 from maskgen.runtime import spans
 from maskgen.runtime.spans import span
@@ -44,8 +44,8 @@ class Florence2Proposer:
 
     Generates with the checkpoint's own settings, apart from what `config` overrides, and never samples.
 
-    `model`, `processor`: as transformers has them; `generation`: the GenerationConfig; `engine`: what writes
-    the answers, None if it is the model's `generate`.
+    `model`, `processor`: as transformers has them; `generation`: the GenerationConfig; `generator`:
+    the fast engine, None if it is the model's `generate` that answers.
     """
 
     def __init__(self, config: Florence2, device: str):
@@ -61,10 +61,10 @@ class Florence2Proposer:
         generation.max_new_tokens = min(config.max_new_tokens or _own_length(generation), self._positions)
         generation.max_length = None
         self.generation = generation
-        self.engine: Writer | None = None
+        self.generator: Generator | None = None
         self._images: Florence2Images | None = None
         if config.engine == "fast":
-            self.engine, self._images = self._fast()
+            self.generator, self._images = self._fast()
         else:
             inner = self.model.model
             for module in (inner.vision_tower, inner.multi_modal_projector, inner.language_model.encoder):
@@ -125,11 +125,11 @@ class Florence2Proposer:
         tokenizer = self.processor.tokenizer
         sentence = self.processor.task_prompts_with_input[TASK]
         words = self._words(sentence.format(input=query.strip()))
-        room = self._positions - self.processor.num_image_tokens - 2
-        cut = len(words) > room
+        most = self._positions - self.processor.num_image_tokens - 2
+        cut = len(words) > most
         if cut:
             ending = self._words(sentence.partition("{input}")[2])
-            words = words[: room - len(ending)] + ending
+            words = words[: most - len(ending)] + ending
         image = [self.processor.image_token_id] * self.processor.num_image_tokens
         return [*image, tokenizer.bos_token_id, *words, tokenizer.eos_token_id], cut
 
@@ -137,31 +137,31 @@ class Florence2Proposer:
         tokenizer = self.processor.tokenizer
         return tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
 
-    def _fast(self) -> tuple[Writer, Florence2Images]:
+    def _fast(self) -> tuple[Generator, Florence2Images]:
         """The engine; with `exact`, the decoder's weights stay as they were read and the rest is cast."""
         dtype = torch.float32 if self._config.exact else self.model.dtype
-        parameters = Parameters.of(self.model, dtype)
+        decoder = DecoderWeights.of(self.model, dtype)
         self.model.to(getattr(torch, self._config.dtype))
         if self._config.fp8:
             use_fp8(self.model.model.vision_tower, self._device, "proposer.fp8")
             use_fp8(self.model.model.language_model.encoder, self._device, "proposer.fp8")
         try:
-            rules = Rules.of(self.generation)
+            rules = GenerationRules.of(self.generation)
             images = Florence2Images(self.processor.image_processor, self._device)
         except ValueError as error:
             raise MaskgenError(
                 f"proposer.model: {self._config.model} says {error}, which the fast engine does "
                 "not know. Use --set proposer.engine=reference."
             ) from error
-        writer = Writer(
-            self.model, rules, settled(self._config.slots), settled(self._config.batch), parameters
+        generator = Generator(
+            self.model, rules, settled(self._config.slots), settled(self._config.batch), decoder
         )
         if self._config.compile:
-            writer.reader.compile()
-        return writer, images
+            generator.encoder.compile()
+        return generator, images
 
     def _generate(self, pictures: list[Picture], prompts: list[list[int]]) -> list[Answer]:
-        if self.engine is None:
+        if self.generator is None:
             return self._generate_by_reference(pictures, prompts)
         # A row's picture is often another row's too: it is looked at once.
         numbers = {_identity(picture): place for place, picture in reversed(list(enumerate(pictures)))}
@@ -169,7 +169,7 @@ class Florence2Proposer:
         pixels = self._pixels([pictures[place] for place in first])
         order = {place: number for number, place in enumerate(first)}
         images = [order[numbers[_identity(picture)]] for picture in pictures]
-        rows = self.engine.write(list(pixels), list(zip(images, prompts, strict=True)))
+        rows = self.generator.generate(list(pixels), list(zip(images, prompts, strict=True)))
         return [self._answer(row) for row in rows]
 
     def _pixels(self, pictures: list[Picture]) -> torch.Tensor:

@@ -97,7 +97,7 @@ class Grounder:
         refinements = settled(config.refiner.batch) if isinstance(config.refiner, Sam) else RECORDED_BATCH
         self._propose = Batches(self._ask, proposals, "proposer", (HARMLESS, HARMLESS_SAMPLE))
         self._refine = Batches(self._segment, refinements, "refiner", (HARMLESS, HARMLESS_REGION))
-        self._lanes = _lane(device), _lane(device)
+        self._streams = _stream(device), _stream(device)
 
     def ground(self, pictures: list[Picture], samples: list[Sample]) -> list[Grounding]:
         """One Grounding a sample, in order; `pictures[i]` belongs to `samples[i]`. Any number of them."""
@@ -112,7 +112,7 @@ class Grounder:
         """Ask the proposer about every work."""
         if not self._asks:
             return
-        with self._lanes[0]:
+        with self._streams[0]:
             going = _going(works)
             answers = self._propose.run([work.pixels for work in going], [work.sample for work in going])
         for work, answer in zip(going, answers, strict=True):
@@ -137,7 +137,7 @@ class Grounder:
                 piece, regions = [], 0
 
     def _refine_piece(self, works: list["Work"]) -> None:
-        with self._lanes[1]:
+        with self._streams[1]:
             found = self._refine.run([work.pixels for work in works], [work.outline for work in works])
         for work, refinement in zip(works, found, strict=True):
             _settle(work, "refinement", refinement)
@@ -250,7 +250,7 @@ def _refiner(config: Config, device: str) -> Refiner:
     return OutlineRefiner()
 
 
-def _lane(device: str) -> AbstractContextManager[object]:
+def _stream(device: str) -> AbstractContextManager[object]:
     """Where one model's kernels queue up: on a GPU a stream of its own, so that two models share the card."""
     if not device.startswith("cuda"):
         return nullcontext()

@@ -17,8 +17,7 @@ from maskgen.errors import MaskgenError, SampleError
 from maskgen.geometry import Frame
 from maskgen.grounding import polygon, weights
 from maskgen.grounding.auto_settings import resolve_model
-from maskgen.grounding.fast import mask_ops
-from maskgen.grounding.fast import sam_forward as engine
+from maskgen.grounding.fast import mask_ops, sam_forward
 from maskgen.grounding.fast.compiled import Compiled
 from maskgen.grounding.fast.fp8 import use_fp8
 from maskgen.grounding.fast.preprocessing import Upload, resized
@@ -61,7 +60,7 @@ class SamRefiner:
         # Folded positions make the fused attention of a GPU possible; on a CPU they only make heads wider.
         folds = config.engine == "fast" and torch.device(device).type != "cpu"
         plain = self.sam.image_encoder
-        self._encoder: Encoder = engine.ImageEncoder(plain) if folds else plain
+        self._encoder: Encoder = sam_forward.ImageEncoder(plain) if folds else plain
         if config.compile:
             self._encoder = Compiled(self._encoder)
         self._resize = ResizeLongestSide(self.sam.image_encoder.img_size)
@@ -175,9 +174,11 @@ class SamRefiner:
             torch.tensor(counts, device=embeddings.device)
         )
         sparse, dense = (torch.cat(each) for each in zip(*prompts, strict=True))
-        places = self.sam.prompt_encoder.get_dense_pe()
+        dense_pe = self.sam.prompt_encoder.get_dense_pe()
         with span("sam.decode"):
-            found, ious = engine.decode(self.sam.mask_decoder, embeddings, owners, places, sparse, dense)
+            found, ious = sam_forward.decode(
+                self.sam.mask_decoder, embeddings, owners, dense_pe, sparse, dense
+            )
         return list(zip(found.split(counts), ious.split(counts), strict=True))
 
     def _prompts(

@@ -208,8 +208,8 @@ def test_exact_decodes_in_float32_what_half_precision_encoders_saw(folder):
     """The decoder's weights are those of the file, not bfloat16's roundings of them."""
     half = proposer(folder, dtype="bfloat16", exact=True)
     assert half.model.dtype == torch.bfloat16
-    parameters = half.engine._parameters
-    exact = proposer(folder).engine._parameters
+    parameters = half.generator.weights
+    exact = proposer(folder).generator.weights
     assert parameters.words.dtype == torch.float32
     assert all(map(torch.equal, parameters.cross, exact.cross))
     assert all(map(torch.equal, parameters.layers[0].mix, exact.layers[0].mix))

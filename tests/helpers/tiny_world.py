@@ -5,8 +5,8 @@ import torch
 from transformers import AutoProcessor, Florence2ForConditionalGeneration
 
 from helpers.tiny_florence2 import drawing_florence2
-from maskgen.grounding.fast.generation_rules import Rules
-from maskgen.grounding.fast.generator import Writer
+from maskgen.grounding.fast.generation_rules import GenerationRules
+from maskgen.grounding.fast.generator import Generator
 from maskgen.scenes import texts
 
 WORDS = ["red", "small", "star", "left", "of", "the", "circle"]
@@ -53,10 +53,10 @@ class World:
             row = self.model.generate(**inputs, pixel_values=pixels, generation_config=self.generation)[0]
         return ended(row.tolist())
 
-    def ours(self, numbers, slots, batch, blind=1, ahead=0):
-        writer = Writer(self.model, Rules.of(self.generation), slots, batch)
-        writer.blind, writer.ahead = blind, ahead
-        rows = writer.write(self.images, [(number, self.prompts[number]) for number in numbers])
+    def ours(self, numbers, slots, batch, poll_every=1, prefetch=0):
+        generator = Generator(self.model, GenerationRules.of(self.generation), slots, batch)
+        generator.poll_every, generator.prefetch = poll_every, prefetch
+        rows = generator.generate(self.images, [(number, self.prompts[number]) for number in numbers])
         return [ended(row) for row in rows]
 
 

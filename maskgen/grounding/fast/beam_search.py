@@ -2,111 +2,111 @@
 
 import torch
 
-from maskgen.grounding.fast.generation_rules import Rules
-from maskgen.grounding.fast.search import FAR, Search
-from maskgen.grounding.fast.topk import largest
+from maskgen.grounding.fast.generation_rules import GenerationRules
+from maskgen.grounding.fast.search import EXCLUDED, Search
+from maskgen.grounding.fast.topk import chunked_topk
 
 
-class Beams(Search):
-    """Scores of the running answers, and of the ended ones; what an ended one says is left in the trail.
+class BeamSearch(Search):
+    """Scores of the running hypotheses, and of the finished ones, whose tokens the backpointers tell.
 
-    `_done`: int64 (slots, beams), where each ended answer ends, as place * beams * W + beam * W + token, the
-    beam being the one it came from at that place; -1 for none.
+    `_finished`: int64 (slots, beams), where each finished one ends, as position * beams * V + beam * V +
+    token, the beam being the one it came from at that position; -1 for none.
     """
 
-    _STATE = (*Search._STATE, "_scores", "_done_scores", "_done")
+    _STATE = (*Search._STATE, "_scores", "_finished_scores", "_finished")
 
-    def __init__(self, rules: Rules, slots: int, words: int, device: torch.device):
+    def __init__(self, rules: GenerationRules, slots: int, vocabulary: int, device: torch.device):
         """See `Search`."""
         shape = (slots, rules.beams)
         # Enough candidates that `beams` go on even if every end token is among them.
-        self.candidates = max(2, 1 + len(rules.ends)) * rules.beams
+        self.candidates = max(2, 1 + len(rules.eos)) * rules.beams
         self._scores = torch.zeros(shape, device=device)
-        self._done_scores = torch.full(shape, FAR, device=device)
-        self._done = torch.full(shape, -1, device=device)
-        # By place: what a score is divided by. The start token does not count, the new one does.
-        lengths = torch.arange(1, rules.length + 1, device=device)
+        self._finished_scores = torch.full(shape, EXCLUDED, device=device)
+        self._finished = torch.full(shape, -1, device=device)
+        # By position: what a score is divided by. The start token does not count, the new one does.
+        lengths = torch.arange(1, rules.max_length + 1, device=device)
         self._penalties = lengths.float() ** rules.length_penalty
-        self._limit = float(torch.tensor(rules.length - 1.0) ** rules.length_penalty)
-        super().__init__(rules, slots, words, device)
+        self._limit = float(torch.tensor(rules.max_length - 1.0) ** rules.length_penalty)
+        super().__init__(rules, slots, vocabulary, device)
 
-    def begin(self, where: torch.Tensor) -> None:
-        """See `Search.begin`."""
-        super().begin(where)
-        self._scores.index_fill_(0, where, FAR)
-        self._scores[:, 0].index_fill_(0, where, 0.0)
-        self._done_scores.index_fill_(0, where, FAR)
-        self._done.index_fill_(0, where, -1)
+    def start(self, index: torch.Tensor) -> None:
+        """See `Search.start`."""
+        super().start(index)
+        self._scores.index_fill_(0, index, EXCLUDED)
+        self._scores[:, 0].index_fill_(0, index, 0.0)
+        self._finished_scores.index_fill_(0, index, EXCLUDED)
+        self._finished.index_fill_(0, index, -1)
 
     def advance(self, logits: torch.Tensor) -> torch.Tensor | None:
         """See `Search.advance`."""
         scores = logits.log_softmax(dim=-1)
         self._forbid_repeats(scores)
-        best, places = self._force(*largest(scores, self._scores, self.candidates))
-        ends = self._ends(places % self._words)
-        penalty = self._penalties.index_select(0, self.place)[:, None]
-        self._keep_ended(best, places, ends, penalty)
+        best, candidates = self._force(*chunked_topk(scores, self._scores, self.candidates))
+        ends = self._ends(candidates % self._vocabulary)
+        penalty = self._penalties.index_select(0, self.position)[:, None]
+        self._keep_finished(best, candidates, ends, penalty)
 
-        running, going = best.masked_fill(ends, FAR).topk(self._rules.beams, dim=1)
-        picked = places.gather(1, going)
-        rows = (picked // self._words + self._first_rows).flatten()
-        self._flat_trail.index_copy_(0, self.place + self._trail_rows, picked)
-        self._remember((picked % self._words).flatten(), rows)
+        running, going = best.masked_fill(ends, EXCLUDED).topk(self._rules.beams, dim=1)
+        picked = candidates.gather(1, going)
+        rows = (picked // self._vocabulary + self._first_rows).flatten()
+        self._flat_backpointers.index_copy_(0, self.position + self._backpointer_rows, picked)
+        self._append((picked % self._vocabulary).flatten(), rows)
         self._scores.copy_(running)
-        self.place.add_(self.alive[:, 0])
-        self.alive.logical_and_(self._hopeful(running, penalty) & ~ends.all(dim=1, keepdim=True))
+        self.position.add_(self.alive[:, 0])
+        self.alive.logical_and_(self._can_improve(running, penalty) & ~ends.all(dim=1, keepdim=True))
         return rows
 
-    def answers(self, where: torch.Tensor) -> list[list[int]]:
+    def answers(self, index: torch.Tensor) -> list[list[int]]:
         """See `Search.answers`."""
-        ends = self._done[where, 0].tolist()
-        span = self._rules.beams * self._words
-        trails = self._trail[where, : max(0, *ends) // span + 1].tolist()
+        ends = self._finished[index, 0].tolist()
+        span = self._rules.beams * self._vocabulary
+        backpointers = self._backpointers[index, : max(0, *ends) // span + 1].tolist()
         return [
             # Scores that are no numbers end an answer without an end.
-            self._walk(end // span, end % span, trail) if end >= 0 else [self._rules.start]
-            for end, trail in zip(ends, trails, strict=True)
+            self._walk(end // span, end % span, pointers) if end >= 0 else [self._rules.start]
+            for end, pointers in zip(ends, backpointers, strict=True)
         ]
 
-    def _walk(self, place: int, code: int, trail: list[list[int]]) -> list[int]:
-        """From an answer's last choice, made after `place`, back to its start."""
+    def _walk(self, position: int, code: int, pointers: list[list[int]]) -> list[int]:
+        """From an answer's last choice, made after `position`, back to its start."""
         tokens = []
         while True:
-            beam, token = divmod(code, self._words)
+            beam, token = divmod(code, self._vocabulary)
             tokens.append(token)
-            if place == 0:
+            if position == 0:
                 return [self._rules.start, *reversed(tokens)]
-            code = trail[place][beam]
-            place -= 1
+            code = pointers[position][beam]
+            position -= 1
 
-    def _force(self, best: torch.Tensor, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _force(self, best: torch.Tensor, candidates: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The candidates, or the forced ones, which cost their beams nothing."""
         if self._forced is None:
-            return best, places
-        forced = self._forced.index_select(0, self.place)
-        beams = self._forced_beams.index_select(0, self.place)
+            return best, candidates
+        forced = self._forced.index_select(0, self.position)
+        beams = self._forced_beams.index_select(0, self.position)
         given = forced >= 0
-        return torch.where(given, self._scores.gather(1, beams), best), torch.where(given, forced, places)
+        return torch.where(given, self._scores.gather(1, beams), best), torch.where(given, forced, candidates)
 
-    def _keep_ended(
-        self, best: torch.Tensor, places: torch.Tensor, ends: torch.Tensor, penalty: torch.Tensor
+    def _keep_finished(
+        self, best: torch.Tensor, candidates: torch.Tensor, ends: torch.Tensor, penalty: torch.Tensor
     ) -> None:
         """Merge candidates that have just ended, of the first `beams` alone, into the best ended ones."""
         beams = self._rules.beams
         just = ends[:, :beams] & self.alive
-        scores = torch.where(just, best[:, :beams] / penalty, FAR)
-        codes = places[:, :beams] + self.place[:, None] * (beams * self._words)
+        scores = torch.where(just, best[:, :beams] / penalty, EXCLUDED)
+        codes = candidates[:, :beams] + self.position[:, None] * (beams * self._vocabulary)
         codes = torch.where(just, codes, -1)
-        merged, kept = torch.cat([self._done_scores, scores], dim=1).topk(beams, dim=1)
-        self._done.copy_(torch.cat([self._done, codes], dim=1).gather(1, kept))
-        self._done_scores.copy_(merged)
+        merged, kept = torch.cat([self._finished_scores, scores], dim=1).topk(beams, dim=1)
+        self._finished.copy_(torch.cat([self._finished, codes], dim=1).gather(1, kept))
+        self._finished_scores.copy_(merged)
 
-    def _hopeful(self, running: torch.Tensor, penalty: torch.Tensor) -> torch.Tensor:
+    def _can_improve(self, running: torch.Tensor, penalty: torch.Tensor) -> torch.Tensor:
         """bool (slots, 1): whether a running beam may still change the answer."""
         rules = self._rules
-        never = rules.early == "never" and rules.length_penalty > 0
+        never = rules.early_stopping == "never" and rules.length_penalty > 0
         possible = running[:, :1] / (self._limit if never else penalty)
-        hopeful = possible > self._done_scores[:, -1:]
-        if rules.early is True:
-            hopeful = hopeful & (self._done < 0).any(dim=1, keepdim=True)
-        return hopeful
+        improves = possible > self._finished_scores[:, -1:]
+        if rules.early_stopping is True:
+            improves = improves & (self._finished < 0).any(dim=1, keepdim=True)
+        return improves

@@ -1,4 +1,4 @@
-"""One step of all slots, for a few numbers of slots and lengths; on a GPU each of them one graph."""
+"""One decode step of all slots, for a few numbers of slots and lengths; on a GPU each of them one graph."""
 
 import logging
 from typing import Any
@@ -11,31 +11,31 @@ from maskgen.grounding.fast.search import Search
 from maskgen.runtime import cuda
 from maskgen.runtime.spans import span
 
-SHORTEST = 16  # places that the smallest bucket looks back on
+SHORTEST = 16  # positions that the smallest bucket looks back on
 
 
-class Steps:
-    """Decodes a token for the first slots, on buckets of slots and of places looked back on.
+class DecodeSteps:
+    """Decodes a token for the first slots, on buckets of slots and of positions looked back on.
 
     The same function runs as it is, or captured as a CUDA graph and replayed. All graphs share one pool of
     memory, since only one of them runs at a time. A bucket whose capture fails goes on as it is.
     """
 
     def __init__(self, decoder: Decoder, search: Search, length: int):
-        """`length`: places that the decoder has, a multiple of SHORTEST."""
+        """`length`: positions that the decoder has, a multiple of SHORTEST."""
         self._decoder = decoder
         self._search = search
         self._length = length
-        self._captures = cuda.on(search.place.device)
+        self._captures = cuda.on(search.position.device)
         self._bound: dict[tuple[int, int], tuple[Decoder, Search]] = {}
         self._graphs: dict[tuple[int, int], Any] = {}
         self._eager: set[tuple[int, int]] = set()
         self._pool = torch.cuda.graph_pool_handle() if self._captures else None
 
-    def run(self, slots: int, place: int) -> None:
-        """A step of the first `slots`; none that matters stands further than `place`."""
+    def run(self, slots: int, position: int) -> None:
+        """A step of the first `slots`; none that matters stands further than `position`."""
         length = SHORTEST
-        while length < place + 2:
+        while length < position + 2:
             length *= 2
         key = slots, min(length, self._length)
         with span("florence2.decode"):
@@ -75,8 +75,8 @@ class Steps:
 
 def step(decoder: Decoder, search: Search) -> None:
     """The next token of every beam. Asks nothing of the device; every shape is known before."""
-    logits = decoder.step(search.last, search.place)
+    logits = decoder.step(search.last, search.position)
     with span("florence2.search"):
         rows = search.advance(logits)
     if rows is not None:
-        decoder.follow(rows)
+        decoder.reorder(rows)

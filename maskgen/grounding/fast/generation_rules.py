@@ -7,28 +7,28 @@ import torch
 
 
 @dataclass(frozen=True)
-class Rules:
+class GenerationRules:
     """How an answer is searched for and when it ends.
 
-    `length`: tokens at most, the decoder's start token included. `ngram`: n-grams of this size come once, 0
-    for no ban. `first`, `last`: the tokens one of which must stand after the start and at the limit, if any.
-    `ends`: end tokens. `early`: stop once every beam has ended (True), when no running beam can do better by
-    its present length (False), or by any length ("never").
+    `max_length`: tokens at most, the decoder's start token included. `no_repeat_ngram`: n-grams of this size
+    come once, 0 for no ban. `forced_bos`, `forced_eos`: the tokens one of which must stand after the start
+    and at the limit, if any. `early_stopping`: stop once every beam has ended (True), when no running beam
+    can do better by its present length (False), or by any length ("never").
     """
 
     beams: int
-    length: int
-    ngram: int
+    max_length: int
+    no_repeat_ngram: int
     start: int
     pad: int
-    first: tuple[int, ...]
-    last: tuple[int, ...]
-    ends: tuple[int, ...]
-    early: bool | str
+    forced_bos: tuple[int, ...]
+    forced_eos: tuple[int, ...]
+    eos: tuple[int, ...]
+    early_stopping: bool | str
     length_penalty: float
 
     @classmethod
-    def of(cls, generation: Any) -> "Rules":
+    def of(cls, generation: Any) -> "GenerationRules":
         """From a GenerationConfig with `max_new_tokens`; ValueError for what is not supported."""
         unsupported = {
             "do_sample": False,
@@ -48,21 +48,21 @@ class Rules:
                 raise ValueError(f"{name}={value}")
         return cls(
             beams=generation.num_beams or 1,
-            length=1 + generation.max_new_tokens,
-            ngram=generation.no_repeat_ngram_size or 0,
+            max_length=1 + generation.max_new_tokens,
+            no_repeat_ngram=generation.no_repeat_ngram_size or 0,
             start=generation.decoder_start_token_id,
             pad=generation.pad_token_id,
-            first=_tokens(generation.forced_bos_token_id),
-            last=_tokens(generation.forced_eos_token_id),
-            ends=_tokens(generation.eos_token_id),
-            early=generation.early_stopping or False,
+            forced_bos=_tokens(generation.forced_bos_token_id),
+            forced_eos=_tokens(generation.forced_eos_token_id),
+            eos=_tokens(generation.eos_token_id),
+            early_stopping=generation.early_stopping or False,
             length_penalty=1.0 if generation.length_penalty is None else generation.length_penalty,
         )
 
-    def ended(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Which tokens end an answer, bool like `tokens`."""
-        found = tokens == self.ends[0]
-        for end in self.ends[1:]:
+    def is_eos(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Which tokens are end tokens, bool like `tokens`."""
+        found = tokens == self.eos[0]
+        for end in self.eos[1:]:
             found = found | (tokens == end)
         return found
 

@@ -1,4 +1,4 @@
-"""Answers to any number of prompts, written in slots that are refilled as answers end."""
+"""Answers to any number of prompts by continuous batching: slots that are refilled as answers end."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -7,187 +7,199 @@ from typing import Any
 import torch
 
 from maskgen.grounding.adaptive_size import AdaptiveSize
-from maskgen.grounding.fast.decoder_weights import Parameters
-from maskgen.grounding.fast.encoder import Prompt, Reader
-from maskgen.grounding.fast.generation_rules import Rules
+from maskgen.grounding.fast.decoder_weights import DecoderWeights
+from maskgen.grounding.fast.encoder import EncodedPrompt, PromptEncoder
+from maskgen.grounding.fast.generation_rules import GenerationRules
 from maskgen.grounding.fast.memory import PATIENCE
 from maskgen.grounding.fast.slots import Slots
 from maskgen.grounding.faults import free_memory, is_out_of_memory
 from maskgen.runtime import cuda
 from maskgen.runtime.stages import PersistentThreads, StageThreads
 
-ROOM = 32  # slots hold prompts of whole multiples of so many tokens
+PROMPT_MULTIPLE = 32  # slots hold prompts of whole multiples of so many tokens
 GROWTH = 1.25  # by how much at least, when a longer prompt comes
 
 
-class Writer:
+class Generator:
     """Florence-2's token ids for pixels and prompts, as its `generate` gives them one by one.
 
-    Stream and thread of the encoder live as long as the writer: the allocator keeps memory by stream, cuDNN
-    its plans by thread. When memory runs out, fewer prompts are encoded and fewer answers written at a time,
-    and after a while more again.
+    Stream and thread of the encoder live as long as the generator: the allocator keeps memory by stream,
+    cuDNN its plans by thread. When memory runs out, fewer prompts are encoded and fewer answers decoded at a
+    time, and after a while more again.
+
+    `encoder`: the prompts'. `poll_every`: steps between two looks at what has ended; to look, a GPU has to be
+    waited for. `prefetch`: batches encoded while others are decoded, which leaves most of a GPU idle; a CPU
+    has nothing to spare.
     """
 
     def __init__(
-        self, model: Any, rules: Rules, slots: int, batch: int, parameters: Parameters | None = None
+        self,
+        model: Any,
+        rules: GenerationRules,
+        slots: int,
+        batch: int,
+        weights: DecoderWeights | None = None,
     ):
-        """`slots`: answers written at a time, fewer where a GPU has no room for them; `batch`: images and
-        prompts encoded at a time; `parameters`: the decoder's, by default the model's in its dtype.
+        """`slots`: answers decoded at a time, fewer where a GPU has no room for them; `batch`: images and
+        prompts encoded at a time; `weights`: the decoder's, by default the model's in its dtype.
         """
-        self._parameters = parameters or Parameters.of(model, model.dtype)
-        self.reader = Reader(model, self._parameters, batch, rules.pad)
+        self.weights = weights or DecoderWeights.of(model, model.dtype)
+        self.encoder = PromptEncoder(model, self.weights, batch, rules.pad)
         self._rules = rules
-        self._slots = AdaptiveSize(slots, PATIENCE)
-        self._bank: Slots | None = None
-        self._bank_slots = 0
-        self._room = 0
-        self._longest = int(model.config.text_config.max_position_embeddings)
+        self._slot_limit = AdaptiveSize(slots, PATIENCE)
+        self._slots: Slots | None = None
+        self._slots_wanted = 0
+        self._prompt_capacity = 0
+        self._longest_prompt = int(model.config.text_config.max_position_embeddings)
         self._threads = PersistentThreads()
-        device = self._parameters.words.device
-        self._stream = torch.cuda.Stream(device) if cuda.on(device) else None
-        # Steps between two looks at what has ended; to look, a GPU has to be waited for.
-        self.blind = 4 if cuda.on(device) else 1
-        # Batches encoded while others decode, which leaves most of a GPU idle; a CPU has nothing to spare.
-        self.ahead = 1 if cuda.on(device) else 0
+        on_gpu = cuda.on(self.weights.device)
+        self._stream = torch.cuda.Stream(self.weights.device) if on_gpu else None
+        self.poll_every = 4 if on_gpu else 1
+        self.prefetch = 1 if on_gpu else 0
 
-    def write(
+    @property
+    def slots(self) -> int:
+        """Answers decoded at a time, at present."""
+        return self._slots.count if self._slots else self._slot_limit.size
+
+    def generate(
         self, images: Sequence[torch.Tensor], prompts: Sequence[tuple[int, list[int]]]
     ) -> list[list[int]]:
         """Token ids for each prompt, the decoder's start token first.
 
         `images`: pixel values, (3, S, S) each. `prompts`: the image's number and the prompt's ids, image
-        placeholders included; an image with several prompts is looked at once.
+        placeholders included; an image with several prompts is encoded once.
         """
         while True:
             try:
-                answers = self._write(images, prompts)
+                answers = self._generate(images, prompts)
             except Exception as error:
                 if not is_out_of_memory(error) or not self._shrink():
                     raise
             else:
-                self.reader.batch.fitted()
-                self._slots.fitted()
+                self.encoder.batch.fitted()
+                self._slot_limit.fitted()
                 return answers
             free_memory()  # out here: the traceback would keep the failed call's tensors alive
 
     @torch.inference_mode()
-    def _write(
+    def _generate(
         self, images: Sequence[torch.Tensor], prompts: Sequence[tuple[int, list[int]]]
     ) -> list[list[int]]:
         answers: list[list[int]] = [[] for _ in prompts]
         if not prompts:
             return answers
-        desk = _Desk(self._fitting(max(len(ids) for _, ids in prompts)))
-        with StageThreads("decoding", self._threads) as flow:
-            coming = _Queue(flow.stage("encoding", self._encoded(images, prompts), self.ahead))
-            while desk.refill(coming):
-                for _ in range(self.blind):
-                    desk.step()
-                for number, answer in desk.collect():
+        scheduler = _Scheduler(self._slots_for(max(len(ids) for _, ids in prompts)))
+        with StageThreads("decoding", self._threads) as stages:
+            waiting = _Waiting(stages.stage("encoding", self._encoded(images, prompts), self.prefetch))
+            while scheduler.refill(waiting):
+                for _ in range(self.poll_every):
+                    scheduler.step()
+                for number, answer in scheduler.collect():
                     answers[number] = answer
         return answers
 
     def _encoded(
         self, images: Sequence[torch.Tensor], prompts: Sequence[tuple[int, list[int]]]
-    ) -> Iterator[list[Prompt]]:
+    ) -> Iterator[list[EncodedPrompt]]:
         """Batches of encoded prompts; on a GPU made in a stream of their own, and finished when they come."""
         if self._stream is not None:  # the pixels are on their way in the current one
-            self._stream.wait_stream(torch.cuda.current_stream(self._parameters.words.device))
-        return _inferred(self.reader.read(images, prompts), self._stream)
+            self._stream.wait_stream(torch.cuda.current_stream(self.weights.device))
+        return _in_stream(self.encoder.encode(images, prompts), self._stream)
 
-    def _fitting(self, prompt: int) -> Slots:
+    def _slots_for(self, prompt: int) -> Slots:
         """Slots for prompts of so many tokens: the ones there are, or larger ones."""
-        if self._bank is None or prompt > self._room or self._bank_slots != self._slots.size:
-            if prompt > self._room:
+        grows = prompt > self._prompt_capacity
+        if self._slots is None or grows or self._slots_wanted != self._slot_limit.size:
+            if grows:
                 # Each time, all memory and all graphs are made again: a few times at most.
-                wanted = min(int(GROWTH * self._room), self._longest)
-                self._room = -(-max(prompt, wanted) // ROOM) * ROOM
-            self._bank = None  # its memory first
-            self._bank_slots = self._slots.size
-            self._bank = Slots(self._parameters, self._rules, self._bank_slots, self._room)
-        return self._bank
+                larger = min(int(GROWTH * self._prompt_capacity), self._longest_prompt)
+                self._prompt_capacity = -(-max(prompt, larger) // PROMPT_MULTIPLE) * PROMPT_MULTIPLE
+            self._slots = None  # its memory first
+            self._slots_wanted = self._slot_limit.size
+            self._slots = Slots(self.weights, self._rules, self._slots_wanted, self._prompt_capacity)
+        return self._slots
 
     def _shrink(self) -> bool:
-        """Encode and write half as many at a time; False if it is one of each already."""
-        slots = self._bank.count if self._bank else self._slots.size
-        fewer = slots > 1 and self._slots.shrink(slots // 2)
-        self._bank = None
-        return self.reader.batch.shrink() or fewer
+        """Encode and decode half as many at a time; False if it is one of each already."""
+        fewer = self.slots > 1 and self._slot_limit.shrink(self.slots // 2)
+        self._slots = None
+        return self.encoder.batch.shrink() or fewer
 
 
-def _inferred(batches: Iterator[list[Prompt]], lane: Any = None) -> Iterator[list[Prompt]]:
-    """The batches, made in inference mode, which each thread has to ask for, and in the stream `lane`."""
+def _in_stream(batches: Iterator[list[EncodedPrompt]], stream: Any = None) -> Iterator[list[EncodedPrompt]]:
+    """The batches, made in inference mode, which each thread has to ask for, and in the stream."""
     while True:
-        with torch.inference_mode(), torch.cuda.stream(lane):
+        with torch.inference_mode(), torch.cuda.stream(stream):
             batch = next(batches, None)
         if batch is None:
             return
-        if lane is not None:
-            lane.synchronize()
+        if stream is not None:
+            stream.synchronize()
         yield batch
 
 
-class _Desk:
+class _Scheduler:
     """Which slots are in use, for which prompt, and since which step."""
 
-    def __init__(self, bank: Slots):
-        self._bank = bank
-        self._holds: dict[int, int] = {}
+    def __init__(self, slots: Slots):
+        self._slots = slots
+        self._prompts: dict[int, int] = {}
         self._since: dict[int, int] = {}
         self._steps = 0
 
     def step(self) -> None:
         """A token more for every answer in the making."""
-        slots = self._bank.bucket(1 + max(self._holds))
-        self._bank.step(slots, self._steps - min(self._since.values()))
+        bucket = self._slots.bucket(1 + max(self._prompts))
+        self._slots.step(bucket, self._steps - min(self._since.values()))
         self._steps += 1
 
-    def refill(self, coming: "_Queue") -> bool:
+    def refill(self, waiting: "_Waiting") -> bool:
         """Put encoded prompts into free slots, several at a time; whether any slot is in use."""
-        free = [slot for slot in range(self._bank.count) if slot not in self._holds]
-        if len(free) < self._bank.count // 8:
+        free = [slot for slot in range(self._slots.count) if slot not in self._prompts]
+        if len(free) < self._slots.count // 8:
             return True
-        prompts = coming.take(len(free))
+        prompts = waiting.take(len(free))
         if prompts:
             taken = free[: len(prompts)]
-            self._bank.begin(taken, [prompt.cross for prompt in prompts])
-            self._holds.update(zip(taken, (prompt.number for prompt in prompts), strict=True))
+            self._slots.start(taken, [prompt.cross_kv for prompt in prompts])
+            self._prompts.update(zip(taken, (prompt.number for prompt in prompts), strict=True))
             self._since.update(dict.fromkeys(taken, self._steps))
-        elif self._holds:
-            self._close_ranks()
-        return bool(self._holds)
+        elif self._prompts:
+            self._compact()
+        return bool(self._prompts)
 
     def collect(self) -> Iterator[tuple[int, list[int]]]:
         """Prompts' numbers and answers, as they leave their slots."""
-        for slot, answer in self._bank.ended(list(self._holds)).items():
+        for slot, answer in self._slots.finished(list(self._prompts)).items():
             del self._since[slot]
-            yield self._holds.pop(slot), answer
+            yield self._prompts.pop(slot), answer
 
-    def _close_ranks(self) -> None:
-        """Move answers down into free slots, where a smaller bucket then holds them all."""
-        slots = self._bank.bucket(len(self._holds))
-        if slots == self._bank.bucket(1 + max(self._holds)):
+    def _compact(self) -> None:
+        """Copy answers down into free slots, where a smaller bucket then holds them all."""
+        bucket = self._slots.bucket(len(self._prompts))
+        if bucket == self._slots.bucket(1 + max(self._prompts)):
             return
-        above = [slot for slot in self._holds if slot >= slots]
-        free = [slot for slot in range(slots) if slot not in self._holds][: len(above)]
-        self._bank.move(above, free)
+        above = [slot for slot in self._prompts if slot >= bucket]
+        free = [slot for slot in range(bucket) if slot not in self._prompts][: len(above)]
+        self._slots.copy(above, free)
         for old, new in zip(above, free, strict=True):
-            self._holds[new], self._since[new] = self._holds.pop(old), self._since.pop(old)
+            self._prompts[new], self._since[new] = self._prompts.pop(old), self._since.pop(old)
 
 
-class _Queue:
-    """Encoded prompts, encoded when they are wanted."""
+class _Waiting:
+    """Encoded prompts that wait for a slot, encoded when they are wanted."""
 
-    def __init__(self, batches: Iterator[list[Prompt]]):
+    def __init__(self, batches: Iterator[list[EncodedPrompt]]):
         self._batches = batches
-        self._waiting: deque[Prompt] = deque()
+        self._prompts: deque[EncodedPrompt] = deque()
 
-    def take(self, count: int) -> list[Prompt]:
+    def take(self, count: int) -> list[EncodedPrompt]:
         """The next prompts, `count` or what is left."""
-        while len(self._waiting) < count and (batch := next(self._batches, None)) is not None:
+        while len(self._prompts) < count and (batch := next(self._batches, None)) is not None:
             for prompt in batch:
-                if cuda.on(prompt.cross.device):
+                if cuda.on(prompt.cross_kv.device):
                     # Another stream's memory, not to be given away while this one reads.
-                    prompt.cross.record_stream(torch.cuda.current_stream(prompt.cross.device))
-            self._waiting += batch
-        return [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
+                    prompt.cross_kv.record_stream(torch.cuda.current_stream(prompt.cross_kv.device))
+            self._prompts += batch
+        return [self._prompts.popleft() for _ in range(min(count, len(self._prompts)))]

@@ -3,30 +3,31 @@
 import torch
 
 from maskgen.grounding.fast.search import Search
-from maskgen.grounding.fast.topk import likeliest
+from maskgen.grounding.fast.topk import chunked_argmax
 
 
-class Greedy(Search):
+class GreedySearch(Search):
     """One beam a slot; nothing is weighed."""
 
     def advance(self, logits: torch.Tensor) -> torch.Tensor | None:
         """See `Search.advance`."""
         self._forbid_repeats(logits)
-        chosen = likeliest(logits)
+        chosen = chunked_argmax(logits)
         if self._forced is not None:
-            forced = self._forced.index_select(0, self.place)[:, 0]
+            forced = self._forced.index_select(0, self.position)[:, 0]
             chosen = torch.where(forced >= 0, forced, chosen)
-        self._flat_trail.index_copy_(0, self.place + self._trail_rows, chosen[:, None])
-        self._remember(chosen, None)
+        self._flat_backpointers.index_copy_(0, self.position + self._backpointer_rows, chosen[:, None])
+        self._append(chosen, None)
         ended = self._ends(chosen[:, None])
-        self.place.add_(self.alive[:, 0])
+        self.position.add_(self.alive[:, 0])
         self.alive.logical_and_(~ended)
         return None
 
-    def answers(self, where: torch.Tensor) -> list[list[int]]:
+    def answers(self, index: torch.Tensor) -> list[list[int]]:
         """See `Search.answers`."""
-        places = self.place[where].tolist()
-        trails = self._trail[where, : max(places) + 1, 0].tolist()
+        positions = self.position[index].tolist()
+        tokens = self._backpointers[index, : max(positions) + 1, 0].tolist()
         return [
-            [self._rules.start, *trail[1 : place + 1]] for trail, place in zip(trails, places, strict=True)
+            [self._rules.start, *own[1 : position + 1]]
+            for own, position in zip(tokens, positions, strict=True)
         ]

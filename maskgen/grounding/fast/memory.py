@@ -12,7 +12,7 @@ SHARE = 0.5  # of what is free, so that everybody who asks gets something
 PATIENCE = 16  # calls, each of many batches, before more is tried again
 
 
-def room(device: torch.device, size: int) -> int:
+def fitting(device: torch.device, size: int) -> int:
     """How many things of `size` bytes a GPU has room for, at least 1."""
     if not cuda.on(device):
         return 1 << 30
@@ -20,7 +20,7 @@ def room(device: torch.device, size: int) -> int:
     return max(1, int(SHARE * torch.cuda.mem_get_info(device)[0] / max(size, 1)))
 
 
-class Batch:
+class BatchSize:
     """Entries a forward pass: `most`, on a GPU fewer where they do not fit. There the first pass is of one
     entry, and what it takes is measured.
     """
@@ -54,5 +54,5 @@ class Batch:
         before = torch.cuda.memory_allocated(self._device)
         yield
         taken = torch.cuda.max_memory_allocated(self._device) - before
-        self._fit = room(self._device, taken)
+        self._fit = fitting(self._device, taken)
         self._measures = False

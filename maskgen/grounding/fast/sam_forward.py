@@ -35,17 +35,17 @@ class ImageEncoder:
 def _attention(attention: Any, states: torch.Tensor, window: int) -> torch.Tensor:
     """Attention of (B, H, W, width), in windows of `window` cells a side, or over all cells if 0."""
     _, height, width, _ = states.shape
-    mixed = attention.qkv(states)
+    qkv = attention.qkv(states)
     side = (height, width)
     if window:
         # The package pads before projecting; a projected zero is the bias.
-        mixed = _padded(mixed, window, attention.qkv.bias)
-        mixed, whole = window_partition(mixed, window)
+        qkv = _padded(qkv, window, attention.qkv.bias)
+        qkv, whole = window_partition(qkv, window)
         side = (window, window)
-    heads = mixed.unflatten(-1, (3, attention.num_heads, -1)).permute(3, 0, 4, 1, 2, 5)
+    heads = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(3, 0, 4, 1, 2, 5)
     query, key, value = heads.flatten(3, 4)  # (windows, heads, cells, d) each
     if attention.use_rel_pos:
-        query, key = _positioned(attention, query, key, side)
+        query, key = _with_relative_positions(attention, query, key, side)
         out = F.scaled_dot_product_attention(query, key, value, scale=1.0)
     else:
         out = F.scaled_dot_product_attention(query, key, value)
@@ -56,20 +56,20 @@ def _attention(attention: Any, states: torch.Tensor, window: int) -> torch.Tenso
     return projected
 
 
-def _padded(mixed: torch.Tensor, window: int, bias: torch.Tensor | None) -> torch.Tensor:
+def _padded(qkv: torch.Tensor, window: int, bias: torch.Tensor | None) -> torch.Tensor:
     """(B, H, W, 3 width) filled up to whole windows by what the projection makes of nothing."""
-    batch, height, width, channels = mixed.shape
+    batch, height, width, channels = qkv.shape
     down, across = -height % window, -width % window
     if not down and not across:
-        return mixed
-    full = mixed.new_zeros(batch, height + down, width + across, channels)
+        return qkv
+    full = qkv.new_zeros(batch, height + down, width + across, channels)
     if bias is not None:
         full += bias.to(full.dtype)
-    full[:, :height, :width] = mixed
+    full[:, :height, :width] = qkv
     return full
 
 
-def _positioned(
+def _with_relative_positions(
     attention: Any, query: torch.Tensor, key: torch.Tensor, side: tuple[int, int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Queries and keys whose product is q k^T / sqrt(d) plus the relative positions' terms.
@@ -84,34 +84,34 @@ def _positioned(
     to_columns = torch.einsum("bnhwc,wkc->bnhwk", grid, columns).flatten(2, 3)
     row = torch.eye(height, dtype=key.dtype, device=key.device).repeat_interleave(width, dim=0)
     column = torch.eye(width, dtype=key.dtype, device=key.device).repeat(height, 1)
-    place = torch.cat([row, column], dim=1).expand(*key.shape[:2], -1, -1)
-    asked = torch.cat([query * attention.scale, to_rows, to_columns], dim=-1)
-    return asked, torch.cat([key, place], dim=-1)
+    one_hot = torch.cat([row, column], dim=1).expand(*key.shape[:2], -1, -1)
+    query = torch.cat([query * attention.scale, to_rows, to_columns], dim=-1)
+    return query, torch.cat([key, one_hot], dim=-1)
 
 
 def decode(
     decoder: MaskDecoder,
     embeddings: torch.Tensor,
     owners: torch.Tensor,
-    places: torch.Tensor,
+    dense_pe: torch.Tensor,
     sparse: torch.Tensor,
     dense: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The three masks of each prompt, float32 logits (P, 3, side, side), and their predicted IoUs (P, 3).
 
     `embeddings`: (B, channels, cells, cells). `owners`: int64 (P,), the image that each prompt is about.
-    `places`: (1, channels, cells, cells), the dense position encoding. `sparse`: (P, points, channels).
+    `dense_pe`: (1, channels, cells, cells), the dense position encoding. `sparse`: (P, points, channels).
     `dense`: (P, channels, cells, cells).
     """
-    own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).expand(len(owners), -1, -1)
+    tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).expand(len(owners), -1, -1)
     source = embeddings[owners] + dense
-    heard, source_out = decoder.transformer(
-        source, places.expand(len(owners), -1, -1, -1), torch.cat([own, sparse], dim=1)
+    tokens_out, source_out = decoder.transformer(
+        source, dense_pe.expand(len(owners), -1, -1, -1), torch.cat([tokens, sparse], dim=1)
     )
-    larger = decoder.output_upscaling(source_out.transpose(1, 2).view_as(source))
+    upscaled = decoder.output_upscaling(source_out.transpose(1, 2).view_as(source))
     count = decoder.num_mask_tokens
     hyper = torch.stack(
-        [decoder.output_hypernetworks_mlps[i](heard[:, 1 + i]) for i in range(1, count)], dim=1
+        [decoder.output_hypernetworks_mlps[i](tokens_out[:, 1 + i]) for i in range(1, count)], dim=1
     )
-    masks = (hyper @ larger.flatten(2)).unflatten(2, larger.shape[2:])
-    return masks, decoder.iou_prediction_head(heard[:, 0])[:, 1:]
+    masks = (hyper @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
+    return masks, decoder.iou_prediction_head(tokens_out[:, 0])[:, 1:]

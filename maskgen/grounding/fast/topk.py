@@ -5,11 +5,13 @@ import torch
 from maskgen.grounding.fast.decoder_weights import CHUNK
 
 
-def largest(scores: torch.Tensor, offsets: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def chunked_topk(
+    scores: torch.Tensor, offsets: torch.Tensor, count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The `count` largest of `scores` plus their row's offset in each group, in order, and where they stand.
 
-    `scores`: (groups * rows, W), W a multiple of CHUNK; `offsets`: (groups, rows). A place is its row, within
-    the group, times W plus its column.
+    `scores`: (groups * rows, V), V a multiple of CHUNK; `offsets`: (groups, rows). A place is its row, within
+    the group, times V plus its column.
     """
     groups, rows = offsets.shape
     chunks = scores.view(groups, -1, CHUNK)
@@ -23,8 +25,8 @@ def largest(scores: torch.Tensor, offsets: torch.Tensor, count: int) -> tuple[to
     return best, which.gather(1, found // CHUNK) * CHUNK + found % CHUNK
 
 
-def likeliest(scores: torch.Tensor) -> torch.Tensor:
-    """The column of the largest in each row of (rows, W), int64 (rows,); of equal ones the first."""
+def chunked_argmax(scores: torch.Tensor) -> torch.Tensor:
+    """The column of the largest in each row of (rows, V), int64 (rows,); of equal ones the first."""
     chunks = scores.unflatten(1, (-1, CHUNK))
     which = chunks.amax(dim=2).argmax(dim=1, keepdim=True)
     inside = chunks.gather(1, which[..., None].expand(-1, -1, CHUNK))[:, 0]

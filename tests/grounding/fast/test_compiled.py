@@ -6,8 +6,8 @@ from transformers import Florence2ForConditionalGeneration
 
 from helpers.tiny_florence2 import drawing_florence2
 from maskgen.grounding.fast.compiled import Compiled
-from maskgen.grounding.fast.decoder_weights import Parameters
-from maskgen.grounding.fast.encoder import Reader
+from maskgen.grounding.fast.decoder_weights import DecoderWeights
+from maskgen.grounding.fast.encoder import PromptEncoder
 from maskgen.grounding.fast.sam_forward import ImageEncoder
 from maskgen.small_models import small_sam
 
@@ -37,4 +37,4 @@ def test_sams_encoder():
 def test_florence2s_image_encoder(tmp_path):
     drawing_florence2(tmp_path, ["a circle"], 0)
     model = Florence2ForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float32).eval()
-    check(Reader(model, Parameters.of(model, torch.float32), 4, 1)._features)
+    check(PromptEncoder(model, DecoderWeights.of(model, torch.float32), 4, 1)._image_tokens)

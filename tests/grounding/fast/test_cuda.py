@@ -8,11 +8,11 @@ import torch
 
 from helpers.fake_cuda import FakeCuda, install
 from helpers.tiny_world import World, ended
-from maskgen.grounding.fast import generator as writers
+from maskgen.grounding.fast import generator as generators
 from maskgen.grounding.fast import memory
 from maskgen.grounding.fast.compiled import Compiled
-from maskgen.grounding.fast.generation_rules import Rules
-from maskgen.grounding.fast.generator import Writer
+from maskgen.grounding.fast.generation_rules import GenerationRules
+from maskgen.grounding.fast.generator import Generator
 from maskgen.grounding.fast.slots import Slots
 from maskgen.runtime import cuda
 from maskgen.runtime.spans import Recorder
@@ -34,11 +34,11 @@ def card(monkeypatch) -> FakeCuda:
 
 def made(world, slots=4, batch=3, **settings):
     world.set(**{"num_beams": 3, "no_repeat_ngram_size": 3, "early_stopping": True} | settings)
-    return Writer(world.model, Rules.of(world.generation), slots, batch)
+    return Generator(world.model, GenerationRules.of(world.generation), slots, batch)
 
 
-def written(world, writer, numbers):
-    return [ended(row) for row in writer.write(world.images, [(n, world.prompts[n]) for n in numbers])]
+def written(world, generator, numbers):
+    return [ended(row) for row in generator.generate(world.images, [(n, world.prompts[n]) for n in numbers])]
 
 
 def expected(world, numbers):
@@ -49,21 +49,21 @@ def expected(world, numbers):
 @pytest.mark.parametrize("ngram", [0, 3])
 def test_replayed_graphs_write_what_generate_writes(world, card, beams, ngram):
     """The fake repeats what was captured on the very tensors, so a step that is no graph would show."""
-    writer = made(world, num_beams=beams, no_repeat_ngram_size=ngram)
-    assert written(world, writer, range(12)) == expected(world, range(12))
+    generator = made(world, num_beams=beams, no_repeat_ngram_size=ngram)
+    assert written(world, generator, range(12)) == expected(world, range(12))
     captures = card.captures
-    assert written(world, writer, range(12)) == expected(world, range(12))
+    assert written(world, generator, range(12)) == expected(world, range(12))
     assert card.captures >= captures > 1
     assert card.replays > 3 * card.captures
 
 
 def test_the_decoders_part_counts_what_graphs_replay(world, card):
-    writer = made(world)
-    written(world, writer, range(12))
+    generator = made(world)
+    written(world, generator, range(12))
     card.replay_seconds = 0.5
     replays = card.replays
     with Recorder("cuda") as recorder:
-        rows = writer.write(world.images, [(n, world.prompts[n]) for n in range(12)])
+        rows = generator.generate(world.images, [(n, world.prompts[n]) for n in range(12)])
     assert rows and card.replays > replays
     # Captures are replayed at once, so more than one replay may lie inside one span, but none outside.
     assert recorder.seconds["florence2.decode"] == 0.5 * (card.replays - replays)
@@ -73,10 +73,10 @@ def test_the_decoders_part_counts_what_graphs_replay(world, card):
 
 def test_a_bucket_whose_capture_fails_goes_on_without_a_graph(world, card, caplog):
     card.failures = 1
-    writer = made(world)
+    generator = made(world)
     with caplog.at_level(logging.WARNING):
-        assert written(world, writer, range(12)) == expected(world, range(12))
-        assert written(world, writer, range(12)) == expected(world, range(12))
+        assert written(world, generator, range(12)) == expected(world, range(12))
+        assert written(world, generator, range(12)) == expected(world, range(12))
     assert len([one for one in caplog.records if "CUDA graph" in one.message]) == 1
     assert card.captures > 0, "the other buckets have theirs"
     assert card.current().name == "default", "a capture that fails leaves its stream behind"
@@ -85,9 +85,9 @@ def test_a_bucket_whose_capture_fails_goes_on_without_a_graph(world, card, caplo
 
 def test_every_capture_may_fail(world, card):
     card.failures = 1000
-    writer = made(world)
+    generator = made(world)
     for _ in range(2):
-        assert written(world, writer, range(12)) == expected(world, range(12))
+        assert written(world, generator, range(12)) == expected(world, range(12))
     assert card.captures == card.replays == 0
 
 
@@ -139,12 +139,12 @@ def test_nothing_is_captured_while_another_thread_has_the_device(world, card):
     thread = threading.Thread(target=compile_something)
     thread.start()
     taken.wait(5)
-    writer = made(world)
-    assert written(world, writer, range(8)) == expected(world, range(8))
+    generator = made(world)
+    assert written(world, generator, range(8)) == expected(world, range(8))
     assert card.captures == 0
     done.set()
     thread.join(5)
-    assert written(world, writer, range(8)) == expected(world, range(8))
+    assert written(world, generator, range(8)) == expected(world, range(8))
     assert card.captures > 0
 
 
@@ -154,15 +154,15 @@ def encoding():
 
 def test_streams_and_threads_are_made_once(world, card):
     others = encoding()
-    writer = made(world)
+    generator = made(world)
     seen = []
     hook = world.model.model.vision_tower.register_forward_pre_hook(
         lambda *_: seen.append(threading.get_ident())
     )
-    written(world, writer, range(6))
+    written(world, generator, range(6))
     streams = len(card.streams)
     for _ in range(3):
-        assert written(world, writer, range(6)) == expected(world, range(6))
+        assert written(world, generator, range(6)) == expected(world, range(6))
         assert len(encoding() - others) == 1
     hook.remove()
     encoders = set(seen) - {threading.get_ident()}  # `expected` looks too
@@ -174,18 +174,18 @@ def test_longer_prompts_make_larger_slots_a_few_times_only(world, card, monkeypa
     made_rooms = []
     plain = Slots.__init__
 
-    def counted(self, parameters, rules, most, prompt):
+    def counted(self, weights, rules, most, prompt):
         made_rooms.append(prompt)
-        plain(self, parameters, rules, most, prompt)
+        plain(self, weights, rules, most, prompt)
 
     monkeypatch.setattr(Slots, "__init__", counted)
-    monkeypatch.setattr(writers, "ROOM", 1)
-    writer = made(world, num_beams=1)
-    words, longest = world.prompts[0], writer._longest
+    monkeypatch.setattr(generators, "PROMPT_MULTIPLE", 1)
+    generator = made(world, num_beams=1)
+    words, longest = world.prompts[0], generator._longest_prompt
     lengths = range(len(words), longest + 1)
     for length in lengths:
         middle = [words[-2]] * (length - len(words))
-        writer.write(world.images[:1], [(0, [*words[:-1], *middle, words[-1]])])
+        generator.generate(world.images[:1], [(0, [*words[:-1], *middle, words[-1]])])
     assert made_rooms[-1] == longest
     assert len(made_rooms) <= 5 < len(lengths)
 
@@ -197,7 +197,7 @@ class Short:
         self.images, self.slots = 1000, 1000
         self.seen: list[int] = []
         self.banks: list[int] = []
-        look = writers.Reader._look
+        look = generators.PromptEncoder._encode_images
         bank = Slots.__init__
 
         def looking(reader, wanted, images, features):
@@ -206,59 +206,61 @@ class Short:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
             look(reader, wanted, images, features)
 
-        def banking(slots, parameters, rules, most, prompt):
+        def banking(slots, weights, rules, most, prompt):
             self.banks.append(most)
             if most > self.slots:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
-            bank(slots, parameters, rules, most, prompt)
+            bank(slots, weights, rules, most, prompt)
 
-        monkeypatch.setattr(writers.Reader, "_look", looking)
+        monkeypatch.setattr(generators.PromptEncoder, "_encode_images", looking)
         monkeypatch.setattr(Slots, "__init__", banking)
 
 
 def test_short_memory_shrinks_batch_and_slots_and_they_grow_again(world, card, monkeypatch):
     short = Short(monkeypatch, world)
     monkeypatch.setattr(memory, "PATIENCE", PATIENCE)
-    monkeypatch.setattr(writers, "PATIENCE", PATIENCE)
-    writer = made(world, slots=8, batch=8)
-    assert written(world, writer, range(10)) == expected(world, range(10))
+    monkeypatch.setattr(generators, "PATIENCE", PATIENCE)
+    generator = made(world, slots=8, batch=8)
+    assert written(world, generator, range(10)) == expected(world, range(10))
     assert (max(short.seen), max(short.banks)) == (8, 8)
     short.images, short.slots = 2, 3
     short.seen.clear()
     short.banks.clear()
-    assert written(world, writer, range(10)) == expected(world, range(10))
+    assert written(world, generator, range(10)) == expected(world, range(10))
     assert short.seen[-1] == 2 and short.banks[-1] == 2
     short.seen.clear()
     short.banks.clear()
     for _ in range(PATIENCE - 1):
-        written(world, writer, range(4))
+        written(world, generator, range(4))
     assert max(short.seen) == 2 and not short.banks, "nothing is tried again at once"
     short.images = short.slots = 1000
     for _ in range(2 * PATIENCE):
-        written(world, writer, range(10))
+        written(world, generator, range(10))
     assert (max(short.seen), max(short.banks)) == (8, 8)
-    assert written(world, writer, range(10)) == expected(world, range(10))
+    assert written(world, generator, range(10)) == expected(world, range(10))
 
 
 def test_slots_shrink_from_those_that_there_were_room_for(world, card, monkeypatch):
     short = Short(monkeypatch, world)
-    writer = made(world, slots=64, batch=2)
-    per = Slots(writer._parameters, writer._rules, 1, 64)._decoder.bytes_a_slot(writer._parameters, 3, 32, 64)
+    generator = made(world, slots=64, batch=2)
+    per = Slots(generator.weights, generator._rules, 1, 64)._decoder.bytes_per_slot(
+        generator.weights, 3, 32, 64
+    )
     card.free = 16 * per  # half of which is given away
-    written(world, writer, range(4))
-    count = writer._bank.count
+    written(world, generator, range(4))
+    count = generator.slots
     assert count < 16
     short.images = 1
-    written(world, writer, range(4))
-    assert writer._bank.count == count // 2
+    written(world, generator, range(4))
+    assert generator.slots == count // 2
 
 
 def test_what_does_not_fit_alone_is_told(world, card, monkeypatch):
     short = Short(monkeypatch, world)
-    writer = made(world, slots=4, batch=4)
+    generator = made(world, slots=4, batch=4)
     short.images = 0
     with pytest.raises(torch.OutOfMemoryError):
-        written(world, writer, range(4))
+        written(world, generator, range(4))
     assert short.seen[-1] == 1 and short.banks[-1] == 1
     short.images = 1000
-    assert written(world, writer, range(4)) == expected(world, range(4))
+    assert written(world, generator, range(4)) == expected(world, range(4))

@@ -32,9 +32,9 @@ def test_the_proposers_options_reach_its_encoders():
     for part in ("vision_tower", "language_model.encoder"):
         assert linears(plain.model.model.get_submodule(part), Fp8Linear) == 0
         assert linears(other.model.model.get_submodule(part), Fp8Linear) > 0
-    assert plain.engine is not None and other.engine is not None
-    assert not isinstance(plain.engine.reader._see, Compiled)
-    assert isinstance(other.engine.reader._see, Compiled)
+    assert plain.generator is not None and other.generator is not None
+    assert not plain.generator.encoder.compiled
+    assert other.generator.encoder.compiled
 
 
 def test_the_refiners_options_reach_its_encoder():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from maskgen.grounding.fast.memory import Batch, room
+from maskgen.grounding.fast.memory import BatchSize, fitting
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
 
@@ -19,14 +19,14 @@ def card(monkeypatch):
 
 
 def test_half_of_what_is_free_is_given_away(card):
-    assert room(GPU, 100) == 5
-    assert room(GPU, 5000) == 1
-    assert room(GPU, 0) == 500
+    assert fitting(GPU, 100) == 5
+    assert fitting(GPU, 5000) == 1
+    assert fitting(GPU, 0) == 500
 
 
 @pytest.mark.parametrize(("most", "fit"), [(16, 8), (4, 4), (1, 1)])
 def test_the_first_pass_is_of_one_and_measured(card, most, fit):
-    batch = Batch(most, GPU)
+    batch = BatchSize(most, GPU)
     assert batch.size == 1
     for _ in range(3):
         with batch.measured():
@@ -35,7 +35,7 @@ def test_the_first_pass_is_of_one_and_measured(card, most, fit):
 
 
 def test_on_a_cpu_the_configuration_decides():
-    batch = Batch(7, CPU)
+    batch = BatchSize(7, CPU)
     with batch.measured():
         assert batch.size == 7
-    assert batch.size == 7 and room(CPU, 1 << 40) > 1000
+    assert batch.size == 7 and fitting(CPU, 1 << 40) > 1000

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from helpers.tiny_world import World, ended
-from maskgen.grounding.fast.decoder_weights import Parameters
-from maskgen.grounding.fast.generation_rules import Rules
-from maskgen.grounding.fast.generator import Writer
+from maskgen.grounding.fast.decoder_weights import DecoderWeights
+from maskgen.grounding.fast.generation_rules import GenerationRules
+from maskgen.grounding.fast.generator import Generator
 from maskgen.grounding.fast.slots import Slots
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -33,7 +33,7 @@ def world(tmp_path_factory, request):
 def test_some_answers_are_generates(world, settings):
     world.set(**settings)
     expected = [world.theirs(number) for number in range(12)]
-    assert world.ours(range(12), slots=5, batch=4, blind=4, ahead=1) == expected
+    assert world.ours(range(12), slots=5, batch=4, poll_every=4, prefetch=1) == expected
 
 
 @pytest.mark.slow
@@ -45,7 +45,7 @@ def test_answers_are_generates_whatever_the_company(world, settings):
     assert world.ours(range(40), slots=40, batch=40) == expected
     assert world.ours(range(40), slots=3, batch=7) == expected
     shuffled = np.random.default_rng(1).permutation(40).tolist()
-    assert world.ours(shuffled, slots=17, batch=5, blind=4) == [expected[number] for number in shuffled]
+    assert world.ours(shuffled, slots=17, batch=5, poll_every=4) == [expected[number] for number in shuffled]
 
 
 def test_the_answers_compared_are_of_many_lengths(world):
@@ -66,8 +66,8 @@ def test_an_image_with_several_texts_is_looked_at_once(world):
     hook = world.model.model.vision_tower.register_forward_pre_hook(
         lambda _, given: looks.append(len(given[0]))
     )
-    writer = Writer(world.model, Rules.of(world.generation), slots=2, batch=2)
-    rows = writer.write(
+    generator = Generator(world.model, GenerationRules.of(world.generation), slots=2, batch=2)
+    rows = generator.generate(
         world.images[:2], [(0, world.prompts[0]), (0, world.prompts[1]), (1, world.prompts[2])]
     )
     hook.remove()
@@ -79,26 +79,26 @@ def test_an_image_with_several_texts_is_looked_at_once(world):
 def test_a_writer_goes_on_with_other_prompts(world, beams):
     """Slots are taken once, and larger ones for longer prompts; what was left in them is no matter."""
     world.set(num_beams=beams, no_repeat_ngram_size=3, early_stopping=True)
-    writer = Writer(world.model, Rules.of(world.generation), slots=4, batch=3)
+    generator = Generator(world.model, GenerationRules.of(world.generation), slots=4, batch=3)
     by_length = sorted(range(12), key=lambda number: len(world.prompts[number]))
     for numbers in (by_length[:3], by_length, by_length[::-1]):
-        rows = writer.write(world.images, [(number, world.prompts[number]) for number in numbers])
+        rows = generator.generate(world.images, [(number, world.prompts[number]) for number in numbers])
         assert [ended(row) for row in rows] == [world.theirs(number) for number in numbers]
 
 
 def test_what_fails_while_encoding_is_raised_and_the_thread_goes_on(world):
     world.set(num_beams=1, no_repeat_ngram_size=3, early_stopping=True)
     others = encoding()
-    writer = Writer(world.model, Rules.of(world.generation), slots=2, batch=2)
-    writer.ahead = 1
+    generator = Generator(world.model, GenerationRules.of(world.generation), slots=2, batch=2)
+    generator.prefetch = 1
     broken = [*world.images[:3], world.images[3][:, :8]]
     with pytest.raises(RuntimeError):
-        writer.write(broken, [(number, world.prompts[number]) for number in range(4)])
+        generator.generate(broken, [(number, world.prompts[number]) for number in range(4)])
     threads = encoding() - others
-    rows = writer.write(world.images, [(number, world.prompts[number]) for number in range(4)])
+    rows = generator.generate(world.images, [(number, world.prompts[number]) for number in range(4)])
     assert [ended(row) for row in rows] == [world.theirs(number) for number in range(4)]
     assert encoding() - others == threads and len(threads) == 1
-    del writer
+    del generator
     gc.collect()
     thread = threads.pop()
     thread.join(5)
@@ -114,14 +114,16 @@ def encoding():
 def test_short_answers(world, beams, limit):
     world.set(num_beams=beams, no_repeat_ngram_size=2, early_stopping=False, max_new_tokens=limit)
     expected = [world.theirs(number) for number in range(6)]
-    assert world.ours(range(6), slots=4, batch=2, blind=3) == expected
+    assert world.ours(range(6), slots=4, batch=2, poll_every=3) == expected
 
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_answers_as_long_as_the_positions(world, beams):
     world.set(num_beams=beams, no_repeat_ngram_size=1, early_stopping=False, max_new_tokens=64)
     assert world.model.config.text_config.max_position_embeddings == 64
-    assert world.ours(range(3), slots=2, batch=2, blind=3) == [world.theirs(number) for number in range(3)]
+    assert world.ours(range(3), slots=2, batch=2, poll_every=3) == [
+        world.theirs(number) for number in range(3)
+    ]
 
 
 @pytest.mark.parametrize("settings", SEARCHES, ids=str)
@@ -130,19 +132,22 @@ def test_a_step_asks_nothing_of_the_device(world, settings):
     """On a device without values nothing can depend on one: neither a shape nor the host."""
     world.set(**settings)
     slots = Slots(
-        Parameters.of(copy.deepcopy(world.model).to("meta"), torch.float32), Rules.of(world.generation), 6, 32
+        DecoderWeights.of(copy.deepcopy(world.model).to("meta"), torch.float32),
+        GenerationRules.of(world.generation),
+        6,
+        32,
     )
     for count, place in ((6, 3), (3, 20)):
         slots.step(count, place)
 
 
 def test_nothing_to_write(world):
-    assert Writer(world.model, Rules.of(world.generation), 2, 2).write([], []) == []
+    assert Generator(world.model, GenerationRules.of(world.generation), 2, 2).generate([], []) == []
 
 
 def test_what_is_not_known_is_refused(world):
     world.set(num_beams=1)
     world.generation.repetition_penalty = 1.2
     with pytest.raises(ValueError, match=r"repetition_penalty=1\.2"):
-        Rules.of(world.generation)
+        GenerationRules.of(world.generation)
     world.generation.repetition_penalty = None

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskgen.grounding.fast.decoder_weights import CHUNK
-from maskgen.grounding.fast.topk import largest, likeliest
+from maskgen.grounding.fast.topk import chunked_argmax, chunked_topk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -29,7 +29,7 @@ def test_largest_is_topk(groups, rows, chunks, count, seed, coarse):
         scores[:, ::3] = -torch.inf
     total = (scores.view(groups, rows, -1) + offsets[..., None]).flatten(1)
     values, places = total.topk(count, dim=1)
-    best, where = largest(scores, offsets, count)
+    best, where = chunked_topk(scores, offsets, count)
     assert torch.equal(best, values)
     assert torch.equal(total.gather(1, where), best)
     assert all(len(set(row)) == count for row in where.tolist())
@@ -40,4 +40,4 @@ def test_largest_is_topk(groups, rows, chunks, count, seed, coarse):
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(0, 2**31))
 def test_likeliest_is_argmax(rows, chunks, seed):
     scores = torch.randn(rows, chunks * CHUNK, generator=torch.Generator().manual_seed(seed)).round()
-    assert torch.equal(likeliest(scores), scores.argmax(dim=1))
+    assert torch.equal(chunked_argmax(scores), scores.argmax(dim=1))
