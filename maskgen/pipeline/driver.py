@@ -98,6 +98,7 @@ class Driver:
         elif call.kind == "load":
             self._ready.add(call.worker)
             self._load_deaths = 0
+            self._journal.log_event("worker_ready", worker=call.worker)
             self._on_loaded(result.value)
         elif call.kind == "probe":
             self._failures[_shard(call)].clear_suspects()

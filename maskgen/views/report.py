@@ -72,7 +72,7 @@ def _head(record: dict[str, Any], found: SetStatistics, runs: list[list[Event]])
         (f"{failed:,}", f"failed, {text.share(failed, found.rows)}; {allowed:,} are allowed"),
         (text.size(found.bytes), "in tars"),
     ]
-    pace = [one for run in runs if (one := throughput.pace(run, throughput.spans(run), None))]
+    pace = [one for run in runs if (one := throughput.pace(throughput.spans(run), None))]
     seconds = sum(one.seconds for one in pace)
     if seconds:
         images = sum(one.run * one.seconds for one in pace)
@@ -184,7 +184,7 @@ def _run_table(runs: list[list[Event]]) -> str:
     rows = []
     for run in runs:
         events = [event["event"] for event in run]
-        pace = throughput.pace(run, throughput.spans(run), None)
+        pace = throughput.pace(throughput.spans(run), None)
         rows.append(
             [
                 _timestamp(run[0]),

@@ -130,7 +130,7 @@ def status(out: str) -> Status:
     for commit in commits.values():
         outcomes.update({outcome.value: count for outcome, count in commit.outcomes.items()})
     work = throughput.spans(events) + throughput.unfinished_spans(events, heartbeats)
-    pace = throughput.pace(events, work, time.time() if running else None)
+    pace = throughput.pace(work, time.time() if running else None)
     return Status(
         out=store.place,
         split=record["config"]["split"],

@@ -14,7 +14,11 @@ RECENT_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class Pace:
-    """Images a second over the `seconds` of a run, and over its last five minutes at most."""
+    """Images a second over the `seconds` of grounding in a run, and over its last five minutes at most.
+
+    They begin when the first worker has loaded its models, and end with the last finished shard or now:
+    neither loading nor the final index is in them.
+    """
 
     run: float
     recent: float
@@ -51,23 +55,23 @@ def spans(events: Iterable[Event]) -> list[Span]:
 
 
 def unfinished_spans(events: Sequence[Event], heartbeats: Iterable[Heartbeat]) -> list[Span]:
-    """What the workers did of unfinished shards; each began when the worker's shard before was done."""
+    """What the workers did of unfinished shards; each began when the worker was ready for it."""
     found = []
     for heartbeat in heartbeats:
         finished = [e for e in events if e["event"] == "shard_done" and e["worker"] == heartbeat.worker]
         if not events or any(event["shard"] == heartbeat.shard for event in finished):
             continue  # the heartbeat still speaks of a shard that is finished
-        begin = finished[-1]["time"] if finished else _start_time(events)
+        begin = finished[-1]["time"] if finished else _ready_time(events, heartbeat.worker)
         found.append(Span(begin, max(begin, heartbeat.time), heartbeat.done))
     return found
 
 
-def pace(events: Sequence[Event], work: Sequence[Span], now: float | None) -> Pace | None:
-    """The pace of one run's `work`, until `now` or its last event; None before the first image."""
+def pace(work: Sequence[Span], now: float | None) -> Pace | None:
+    """The pace of one run's `work`, until `now` or the end of it; None before the first image."""
     if not any(span.images for span in work):
         return None
-    begin = _start_time(events)
-    end = now or events[-1]["time"]
+    begin = min(span.begin for span in work)
+    end = now or max(span.end for span in work)
     return Pace(rate(work, begin, end), rate(work, max(begin, end - RECENT_SECONDS), end), end - begin)
 
 
@@ -85,7 +89,8 @@ def _images_within(span: Span, begin: float, end: float) -> float:
     return span.images * overlap / (span.end - span.begin)
 
 
-def _start_time(events: Sequence[Event]) -> float:
-    """When the run's workers were asked for: planning is over by then, loading the models is not."""
-    ready = (event["time"] for event in events if event["event"] == "cluster")
-    return float(next(ready, events[0]["time"]))
+def _ready_time(events: Sequence[Event], worker: str) -> float:
+    """When the worker had loaded its models; in journals that do not say so, when workers were asked for."""
+    loaded = (e["time"] for e in events if e["event"] == "worker_ready" and e["worker"] == worker)
+    asked = (e["time"] for e in events if e["event"] == "cluster")
+    return float(next(loaded, next(asked, events[0]["time"])))

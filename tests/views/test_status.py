@@ -138,6 +138,36 @@ def test_a_heartbeat_of_a_finished_shard_is_not_counted_twice():
     ]
 
 
+def test_neither_loading_nor_the_index_is_in_the_pace(tmp_path):
+    """100 images in 10 seconds, after 30 of loading and before 20 of indexing, wherever the pace is shown."""
+    store = tiny_sets.make_set(tmp_path / "set", [[record(1)]])
+    note(store, 0, "run_started", shards=1)
+    note(store, 1, "cluster", actors=1)
+    note(store, 31, "worker_ready", worker="000")
+    note(store, 41, "shard_done", shard=0, worker="000", seconds=10, planned=100)
+    note(store, 61, "run_finished", shards=1)
+    pace = status(store.url).pace
+    assert pace is not None and (pace.run, pace.recent, pace.seconds) == (10, 10, 10)
+    assert "10.0 images/s over 10 s" in render(status(store.url))
+    page = Path(write_report(store)).read_text()
+    assert "<b>10</b><span>images a second, over 10 s of work" in page and "10.0 images/s" in page
+
+
+def test_an_unfinished_first_shard_begins_when_its_worker_was_ready():
+    events = [
+        {"event": "run_started", "time": 0.0, "shards": 2},
+        {"event": "cluster", "time": 1.0},
+        {"event": "worker_ready", "time": 31.0, "worker": "b"},
+    ]
+    assert throughput.unfinished_spans(events, [Heartbeat("b", shard=0, done=4, time=41.0)]) == [
+        Span(31.0, 41.0, 4)
+    ]
+    before = [event for event in events if event["event"] != "worker_ready"]  # of an earlier version
+    assert throughput.unfinished_spans(before, [Heartbeat("b", shard=0, done=4, time=41.0)]) == [
+        Span(1.0, 41.0, 4)
+    ]
+
+
 def test_rate_counts_only_what_lies_in_the_window():
     work = [Span(0, 10, 100), Span(10, 20, 300)]
     assert throughput.rate(work, 0, 20) == 20
