@@ -2,6 +2,7 @@
 
 import struct
 
+LFS_POINTER = b"version https://git-lfs"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 _OTHER_PICTURES: tuple[tuple[str, tuple[bytes, ...]], ...] = (
@@ -66,7 +67,7 @@ def no_picture(data: bytes) -> str:
     text = data[:1024].lower()
     if b"<html" in text or b"<!doctype html" in text:
         return "a web page"
-    if data.startswith(b"version https://git-lfs"):
+    if data.startswith(LFS_POINTER):
         return "a git-lfs pointer (git lfs pull brings the file itself)"
     return ""
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import islice
 from os import cpu_count
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 
 from maskgen.errors import SampleError
 from maskgen.runtime.store import Store
-from maskgen.sources.gzip_points import SPACING, WINDOW, Points, find_points
+from maskgen.sources.gzip_points import SPACING, WINDOW, Inflated, Points, find_points
 from maskgen.sources.image_folder import ImageFolder
 from maskgen.sources.members import Kind, Member, Oddities
 from maskgen.sources.tar_members import tar_members
@@ -59,7 +60,7 @@ class GzipArchives:
     def members(self, name: str, odd: Oddities) -> Iterator[Member]:
         """The members of an archive that has been read through."""
         with self._store.open(f"{self._stem(name)}.members") as file, pq.ParquetFile(file) as table:
-            told = json.loads(table.schema_arrow.metadata[b"oddities"])
+            told = json.loads(table.metadata.metadata[b"oddities"])
             odd.counts.update(Counter(told["counts"]))
             for kind, first in told["first"].items():
                 odd.first.setdefault(kind, first)
@@ -117,24 +118,24 @@ class GzipArchives:
             return file.seek(0, 2) if size is None else size
 
     def _read_through(self, name: str) -> None:
-        stem, odd = self._stem(name), Oddities()
+        stem = self._stem(name)
         file, _ = self._folder.open_archive(name)
         with closing(file), self._store.partial(f"{stem}.points") as points:
             with self._store.publish(f"{stem}.members") as members, points.open("wb") as into:
-                rows: list[Member] = []
-                find_points(file, into, lambda inflated: rows.extend(tar_members(inflated, odd)))
-                _write(members, rows, odd)
+                find_points(file, into, lambda inflated: _write_members(inflated, members))
             self._store.move_in(points, f"{stem}.points")
 
 
-def _write(path: Path, rows: Sequence[Member], odd: Oddities) -> None:
-    told = json.dumps({"counts": odd.counts, "first": odd.first})
-    schema = _SCHEMA.with_metadata({"oddities": told})
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for start in range(0, len(rows), _BATCH):
-            columns = zip(*(_encoded(row) for row in rows[start : start + _BATCH]), strict=True)
-            arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-            writer.write_table(pa.table(arrays, schema))
+def _write_members(inflated: Inflated, path: Path) -> None:
+    """What a tar holds, into a Parquet file, a batch at a time."""
+    odd = Oddities()
+    members = tar_members(inflated, odd)
+    with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
+        while rows := [_encoded(member) for member in islice(members, _BATCH)]:
+            columns = zip(zip(*rows, strict=True), _SCHEMA, strict=True)
+            writer.write_table(pa.table([pa.array(column, field.type) for column, field in columns], _SCHEMA))
+        told = json.dumps({"counts": odd.counts, "first": odd.first})
+        writer.add_key_value_metadata({"oddities": told})
 
 
 def _encoded(row: Member) -> tuple[bytes, int, int, int, bytes]:

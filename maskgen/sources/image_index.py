@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from maskgen.config import Source
 from maskgen.errors import MaskgenError, SampleError
+from maskgen.file_kinds import LFS_POINTER
 from maskgen.runtime.store import Store
 from maskgen.sample import ArchiveMember
 from maskgen.sources.gzip_archives import GzipArchives, is_gzip
@@ -126,7 +127,20 @@ class ImageIndex:
         for name, parts in whole.items():
             if parts.lacks and name not in names:
                 self._damaged.append(f"{printable(name)} is read up to {parts.lacks}, which is missing")
-        return sorted(names | whole.keys())
+        return [name for name in sorted(names | whole.keys()) if not self._is_pointer(name)]
+
+    def _is_pointer(self, name: str) -> bool:
+        try:
+            file, _ = self._folder.open_archive(name)
+            with file:
+                if file.read(len(LFS_POINTER)) != LFS_POINTER:
+                    return False
+        except Exception:  # each storage has errors of its own; reading it will say this one
+            return False
+        self._damaged.append(
+            f"{printable(name)} is a git-lfs pointer: git lfs pull brings the archive itself"
+        )
+        return True
 
     def _add(self, number: int, name: str) -> None:
         match = _READ.fullmatch(name)
@@ -185,7 +199,7 @@ class ImageIndex:
             if member := self._member(found):
                 return Found(member)
         if self._folder.is_refused(name):
-            self._matches.add("are links that lead out of the folder: see source.allow_links_to", "", name)
+            self._matches.add("behind links that lead out of the folder: see source.allow_links_to", "", name)
             return None
         self._list_files()
         return self._find_alike(name)
@@ -225,7 +239,7 @@ class ImageIndex:
                 continue
             if len({path for _, path, _ in alike}) > 1 or not _is_one([found for _, _, found in alike]):
                 several = " or ".join(sorted({self._address(found) for _, _, found in alike})[:2])
-                self._matches.add("are not found, since several fit: see source.rename", several, name)
+                self._matches.add("not found, since several fit: see source.rename", several, name)
                 return None
             _, path, found = alike[0]
             if member := self._member(found):
@@ -241,15 +255,15 @@ class ImageIndex:
         prefix is dropped only where nothing is called so: else the folder that it names is there, and lacks
         the file.
         """
-        yield "are found in another spelling", self._spelt_otherwise(name)
+        yield "found in another spelling", self._spelt_otherwise(name)
         parts = name.split("/")
         if len(parts) > 1:
-            yield "lie under a prefix that their rows lack", self._below_a_prefix(name)
+            yield "found under a prefix that rows lack", self._below_a_prefix(name)
         top = folded(parts[0])
         if top in self._table.tops or top in self._places or self._folder.has_folder(parts[0]):
             return
         for cut in range(1, len(parts) - 1):
-            yield "lie without a prefix that their rows carry", self._spelt_otherwise("/".join(parts[cut:]))
+            yield "found without a prefix that rows carry", self._spelt_otherwise("/".join(parts[cut:]))
 
     def _spelt_otherwise(self, name: str) -> Iterator[_Fit]:
         for archives, rest in self._readings(name):
@@ -281,7 +295,7 @@ class ImageIndex:
         found = self._table.ending_in(posixpath.basename(name))
         if len(found) == 1:
             way = f"{posixpath.dirname(name)}/ may be {posixpath.dirname(self._address(found[0]))}/"
-            self._matches.add("are not found, but one file of that name: see source.rename", way, name)
+            self._matches.add("not found, but one file of that name: see source.rename", way, name)
 
     def _member(self, found: Place) -> ArchiveMember | None:
         """The place as the plan says it; None if it cannot be read."""
