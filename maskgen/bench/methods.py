@@ -1,6 +1,7 @@
 """Four ways from image files to masks, over the same images and weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +73,7 @@ class Pipeline:
         """The worker's batches, in one thread, written nowhere."""
         size = chunk_size(self.grounder.config)
         samples = self._workload.samples
-        with span("geometry"):
+        with _one_after_another(self.grounder.proposer), span("geometry"):
             for begin in range(0, len(samples), size):
                 chunk = samples[begin : begin + size]
                 with span("read", host=True):
@@ -116,6 +117,19 @@ class Pipeline:
         return sum(
             weight.numel() * weight.element_size() for model in models for weight in model.parameters()
         )
+
+
+@contextmanager
+def _one_after_another(proposer: Any) -> Iterator[None]:
+    """Inside, a GPU does not encode while it decodes, so that no part's time is in another's too."""
+    if proposer.generator is None:
+        yield
+        return
+    before, proposer.generator.prefetch = proposer.generator.prefetch, 0
+    try:
+        yield
+    finally:
+        proposer.generator.prefetch = before
 
 
 class Scripted:

@@ -95,9 +95,11 @@ def capture(work: Callable[[], None], pool: Any) -> Any:
 
 
 def _end_pool(pool: Any) -> None:
-    """Tell the allocator that the capture is over, which a failed one does not.
+    """Tell the allocator that the capture is over and uses the pool no more, which a failed one does not.
 
     Until then it would keep every block that another stream has used, for ever.
     """
+    device = torch.cuda.current_device()
     with suppress(RuntimeError):  # it had been told
-        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+        torch._C._cuda_endAllocateToPool(device, pool)
+        torch._C._cuda_releasePool(device, pool)

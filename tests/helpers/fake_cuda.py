@@ -123,7 +123,7 @@ class FakeCuda:
         self.streams: list[str] = []
         self.captures = 0
         self.replays = 0
-        self.pools_ended = 0
+        self.pools: list[str] = []
         self.failures = 0
         self.free = 1 << 40
         self.clock = 0.0
@@ -154,6 +154,7 @@ class FakeCuda:
         assert not self.capturing, "two captures at once"
         self._current.stream = FakeStream(self, "capture")
         self.capturing, self._broken = True, False
+        self.pools.append("begun")
         tape = Tape()
         try:
             with tape:
@@ -167,6 +168,7 @@ class FakeCuda:
         if self._broken:
             raise RuntimeError(BROKEN)  # and, as the real one, leaves its stream as the current one
         self._current.stream = self._default
+        self.pools[-1] = "in use"
         graph.tape = tape
         self.captures += 1
 
@@ -175,7 +177,12 @@ class FakeCuda:
         self._broken = self._broken or self.capturing
 
     def end_pool(self, device: int, pool: Any) -> None:
-        self.pools_ended += 1
+        if self.pools[-1:] != ["begun"]:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+        self.pools[-1] = "ended"
+
+    def release_pool(self, device: int, pool: Any) -> None:
+        assert self.pools.pop() == "ended"
 
     def spend(self, seconds: float) -> None:
         """The device works for so long; not while a graph is captured, when nothing runs."""
@@ -207,6 +214,7 @@ def install(monkeypatch: Any) -> FakeCuda:
     for name, fake in fakes.items():
         monkeypatch.setattr(torch.cuda, name, fake)
     monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", card.end_pool)
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", card.release_pool)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
     monkeypatch.setattr(cuda, "on", lambda device: True)
     return card
