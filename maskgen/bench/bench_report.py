@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from maskgen.bench.ceilings import Limit, Machine, Work
+from maskgen.bench.ceilings import ImageCost, Limit, Machine
 from maskgen.bench.part_times import PARTS
 from maskgen.draw import text
 
@@ -71,7 +71,7 @@ class Overhead:
 
 
 @dataclass(frozen=True)
-class Report:
+class BenchReport:
     """Everything; `process_memory`: bytes of the whole process at most.
 
     `cut`: what ended the measuring early; then `ways` are those that were through once, some without a round,
@@ -90,7 +90,7 @@ class Report:
     beams: int
     slots: int
     machine: Machine
-    work: Work
+    work: ImageCost
     limit: Limit
     ways: list[WayReport]
     overhead: Overhead | None
@@ -101,9 +101,9 @@ class Report:
         tree = asdict(self)
         for one, way in zip(tree["ways"], self.ways, strict=True):
             one["images_per_second"] = way.rate
-            one["ratio"] = _over(way.rate, self.ways[0].rate)
-            one["processor_ratio"] = _over(way.processor_rate, self.ways[0].processor_rate)
-            one["share_of_limit"] = _over(way.rate, self.limit.serial)
+            one["ratio"] = _ratio(way.rate, self.ways[0].rate)
+            one["processor_ratio"] = _ratio(way.processor_rate, self.ways[0].processor_rate)
+            one["share_of_limit"] = _ratio(way.rate, self.limit.serial)
         tree["limit"] |= {"serial": self.limit.serial, "overlapped": self.limit.overlapped}
         if self.overhead:
             ratios = {"ratio": self.overhead.ratio, "processor_ratio": self.overhead.processor_ratio}
@@ -111,14 +111,14 @@ class Report:
         return tree
 
 
-def render(report: Report) -> str:
+def render(report: BenchReport) -> str:
     """The tables."""
     return "\n".join(
         [*_head(report), "", *_ways(report), "", *_parts(report), "", *_limit(report), "", *_overhead(report)]
     )
 
 
-def _head(report: Report) -> list[str]:
+def _head(report: BenchReport) -> list[str]:
     where = report.device if report.device != "cpu" else f"CPU, {text.plural(report.threads, 'thread')}"
     lengths = f"\nanswer lengths: {report.lengths}; the same for every way" if report.lengths else ""
     rounds = f"medians of {text.plural(report.rounds, 'round')}; in each, every way in turn"
@@ -132,19 +132,19 @@ def _head(report: Report) -> list[str]:
     ]
 
 
-def _ways(report: Report) -> list[str]:
+def _ways(report: BenchReport) -> list[str]:
     """A row a way. On a CPU the second ratio is of processor time; a GPU's work would not be in it."""
     first, cpu = report.ways[0], report.device == "cpu"
     titles = ["way", "images/s", "ratio", "of processor" if cpu else "peak memory", "of limit", "tokens"]
     rows = [[*titles, "mean IoU", "least", "equal"]]
     for way in report.ways:
-        processor = _over(way.processor_rate, first.processor_rate)
+        processor = _ratio(way.processor_rate, first.processor_rate)
         agreed = way.agreement
         rows.append(
             [
                 way.name,
                 _figure(way.rate),
-                _figure(_over(way.rate, first.rate)),
+                _figure(_ratio(way.rate, first.rate)),
                 _figure(processor) if cpu else text.size(way.memory or 0),
                 text.share(way.rate, report.limit.serial) if way.rate else "-",
                 f"{way.tokens:.1f}",
@@ -161,7 +161,7 @@ def _ways(report: Report) -> list[str]:
     ]
 
 
-def _parts(report: Report) -> list[str]:
+def _parts(report: BenchReport) -> list[str]:
     """A row a part, an image: by the clock, but on a CPU of processor time."""
     cpu = report.device == "cpu"
     title = "ms of processor time an image" if cpu else "ms an image"
@@ -172,7 +172,7 @@ def _parts(report: Report) -> list[str]:
     return text.table(rows, right=frozenset(range(1, len(report.ways) + 1)))
 
 
-def _limit(report: Report) -> list[str]:
+def _limit(report: BenchReport) -> list[str]:
     work, machine, limit = report.work, report.machine, report.limit
     return [
         f"limit: {text.rate(limit.serial)} serial, {text.rate(limit.overlapped)} with decoding overlapped",
@@ -187,7 +187,7 @@ def _limit(report: Report) -> list[str]:
     ]
 
 
-def _overhead(report: Report) -> list[str]:
+def _overhead(report: BenchReport) -> list[str]:
     found = report.overhead
     if found is None:
         return ["overhead: not measured"]
@@ -199,7 +199,7 @@ def _overhead(report: Report) -> list[str]:
     ]
 
 
-def _over(number: float | None, base: float | None) -> float | None:
+def _ratio(number: float | None, base: float | None) -> float | None:
     return number / base if number is not None and base else None
 
 

@@ -15,7 +15,7 @@ from maskgen.flops import counted
 from maskgen.grounding import weights
 from maskgen.small_models import small_sam as small
 
-SECONDS = 0.3  # that each peak is looked for
+SECONDS = 0.3  # that each peak is measured for
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Work:
-    """What an image costs. FLOPs: 2 for a multiply-add; bytes in the models' dtype.
+class ImageCost:
+    """The cost of an image. FLOPs: 2 for a multiply-add; bytes in the models' dtype.
 
     `florence`, `sam`: FLOPs of the encoders; `mask`: of SAM's decoder, for a prompt. `token`: FLOPs of
     decoding one token of all beams. `weights`: bytes that a decoding step reads whatever is in flight;
@@ -63,37 +63,39 @@ class Limit:
         return 1 / max(self.encoders + self.masks, self.decoding)
 
 
-def limit(work: Work, machine: Machine, tokens: float, slots: int, prompts: float = 1.0) -> Limit:
+def compute_limit(
+    cost: ImageCost, machine: Machine, tokens: float, slots: int, prompts: float = 1.0
+) -> Limit:
     """`tokens`: an answer; `slots`: answers in flight; `prompts`: of SAM, an image.
 
     A decoding step takes as long as its bytes or its FLOPs, whichever is longer.
     """
     step = max(
-        (work.weights + slots * work.cached) / machine.bandwidth,
-        slots * work.token / machine.flops,
+        (cost.weights + slots * cost.cached) / machine.bandwidth,
+        slots * cost.token / machine.flops,
     )
     return Limit(
-        encoders=(work.florence + work.sam) / machine.flops,
-        masks=prompts * work.mask / machine.flops,
+        encoders=(cost.florence + cost.sam) / machine.flops,
+        masks=prompts * cost.mask / machine.flops,
         decoding=tokens * step / slots,
     )
 
 
-def work(
+def count_cost(
     florence: Florence2Config, sam: config.Sam, dtype: torch.dtype, shape: tuple[int, int, int], beams: int
-) -> Work:
-    """Count an image's work for models of these configurations, without making their weights.
+) -> ImageCost:
+    """Count the cost of an image for models of these configurations, without making their weights.
 
     `shape`: pixels a side of Florence-2's input, tokens of the encoder (image tokens included), and of an
     answer.
     """
     side, prompt, tokens = shape
-    masker = blank(sam).requires_grad_(False)
+    masker = meta_sam(sam).requires_grad_(False)
     with torch.device("meta"), torch.no_grad():
         model = Florence2ForConditionalGeneration(florence).eval()
         inner = model.model
         pixels, embedded = torch.zeros(1, 3, side, side), torch.zeros(1, prompt, florence.text_config.d_model)
-        looked = counted(
+        encoders = counted(
             lambda: inner.multi_modal_projector(inner.vision_tower(pixels).last_hidden_state)
         ) + counted(lambda: inner.language_model.encoder(inputs_embeds=embedded))
         encoded, masked = _sam(masker)
@@ -101,18 +103,18 @@ def work(
     crossed = 2 * layers * width**2  # the weights of the keys and values that a prompt gives once
     own = sum(weight.numel() for weight in inner.language_model.decoder.layers.parameters()) - crossed
     own += model.lm_head.weight.numel()
-    seen = prompt + beams * tokens / 2  # keys that a step reads, on average over the answer
-    return Work(
-        florence=looked + 2.0 * crossed * prompt,
+    keys = prompt + beams * tokens / 2  # keys that a step reads, on average over the answer
+    return ImageCost(
+        florence=encoders + 2.0 * crossed * prompt,
         sam=encoded,
         mask=masked,
         token=beams * (2 * own + 4 * layers * width * (prompt + tokens / 2)),
         weights=float(dtype.itemsize * own),
-        cached=dtype.itemsize * 2 * layers * width * seen,
+        cached=dtype.itemsize * 2 * layers * width * keys,
     )
 
 
-def blank(settings: config.Sam) -> Sam:
+def meta_sam(settings: config.Sam) -> Sam:
     """The configuration's SAM on meta."""
     if settings.model == "demo":
         return small.load(weights.sam_checkpoint(settings)).to("meta")
@@ -139,7 +141,7 @@ def _sam(sam: Sam) -> tuple[float, float]:
     return encoded, counted(decode)
 
 
-def machine(device: torch.device, dtype: torch.dtype) -> Machine:
+def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:
     """What this device reaches: the best of many products of square matrices, and of copies too large to be
     cached."""
     large = device.type == "cuda"

@@ -14,10 +14,10 @@ import torch
 
 from maskgen.bench import ceilings, random_checkpoints, workload
 from maskgen.bench.answer_lengths import Lengths
-from maskgen.bench.bench_report import Agreement, Overhead, Report, WayReport
+from maskgen.bench.bench_report import Agreement, BenchReport, Overhead, WayReport
 from maskgen.bench.methods import Pipeline, Way, ways
 from maskgen.bench.part_times import FORWARDS, PartTimes, clocks, part_times, waiter
-from maskgen.bench.script_baseline import Answers
+from maskgen.bench.script_baseline import BenchAnswers
 from maskgen.bench.workload import Workload
 from maskgen.config import Florence2
 from maskgen.errors import MaskgenError
@@ -30,7 +30,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Request:
+class BenchRequest:
     """What to measure.
 
     `large`: full size with random weights, whose answers are `tokens` long on average; otherwise the models
@@ -53,12 +53,13 @@ class Request:
 
 
 @dataclass
-class Taken:
+class WayTimes:
     """What is known of a way so far. `seconds`, `processor`: of its rounds; `memory`: bytes at most; the
-    others: from the pass that warms up."""
+    others: from the pass that warms up.
+    """
 
     way: Way
-    answers: Answers | None = None
+    answers: BenchAnswers | None = None
     parts: PartTimes | None = None
     seconds: list[float] = field(default_factory=list)
     processor: list[float] = field(default_factory=list)
@@ -66,14 +67,14 @@ class Taken:
 
 
 @dataclass
-class Forwards:
+class ForwardTimes:
     """Of the models' forward passes alone, a round: seconds by the clock, and of processor time."""
 
     seconds: list[float] = field(default_factory=list)
     processor: list[float] = field(default_factory=list)
 
 
-def run(request: Request, say: Say) -> Report:
+def run_benchmark(request: BenchRequest, say: Say) -> BenchReport:
     """Draw, load, measure. Ctrl-C or the end of `request.seconds` ends the measuring, not the report.
 
     MaskgenError where a model cannot be loaded, and where the time is over before there is anything to say.
@@ -82,103 +83,112 @@ def run(request: Request, say: Say) -> Report:
         prepared = _prepare(request, Path(name), say)
         say("loading the models")
         scripted = request.scripted or request.images, request.batch
-        four, engine = ways(prepared, _planned(prepared, Path(name)), request.device, scripted)
-        return _measure(request, prepared, four, engine, say)
+        compared, engine = ways(prepared, _planner(prepared, Path(name)), request.device, scripted)
+        return _measure(request, prepared, compared, engine, say)
 
 
-def _prepare(request: Request, folder: Path, say: Say) -> Workload:
+def _prepare(request: BenchRequest, folder: Path, say: Say) -> Workload:
     """Scenes, weights and plan."""
     say(f"drawing {request.images} scenes")
     lengths = Lengths(request.tokens) if request.large else None
-    workload.draw(folder / "data", request.images, request.large, lengths)
+    workload.write_data(folder / "data", request.images, request.large, lengths)
     overrides = request.overrides
     if lengths:
         say("making random weights of full size")
         # The shipped defaults: the demo's pipeline has settings for its small models.
         overrides = ["proposer={kind: florence2}", "refiner={kind: sam}", *overrides]
-        settings = resolve(workload.pipeline(overrides, request.images), request.device)
+        settings = resolve(workload.pipeline_config(overrides, request.images), request.device)
         assert isinstance(settings.proposer, Florence2)
         dtype, texts = getattr(torch, settings.proposer.dtype), workload.questions(folder / "data")
-        overrides += random_checkpoints.write(folder / "models", dtype, lengths, texts)
-    return workload.plan(workload.pipeline(overrides, request.images), folder / "data", folder / "plan")
+        overrides += random_checkpoints.write_checkpoints(folder / "models", dtype, lengths, texts)
+    return workload.plan_workload(
+        workload.pipeline_config(overrides, request.images), folder / "data", folder / "plan"
+    )
 
 
-def _planned(prepared: Workload, folder: Path) -> Callable[[str], str]:
+def _planner(prepared: Workload, folder: Path) -> Callable[[str], str]:
     def planned(engine: str) -> str:
-        workload.plan(prepared.config, prepared.data, folder / engine)
+        workload.plan_workload(prepared.config, prepared.data, folder / engine)
         return str(folder / engine)
 
     return planned
 
 
-def _measure(request: Request, prepared: Workload, four: list[Way], engine: Pipeline, say: Say) -> Report:
+def _measure(
+    request: BenchRequest, prepared: Workload, compared: list[Way], engine: Pipeline, say: Say
+) -> BenchReport:
     """Everything in turn; what is worth most comes first, for whoever stops it."""
-    taken, forwards, cut = [Taken(way) for way in four], Forwards(), ""
+    measured, forwards, cut = [WayTimes(way) for way in compared], ForwardTimes(), ""
     try:
-        with _alarm(request.seconds):
-            _take(request, taken[::-1], forwards, say)
-    except _Over:
+        with _time_limit(request.seconds):
+            _measure_ways(request, measured[::-1], forwards, say)
+    except _TimeIsOver:
         cut = f"{request.seconds:g} seconds were over"
     except KeyboardInterrupt:
         cut = INTERRUPTED
-    if not any(one.answers for one in taken[-2:]):
+    if not any(one.answers for one in measured[-2:]):
         raise MaskgenError(f"{cut} before maskgen's own way was through once. Ask for fewer --images.")
-    return _report(request, prepared, engine, taken, forwards, cut)
+    return _report(request, prepared, engine, measured, forwards, cut)
 
 
-def _take(request: Request, taken: list[Taken], forwards: Forwards, say: Say) -> None:
-    """Fill in `taken` and `forwards`, whose ways are measured in this order; the first is the engine's."""
+def _measure_ways(request: BenchRequest, measured: list[WayTimes], forwards: ForwardTimes, say: Say) -> None:
+    """Fill in `measured` and `forwards`, whose ways are measured in this order; the first is the engine's."""
     device = torch.device(request.device)
-    for one in taken:  # also warms everything up
+    for one in measured:  # also warms everything up
         say(f"{one.way.name}: {one.way.what}")
         one.way.run()
-        one.parts = _watched(one.way, device)
+        one.parts = time_parts(one.way, device)
         one.answers = one.way.answers()
     for number in range(request.rounds):
         say(f"round {number + 1} of {request.rounds}")
-        for one in taken:
-            took, used, peak = _timed(one.way, device)
+        for one in measured:
+            took, used, peak = time_run(one.way, device)
             one.seconds.append(took)
             one.processor.append(used)
             one.memory = max(one.memory, peak)
             say(f"  {one.way.name}: {one.way.images / took:,.2f} images/s")
-        last = _watched(taken[0].way, device)
+        last = time_parts(measured[0].way, device)
         forwards.seconds.append(sum(last.seconds[part] for part in FORWARDS))
         forwards.processor.append(sum(last.processor[part] for part in FORWARDS))
 
 
-class _Over(KeyboardInterrupt):
+class _TimeIsOver(KeyboardInterrupt):
     """The time is over. Like Ctrl-C, nothing that handles a sample's failure catches it."""
 
 
 @contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
-    """Raises `_Over` inside when the seconds are over; 0: never."""
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raises `_TimeIsOver` inside when the seconds are over; 0: never."""
 
-    def ring(*_: object) -> None:
-        raise _Over
+    def expire(*_: object) -> None:
+        raise _TimeIsOver
 
-    before = signal.signal(signal.SIGALRM, ring) if seconds else None
+    previous = signal.signal(signal.SIGALRM, expire) if seconds else None
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         if seconds:
-            signal.signal(signal.SIGALRM, before)
+            signal.signal(signal.SIGALRM, previous)
 
 
 def _report(
-    request: Request, prepared: Workload, engine: Pipeline, taken: list[Taken], forwards: Forwards, cut: str
-) -> Report:
+    request: BenchRequest,
+    prepared: Workload,
+    engine: Pipeline,
+    measured: list[WayTimes],
+    forwards: ForwardTimes,
+    cut: str,
+) -> BenchReport:
     device = torch.device(request.device)
-    reference, own = (one.answers for one in taken[-2:])
+    reference, own = (one.answers for one in measured[-2:])
     known = reference or own
     assert known is not None
     tokens, prompts = mean(known.tokens), mean(known.polygons)
     bound = _limit(request, prepared, engine, tokens, prompts)
-    last = taken[-1]
-    return Report(
+    last = measured[-1]
+    return BenchReport(
         device=device_name(device),
         threads=torch.get_num_threads(),
         dtype=engine.dtype,
@@ -192,7 +202,7 @@ def _report(
         slots=engine.slots,
         machine=bound[1],
         work=bound[0],
-        limit=ceilings.limit(*bound, tokens, engine.slots, prompts),
+        limit=ceilings.compute_limit(*bound, tokens, engine.slots, prompts),
         ways=[
             WayReport(
                 name=one.way.name,
@@ -206,7 +216,7 @@ def _report(
                 processor_parts=one.parts.processor,
                 agreement=agreement(one.answers, reference) if reference else None,
             )
-            for one in taken
+            for one in measured
             if one.answers and one.parts
         ],
         overhead=Overhead(
@@ -221,11 +231,12 @@ def _report(
     )
 
 
-def _watched(way: Way, device: torch.device) -> PartTimes:
+def time_parts(way: Way, device: torch.device) -> PartTimes:
+    """Seconds of each part in a pass of its own."""
     return part_times(way.watch, device)
 
 
-def _timed(way: Way, device: torch.device) -> tuple[float, float, int]:
+def time_run(way: Way, device: torch.device) -> tuple[float, float, int]:
     """Seconds of a run by the clock and of processor time, and on a GPU the bytes that it had at most, its
     weights included."""
     wait = waiter(device)
@@ -244,17 +255,17 @@ def _timed(way: Way, device: torch.device) -> tuple[float, float, int]:
 
 
 def _limit(
-    request: Request, prepared: Workload, engine: Pipeline, tokens: float, prompts: float
-) -> tuple[ceilings.Work, ceilings.Machine]:
+    request: BenchRequest, prepared: Workload, engine: Pipeline, tokens: float, prompts: float
+) -> tuple[ceilings.ImageCost, ceilings.Machine]:
     device, dtype = torch.device(request.device), getattr(torch, engine.dtype)
-    found = ceilings.machine(device, dtype)
+    found = ceilings.measure_machine(device, dtype)
     shape = engine.side, round(engine.prompt), round(tokens)
     assert prepared.config.refiner.kind == "sam"
-    work = ceilings.work(engine.florence, prepared.config.refiner, dtype, shape, engine.beams)
+    work = ceilings.count_cost(engine.florence, prepared.config.refiner, dtype, shape, engine.beams)
     return work, ceilings.Machine(request.flops or found.flops, request.bandwidth or found.bandwidth)
 
 
-def agreement(found: Answers, reference: Answers) -> Agreement:
+def agreement(found: BenchAnswers, reference: BenchAnswers) -> Agreement:
     """How far masks are those of the reference's first images; two empty ones are the same."""
     ious, same = [], 0
     for one, other in zip(found.masks, reference.masks, strict=False):

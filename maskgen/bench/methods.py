@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from maskgen.bench import script_baseline
-from maskgen.bench.script_baseline import Answers
+from maskgen.bench.script_baseline import BenchAnswers
 from maskgen.bench.workload import Workload
 from maskgen.config import Config, settled
 from maskgen.pipeline.worker import Job, ShardWorker, Task, chunk_size
@@ -33,7 +33,7 @@ class Way:
     what: str
     images: int
     run: Callable[[], None]
-    answers: Callable[[], Answers]
+    answers: Callable[[], BenchAnswers]
     watch: Callable[[], None]
     bytes: int
 
@@ -59,11 +59,11 @@ class Pipeline:
         """Make the shard."""
         self.worker.make(Task(0, {}))
 
-    def answers(self) -> Answers:
+    def answers(self) -> BenchAnswers:
         """What is in the shard; a sample that failed has an empty mask of one pixel."""
         found = {sample.key: sample for sample in read_shard(self._store, 0)}
         samples = [found.get(sample.key) for sample in self._workload.samples]
-        return Answers(
+        return BenchAnswers(
             [one.mask_pixels() if one else np.zeros((1, 1), dtype=bool) for one in samples],
             [one.fields.tokens if one else 0 for one in samples],
             [len(one.polygons) if one else 0 for one in samples],
@@ -141,7 +141,7 @@ class Scripted:
         samples = workload.samples[:images]
         self._paths = [workload.path(sample) for sample in samples]
         self._queries = [sample.query.text for sample in samples]
-        self._script = script_baseline.Script(
+        self._script = script_baseline.ScriptBaseline(
             proposer.model,
             proposer.processor,
             proposer.generation,
@@ -149,7 +149,7 @@ class Scripted:
             workload.config.grid.cells,
             batch,
         )
-        self._found = Answers([], [], [])
+        self._found = BenchAnswers([], [], [])
 
     def way(self, name: str, what: str) -> Way:
         """As one of the four."""

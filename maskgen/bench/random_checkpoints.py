@@ -38,14 +38,16 @@ def write_florence2(
     folder: Path, sizes: Florence2Sizes, rows: int, lengths: Lengths, texts: Iterable[str], dtype: torch.dtype
 ) -> None:
     """A Florence-2 whose answers have the lengths that the words ending their queries stand for."""
-    learnt = [*texts, *[" " + " ".join(WORDS)] * 200]
-    model, processor = small_florence2.untrained(sizes, learnt, 0, rows, tied=False)
-    scripted_decoder.wind(model, *vocabulary(processor.tokenizer, lengths), lengths.longest)
+    corpus = [*texts, *[" " + " ".join(WORDS)] * 200]
+    model, processor = small_florence2.untrained(sizes, corpus, 0, rows, tied=False)
+    scripted_decoder.script_decoder(
+        model, *place_and_length_ids(processor.tokenizer, lengths), lengths.longest
+    )
     model.to(dtype).save_pretrained(folder)
     processor.save_pretrained(folder)
 
 
-def vocabulary(tokenizer: Any, lengths: Lengths) -> tuple[list[int], dict[int, int]]:
+def place_and_length_ids(tokenizer: Any, lengths: Lengths) -> tuple[list[int], dict[int, int]]:
     """The ids of the 1000 places, and the length that each of `WORDS` stands for by its id."""
     places = tokenizer.convert_tokens_to_ids([f"<loc_{place}>" for place in range(scripted_decoder.PLACES)])
     ids = [tokenizer(f" {word}", add_special_tokens=False).input_ids for word in WORDS]
@@ -62,7 +64,7 @@ def write_sam(path: Path, model: str) -> None:
     torch.save(sam.state_dict(), path)
 
 
-def write(
+def write_checkpoints(
     folder: Path,
     dtype: torch.dtype,
     lengths: Lengths,

@@ -20,7 +20,7 @@ Polygons = list[np.ndarray]
 
 
 @dataclass(frozen=True)
-class Answers:
+class BenchAnswers:
     """Masks, bool (height, width), generated tokens and polygons of each image, in the workload's order."""
 
     masks: list[np.ndarray]
@@ -28,7 +28,7 @@ class Answers:
     polygons: list[int]
 
 
-class Script:
+class ScriptBaseline:
     """The loop over images, with `batch` of them in one call of `generate`.
 
     Images are read in line, by Pillow. SAM is shown a box a polygon, and the best of its three masks is
@@ -49,19 +49,19 @@ class Script:
         self._batch = batch
 
     @torch.inference_mode()
-    def ground(self, paths: Sequence[Path], queries: Sequence[str]) -> Answers:
+    def ground(self, paths: Sequence[Path], queries: Sequence[str]) -> BenchAnswers:
         """What it finds in each image."""
         with span("geometry"):
             return self._ground(paths, queries)
 
-    def _ground(self, paths: Sequence[Path], queries: Sequence[str]) -> Answers:
-        found = Answers([], [], [])
+    def _ground(self, paths: Sequence[Path], queries: Sequence[str]) -> BenchAnswers:
+        found = BenchAnswers([], [], [])
         for begin in range(0, len(paths), self._batch):
             part = slice(begin, begin + self._batch)
             with span("read", host=True):
                 images = [self._read(path) for path in paths[part]]
             with span("florence2.search"):
-                rows, polygons = self._ask(images, list(queries[part]))
+                rows, polygons = self._generate(images, list(queries[part]))
             for image, own in zip(images, polygons, strict=True):
                 with span("sam.pixels"):
                     mask = self._segment(np.array(image), own)
@@ -79,7 +79,7 @@ class Script:
         inputs = self._processor(text=texts, images=images, padding=True, return_tensors="pt")
         return inputs.to(self._model.device, self._model.dtype)
 
-    def _ask(self, images: list[Image.Image], queries: list[str]) -> tuple[list[int], list[Polygons]]:
+    def _generate(self, images: list[Image.Image], queries: list[str]) -> tuple[list[int], list[Polygons]]:
         """Tokens and polygons of each answer, in whole pixels as the processor gives them."""
         with span("florence2.preprocess"):
             inputs = self._prepare(images, queries)

@@ -1,8 +1,8 @@
-"""Random weights whose answers have a drawn length and hold an outline: Florence-2 as a clockwork.
+"""A scripted decoder: random Florence-2 weights whose answers have a drawn length and hold an outline.
 
 Weights at random write no outline and never end, so nothing like the real work follows from them. Here a few
-channels are set by hand, and the rest is random and too faint to disturb them. Every way of running the
-weights then writes the same kind of answer, and none has to be told its length.
+channels are set by hand, and the rest is random and too small to disturb them. Every way of running the
+weights then writes the same kind of answer, and none has to be given its length.
 
 - *Places.* A position of the decoder says which of the 1000 places comes next, as an angle and two multiples
   of it, which tell neighbours apart; the rows that write places point along theirs. Odd and even positions
@@ -25,14 +25,14 @@ RESERVED = ANGLES + 2 * len(MULTIPLES)
 PLACES = 1000
 SHARE = 0.5  # of a position's length: of each angle, and of ONE; all four together have length 1
 NOISE = 0.2  # of the random channels of an embedding, together
-FAINT = 0.03  # by which whatever a layer adds is scaled down
-CLOCK = 0.5  # of the position's count, at its longest
-SHARP = 10.0  # nats of each angle, between its place and the far side
-LOUDEST = 0.8  # sine of the longest length
-STEP = 10.0  # nats that the end token gains with each position
+ATTENUATION = 0.03  # by which whatever a layer adds is scaled down
+COUNT_SCALE = 0.5  # of the position's count, at its longest
+PLACE_LOGITS = 10.0  # nats of each angle, between its place and the far side
+MAX_SINE = 0.8  # sine of the longest length
+END_LOGITS = 10.0  # nats that the end token gains with each position
 
 
-def wind(model: Any, places: Sequence[int], words: dict[int, int], longest: int) -> None:
+def script_decoder(model: Any, places: Sequence[int], words: dict[int, int], longest: int) -> None:
     """Set the hand-made channels of a Florence-2 with untied words, in place.
 
     `places`: the ids of the 1000 location tokens. `words`: the answer's length in tokens, end token
@@ -44,32 +44,32 @@ def wind(model: Any, places: Sequence[int], words: dict[int, int], longest: int)
         width = int(model.config.text_config.d_model)
         for part in (language.encoder, language.decoder):
             for layer in part.layers:
-                _quieten(layer)
-            _scale(part.embed_positions.weight, NOISE / math.sqrt(2 * width))
-        _scale(language.shared.weight, NOISE / math.sqrt(2 * width))
+                _attenuate_layer(layer)
+            _rescale(part.embed_positions.weight, NOISE / math.sqrt(2 * width))
+        _rescale(language.shared.weight, NOISE / math.sqrt(2 * width))
         norm = model.model.multi_modal_projector.image_proj_norm
         norm.weight[:RESERVED] = 0.0
         norm.bias[:RESERVED] = 0.0
         _set_positions(language.decoder, longest)
         _write_words(language, words, longest, width)
-        _listen(language.decoder, longest, width)
+        _set_length_attention(language.decoder, longest, width)
         _write_head(model.lm_head.weight, places, model.generation_config.eos_token_id, longest, width)
 
 
-def _quieten(layer: Any) -> None:
-    """What the layer adds to its residual stream is faint, and nothing in the reserved channels."""
+def _attenuate_layer(layer: Any) -> None:
+    """What the layer adds to its residual stream is small, and nothing in the reserved channels."""
     for name in ("self_attn", "encoder_attn"):
         if hasattr(layer, name):
-            _mute(getattr(layer, name).out_proj)
-    _mute(layer.fc2)
+            _attenuate(getattr(layer, name).out_proj)
+    _attenuate(layer.fc2)
 
 
-def _mute(linear: Any) -> None:
-    linear.weight.mul_(FAINT)
+def _attenuate(linear: Any) -> None:
+    linear.weight.mul_(ATTENUATION)
     linear.weight[:RESERVED] = 0.0
 
 
-def _scale(table: torch.Tensor, deviation: float) -> None:
+def _rescale(table: torch.Tensor, deviation: float) -> None:
     """Rows of random channels of this standard deviation; the reserved ones are empty."""
     table.mul_(deviation / table.std())
     table[:, :RESERVED] = 0.0
@@ -78,7 +78,7 @@ def _scale(table: torch.Tensor, deviation: float) -> None:
 def _set_positions(decoder: Any, longest: int) -> None:
     table = decoder.embed_positions.weight[decoder.embed_positions.offset :]
     for position, row in enumerate(table[: longest + 2]):
-        row[STOP] = CLOCK * position / longest
+        row[STOP] = COUNT_SCALE * position / longest
         row[ONE] = SHARE
         row[ANGLES:RESERVED] = SHARE * _angles(_place(position, longest)).to(row)
 
@@ -95,7 +95,7 @@ def _angles(place: int) -> torch.Tensor:
     return torch.tensor([of(turn) for turn in turns for of in (math.cos, math.sin)])
 
 
-def _count(decoder: Any, position: float) -> float:
+def _normalised_count(decoder: Any, position: float) -> float:
     """The stop channel at a position, or between two, as the decoder's first normalisation leaves it."""
     table = decoder.embed_positions.weight[decoder.embed_positions.offset :].float()
     rows = table[[math.floor(position), math.ceil(position)]]
@@ -103,7 +103,7 @@ def _count(decoder: Any, position: float) -> float:
     return float(((rows[:, STOP] - rows.mean(dim=1)) / spread.sqrt()).mean())
 
 
-def _heard(sine: float, width: int) -> float:
+def _normalised_length(sine: float, width: int) -> float:
     """The length channel of a word of this sine, as the encoder's first normalisation leaves it."""
     mean = (sine + math.sqrt(1 - sine**2)) / width
     return (sine - mean) / math.sqrt((1 + NOISE**2) / width - mean**2)
@@ -111,37 +111,41 @@ def _heard(sine: float, width: int) -> float:
 
 def _write_words(language: Any, words: dict[int, int], longest: int, width: int) -> None:
     """A word carries its count as the sine of an angle, so that all of them have the same length."""
-    full = _count(language.decoder, longest)
+    full = _normalised_count(language.decoder, longest)
     for word, length in words.items():
         # The end token is the answer's last: after `length - 1` positions, from 0, half a step early.
-        wanted = _heard(LOUDEST, width) * _count(language.decoder, length - 1.5) / full
+        wanted = (
+            _normalised_length(MAX_SINE, width) * _normalised_count(language.decoder, length - 1.5) / full
+        )
         low, high = 0.0, 1.0
         for _ in range(40):
             middle = (low + high) / 2
-            low, high = (middle, high) if _heard(middle, width) < wanted else (low, middle)
+            low, high = (middle, high) if _normalised_length(middle, width) < wanted else (low, middle)
         row = language.shared.weight[word]
         row[MARK], row[LENGTH] = math.sqrt(1 - low**2), low
 
 
-def _listen(decoder: Any, longest: int, width: int) -> None:
+def _set_length_attention(decoder: Any, longest: int, width: int) -> None:
     """The first head attends to the marked word alone, and takes its count from the stop channel."""
     attention = decoder.layers[0].encoder_attn
     d = width // attention.num_heads
     for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
         projection.weight[:d] = 0.0
         projection.bias[:d] = 0.0
-    heard = math.sqrt(width / (1 + NOISE**2))  # a channel of length 1 in the encoder's states
+    scale = math.sqrt(width / (1 + NOISE**2))  # a channel of length 1 in the encoder's states
     attention.q_proj.bias[1] = 1.0
-    attention.k_proj.weight[1, MARK] = 50.0 * math.sqrt(d) / heard
+    attention.k_proj.weight[1, MARK] = 50.0 * math.sqrt(d) / scale
     attention.v_proj.weight[0, LENGTH] = 1.0
-    attention.out_proj.weight[STOP, 0] = -_count(decoder, longest) / _heard(LOUDEST, width)
+    attention.out_proj.weight[STOP, 0] = -_normalised_count(decoder, longest) / _normalised_length(
+        MAX_SINE, width
+    )
 
 
 def _write_head(head: torch.Tensor, places: Sequence[int], end: int, longest: int, width: int) -> None:
     scale = math.sqrt(width / (1 + NOISE**2))  # of a position's channels, once normalised
-    sharp = SHARP / (SHARE * scale)
-    _scale(head, 0.1 / math.sqrt(width))
-    head[:, ONE] = -sharp * len(MULTIPLES)  # so that the place meant gets 0, and what is no place much less
-    head[list(places), ANGLES:RESERVED] = sharp * torch.stack([_angles(n) for n in range(PLACES)]).to(head)
+    weight = PLACE_LOGITS / (SHARE * scale)
+    _rescale(head, 0.1 / math.sqrt(width))
+    head[:, ONE] = -weight * len(MULTIPLES)  # so that the place meant gets 0, and what is no place much less
+    head[list(places), ANGLES:RESERVED] = weight * torch.stack([_angles(n) for n in range(PLACES)]).to(head)
     head[end, ONE] = 0.0
-    head[end, STOP] = STEP * longest / (CLOCK * scale)  # a position is this part of the channel
+    head[end, STOP] = END_LOGITS * longest / (COUNT_SCALE * scale)  # a position is this part of the channel

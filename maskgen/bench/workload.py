@@ -32,7 +32,7 @@ class Workload:
         return self.data / sample.image
 
 
-def draw(data: Path, images: int, large: bool, lengths: Lengths | None) -> None:
+def write_data(data: Path, images: int, large: bool, lengths: Lengths | None) -> None:
     """Write the scenes; `large` ones are enlarged to a photograph's size, and end in a length's word."""
     write_scenes(data, images, FIRST)
     rows = [json.loads(line) for line in (data / ROWS).read_text().splitlines()]
@@ -45,13 +45,13 @@ def draw(data: Path, images: int, large: bool, lengths: Lengths | None) -> None:
     (data / ROWS).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def pipeline(overrides: list[str], images: int) -> Config:
+def pipeline_config(overrides: list[str], images: int) -> Config:
     """The demo's pipeline with other models, as one shard of all images."""
     source = ["source.scenes=null", "source.truth=''", f"shards.size={images}"]
     return config.load("demo", overrides=[*source, *overrides])
 
 
-def plan(settings: Config, data: Path, out: Path) -> Workload:
+def plan_workload(settings: Config, data: Path, out: Path) -> Workload:
     """The plan of all scenes, in `out`."""
     store = Store(str(out))
     with store.publish("plan.parquet") as path:

@@ -68,13 +68,13 @@ def bench(
     import torch
 
     from maskgen.bench.bench_report import render
-    from maskgen.bench.comparison import INTERRUPTED, Request, run
+    from maskgen.bench.comparison import INTERRUPTED, BenchRequest, run_benchmark
     from maskgen.runtime.device import choose_device
 
     device = str(choose_device(device))
     if threads:
         torch.set_num_threads(threads)
-    request = Request(
+    request = BenchRequest(
         images=images,
         rounds=rounds,
         device=device,
@@ -94,7 +94,7 @@ def bench(
     )
     if to:
         _writable(Path(to))  # found out before the work, not after
-    report = run(request, say)
+    report = run_benchmark(request, say)
     typer.echo(render(report))
     if to:
         Path(to).write_text(json.dumps(report.to_dict(), indent=2) + "\n")

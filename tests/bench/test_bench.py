@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from maskgen import config
 from maskgen.bench import comparison, random_checkpoints, workload
 from maskgen.bench.bench_report import Agreement, render
-from maskgen.bench.comparison import Request, agreement, run
+from maskgen.bench.comparison import BenchRequest, agreement, run_benchmark
 from maskgen.bench.part_times import FORWARDS, PARTS
-from maskgen.bench.script_baseline import Answers
+from maskgen.bench.script_baseline import BenchAnswers
 from maskgen.cli import app
 from maskgen.commands.bench_commands import _models
 from maskgen.errors import MaskgenError
@@ -91,8 +91,10 @@ def test_random_weights_run_every_way(monkeypatch):
             f"refiner.checkpoint={folder / 'sam'}",
         ]
 
-    monkeypatch.setattr("maskgen.bench.comparison.random_checkpoints.write", write)
-    report = run(Request(images=5, rounds=1, large=True, tokens=40, scripted=3, batch=2), lambda _: None)
+    monkeypatch.setattr("maskgen.bench.comparison.random_checkpoints.write_checkpoints", write)
+    report = run_benchmark(
+        BenchRequest(images=5, rounds=1, large=True, tokens=40, scripted=3, batch=2), lambda _: None
+    )
     assert "log-normal of mean 40" in report.lengths
     assert [way.images for way in report.ways] == [3, 3, 5, 5]
     assert len({way.tokens for way in report.ways}) == 2
@@ -106,7 +108,7 @@ def stopped(monkeypatch):
     """The report of a comparison in which so many passes were timed before `stop`."""
 
     def measured(passes, stop, **options):
-        timed, calls = comparison._timed, []
+        timed, calls = comparison.time_run, []
 
         def counted(*args):
             calls.append(args)
@@ -114,8 +116,8 @@ def stopped(monkeypatch):
                 stop()
             return timed(*args)
 
-        monkeypatch.setattr(comparison, "_timed", counted)
-        return run(Request(images=3, rounds=2, batch=2, **options), lambda _: None)
+        monkeypatch.setattr(comparison, "time_run", counted)
+        return run_benchmark(BenchRequest(images=3, rounds=2, batch=2, **options), lambda _: None)
 
     return measured
 
@@ -144,33 +146,33 @@ def test_a_time_limit_cuts_short(stopped):
 
 @pytest.mark.parametrize("whole", [0, 1])
 def test_in_the_first_pass_too(monkeypatch, whole):
-    watched, calls = comparison._watched, []
+    watched, calls = comparison.time_parts, []
 
     def stopping(*args):
         calls.append(args)
         return watched(*args) if len(calls) <= whole else interrupt()
 
-    monkeypatch.setattr(comparison, "_watched", stopping)
+    monkeypatch.setattr(comparison, "time_parts", stopping)
     if not whole:
         with pytest.raises(MaskgenError, match="interrupted before maskgen's own way was through"):
-            run(Request(images=3, rounds=1, batch=2), lambda _: None)
+            run_benchmark(BenchRequest(images=3, rounds=1, batch=2), lambda _: None)
         return
-    report = run(Request(images=3, rounds=1, batch=2), lambda _: None)
+    report = run_benchmark(BenchRequest(images=3, rounds=1, batch=2), lambda _: None)
     assert [(way.name, way.agreement) for way in report.ways] == [("d engine", None)]
     assert "d engine" in render(report)
 
 
 def test_ctrl_c_has_its_exit_code(monkeypatch):
-    monkeypatch.setattr(comparison, "_timed", lambda *_: interrupt())
+    monkeypatch.setattr(comparison, "time_run", lambda *_: interrupt())
     result = CliRunner().invoke(app, ["bench", "--images", "3", "--batch", "2"])
     assert result.exit_code == 3 and "cut short (interrupted)" in result.output
 
 
 def test_settings_are_those_of_a_run():
     """The embedded models' are the demo's; named models have the shipped defaults."""
-    plain = workload.pipeline([], 5)
+    plain = workload.pipeline_config([], 5)
     assert (plain.proposer, plain.refiner) == (config.load("demo").proposer, config.load("demo").refiner)
-    named = workload.pipeline(_models("some/folder", "sam_vit_b_01ec64.pth"), 5)
+    named = workload.pipeline_config(_models("some/folder", "sam_vit_b_01ec64.pth"), 5)
     models = {"proposer.model": "some/folder", "refiner.model": "vit_b"}
     models["refiner.checkpoint"] = "sam_vit_b_01ec64.pth"
     shipped = config.load("pretrain", overrides=[f"{key}={value}" for key, value in models.items()])
@@ -180,8 +182,8 @@ def test_settings_are_those_of_a_run():
 def test_agreement_counts_empty_masks_as_the_same():
     empty, full = np.zeros((2, 2), bool), np.ones((2, 2), bool)
     half = np.array([[True, True], [False, False]])
-    reference = Answers([empty, full, full], [1, 1, 1], [1, 1, 1])
-    found = agreement(Answers([empty, half, np.zeros((1, 1), bool)], [1, 1, 1], [1, 1, 1]), reference)
+    reference = BenchAnswers([empty, full, full], [1, 1, 1], [1, 1, 1])
+    found = agreement(BenchAnswers([empty, half, np.zeros((1, 1), bool)], [1, 1, 1], [1, 1, 1]), reference)
     assert (found.iou, found.least, found.equal) == (pytest.approx(0.5), 0.0, 1)
 
 

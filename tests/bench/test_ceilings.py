@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from maskgen import config
-from maskgen.bench.ceilings import Machine, Work, blank, limit, machine, work
+from maskgen.bench.ceilings import ImageCost, Machine, compute_limit, count_cost, measure_machine, meta_sam
 from maskgen.flops import counted
 from maskgen.small_models import small_florence2
 
@@ -18,13 +18,13 @@ def test_a_matrix_product_is_two_operations_a_multiply_add():
 
 
 def test_decoding_waits_for_memory_or_for_arithmetic():
-    one = Work(florence=6e9, sam=4e9, mask=1e8, token=1e6, weights=1e8, cached=1e7)
-    found = limit(one, Machine(flops=1e12, bandwidth=1e11), tokens=50, slots=10, prompts=2)
+    one = ImageCost(florence=6e9, sam=4e9, mask=1e8, token=1e6, weights=1e8, cached=1e7)
+    found = compute_limit(one, Machine(flops=1e12, bandwidth=1e11), tokens=50, slots=10, prompts=2)
     # A step reads 1e8 + 10 * 1e7 bytes, 2 ms, for ten answers; its 10 * 1e6 FLOPs take 0.01 ms.
     assert dataclasses.astuple(found) == pytest.approx((0.010, 0.0002, 0.010))
     assert found.serial == pytest.approx(1 / 0.0202)
     assert found.overlapped == pytest.approx(1 / 0.0102)
-    slow = limit(one, Machine(flops=1e9, bandwidth=1e15), tokens=50, slots=10)
+    slow = compute_limit(one, Machine(flops=1e9, bandwidth=1e15), tokens=50, slots=10)
     assert slow.decoding == pytest.approx(50 * 1e6 / 1e9)  # now its FLOPs take longer
 
 
@@ -33,7 +33,7 @@ def test_work_is_counted_without_weights():
     sizes = small_florence2.TINY
     model, _ = small_florence2.untrained(sizes, ["red"], 0, rows=2000)
     masker = config.Sam(model="demo", checkpoint="")
-    found = work(model.config, masker, torch.float16, (sizes.image, 20, 10), beams=3)
+    found = count_cost(model.config, masker, torch.float16, (sizes.image, 20, 10), beams=3)
     width, ff = sizes.width, sizes.feed_forward
     attention = width * width + width
     layer = 4 * attention + 2 * attention + 2 * width * ff + ff + width + 3 * 2 * width
@@ -47,7 +47,7 @@ def test_work_is_counted_without_weights():
 
 def test_the_small_sam_is_counted_as_its_layers_are():
     """Doubling nothing but the batch doubles the count, so what is counted is the images' work."""
-    sam = blank(config.Sam(model="demo", checkpoint="")).requires_grad_(False)
+    sam = meta_sam(config.Sam(model="demo", checkpoint="")).requires_grad_(False)
     side = sam.image_encoder.img_size
     pixels = torch.zeros(2, 3, side, side, device="meta")
     one, two = counted(lambda: sam.image_encoder(pixels[:1])), counted(lambda: sam.image_encoder(pixels))
@@ -59,5 +59,5 @@ def test_the_small_sam_is_counted_as_its_layers_are():
 
 
 def test_a_machine_is_measured():
-    found = machine(torch.device("cpu"), torch.float32)
+    found = measure_machine(torch.device("cpu"), torch.float32)
     assert found.flops > 1e8 and found.bandwidth > 1e7
