@@ -160,7 +160,7 @@ def _make_missing(
     if Outcome.QUARANTINED in request.retry:
         journal.release()
     tasks = _tasks(journal, commits, rows, request.retry)
-    drive = _GroundingRun(request, store, job, journal, tasks, lease)
+    drive = GroundingRun(request, store, job, journal, tasks, lease)
     if tasks:
         drive.run(planned=sum(rows), say=say)
         store.sweep()  # what workers that died had begun to write
@@ -187,7 +187,7 @@ def _make_missing(
 
 
 @dataclass
-class _GroundingRun:
+class GroundingRun:
     """The tasks on their way through Ray, and what became of them."""
 
     request: RunRequest
@@ -233,7 +233,7 @@ class _GroundingRun:
                 tasks=self.tasks,
                 on_commit=landed,
                 on_tick=progress.tick,
-                on_loaded=lambda models: self._loaded(models, progress.say),
+                on_loaded=lambda models: self.loaded(models, progress.say),
                 should_stop=lambda: bool(asked) or self.lease.lost,
                 say=progress.say,
             )
@@ -242,7 +242,7 @@ class _GroundingRun:
             self.given_up = driver.given_up
             self.interrupted = bool(asked)
 
-    def _loaded(self, models: dict[str, Any], say: Callable[[str], None]) -> None:
+    def loaded(self, models: dict[str, Any], say: Callable[[str], None]) -> None:
         """What the first worker loaded goes into run.json; of a later one, what differs is said once."""
         record = self.store.read_json("run.json")
         if not record["models"]:

@@ -67,15 +67,15 @@ class ShardWorker:
     """
 
     def __init__(self, job: Job, name: str, device: str):
-        self._job = job
+        self.job = job
         self._name = name
         self._store = Store(job.out)
         self._journal = Journal(job.out)
         source, limit = job.config.source, job.config.limits.image_bytes
-        self._images = ImageRoot(place(job.data, source.images), limit, source.allow_links_to, self._store)
+        self.images = ImageRoot(place(job.data, source.images), limit, source.allow_links_to, self._store)
         self.grounder = Grounder(job.config, job.data, device)
         self._device = describe_device(device) | counts(self.grounder.config)
-        self._threads = PersistentThreads()  # for all shards: cuDNN keeps its plans by thread
+        self.threads = PersistentThreads()  # for all shards: cuDNN keeps its plans by thread
         self._readers = ThreadPoolExecutor(job.config.resources.threads, "read")
 
     def describe(self) -> dict[str, object]:
@@ -84,14 +84,14 @@ class ShardWorker:
 
     def make(self, task: Task) -> Commit:
         """Ground the shard's samples and publish it. Raises only what is no single sample's fault."""
-        config = self._job.config
+        config = self.job.config
         if task.retry and read_commit(self._store, task.shard) is None:
             task = replace(task, retry=())  # a worker died while rewriting it: nothing to keep
         samples = self._planned(task.shard)
         kept = self._kept(task)
         earlier = read_raw(self._store, task.shard) if task.retry else repeat(None)
         heartbeat = HeartbeatWriter(self._journal, self._name, task.shard, len(samples))
-        with ShardWriter(self._store, task.shard, config.split, config.grid, self._job.fingerprint) as writer:
+        with ShardWriter(self._store, task.shard, config.split, config.grid, self.job.fingerprint) as writer:
             fresh = [sample for sample in samples if sample.key not in kept]
             with closing(self._entries(fresh, task, writer, heartbeat)) as entries:
                 for sample, before in zip(samples, earlier, strict=False):
@@ -142,7 +142,7 @@ class ShardWorker:
         size = 1 if task.alone else chunk_size(self.grounder.config)
         capacity = dict.fromkeys(QUEUE_CAPACITY, 0) if task.alone else QUEUE_CAPACITY
         chunks = [samples[start : start + size] for start in range(0, len(samples), size)]
-        with StageThreads("writing", self._threads) as stages:
+        with StageThreads("writing", self.threads) as stages:
             heartbeat.stages = stages
             read = stages.stage("reading", self._read(chunks, task, heartbeat), capacity["reading"])
             proposed = stages.stage("proposing", self._propose(read), capacity["proposing"])
@@ -167,7 +167,7 @@ class ShardWorker:
             return Work(sample, STAND_IN)  # planned without an outcome: to be packed as text
         try:
             with span("read", host=True):
-                return Work(sample, decode(self._images.read(sample), self._job.config.limits))
+                return Work(sample, decode(self.images.read(sample), self.job.config.limits))
         except SampleError as error:
             return Work(sample, failure=error.bare())
         except Exception as error:  # a surprise in one image must not cost the shard

@@ -107,7 +107,7 @@ class GroundingTasks(Dataset[Batch]):
         """Token ids that the processor puts after the image's own tokens."""
         if text not in self._prompts:
             # The processor has no public way to the prompt without an image.
-            (prompt,) = self.processor._construct_prompts(TASK + text)
+            (prompt,) = self.processor._construct_prompts(TASK + text)  # noqa: SLF001
             tokenizer = self.processor.tokenizer
             full = tokenizer.bos_token + prompt + tokenizer.eos_token
             self._prompts[text] = tokenizer(full, add_special_tokens=False)["input_ids"]

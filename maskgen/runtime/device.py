@@ -77,7 +77,7 @@ def host_memory() -> tuple[int, int]:
     import psutil
 
     memory = psutil.virtual_memory()
-    limit = _container_memory()
+    limit = container_memory()
     if limit is None:
         return memory.available, memory.total
     return min(memory.available, limit[0]), min(memory.total, limit[1])
@@ -97,7 +97,7 @@ def _count() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def _container_memory() -> tuple[int, int] | None:
+def container_memory() -> tuple[int, int] | None:
     """Bytes free and in all by the control group's limit; None without one."""
     try:
         told = (_CGROUP / "memory.max").read_text().strip()

@@ -34,7 +34,7 @@ _Part = tuple[str, bool]  # a span's name, and whether it is the host's alone
 _SILENT: AbstractContextManager[None] = nullcontext()
 _FOLDED = 1024  # intervals of a GPU that wait to be added up, at most, before the finished ones are
 
-_listening: "Recorder | None" = None
+active: "Recorder | None" = None
 
 
 def span(name: str, host: bool = False) -> AbstractContextManager[None]:
@@ -42,7 +42,7 @@ def span(name: str, host: bool = False) -> AbstractContextManager[None]:
 
     `host`: it is the host's work alone, also where the recorder is a GPU's.
     """
-    return _SILENT if _listening is None else _listening.within(name, host)
+    return _SILENT if active is None else active.within(name, host)
 
 
 def trace(module: "torch.nn.Module", name: str) -> None:
@@ -80,26 +80,26 @@ class Recorder:
         self._on_gpu = str(device).startswith("cuda")
         self._lock = threading.Lock()
         self._local = threading.local()
-        self._pending: deque[tuple[str, Any, Any]] = deque()
+        self.pending: deque[tuple[str, Any, Any]] = deque()
 
     def __enter__(self) -> "Recorder":
-        global _listening
-        if _listening is not None:
+        global active
+        if active is not None:
             raise RuntimeError("another recorder is listening")
-        _listening = self
+        active = self
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        global _listening
-        _listening = None
+        global active
+        active = None
         if self._on_gpu and kind is None:
             from maskgen.runtime import cuda
 
             cuda.synchronize(self._device)
             with self._lock:
-                self._fold(len(self._pending))
+                self._fold(len(self.pending))
 
     @contextmanager
     def within(self, name: str, host: bool) -> Iterator[None]:
@@ -137,8 +137,8 @@ class Recorder:
                 if host or not self._on_gpu:
                     self.seconds[name] += now[0] - began
                 else:
-                    self._pending.append((name, event, now[2]))
-                    if len(self._pending) > _FOLDED:
+                    self.pending.append((name, event, now[2]))
+                    if len(self.pending) > _FOLDED:
                         self._fold(_FOLDED // 2)
         self._local.since = now
 
@@ -152,8 +152,8 @@ class Recorder:
     def _fold(self, most: int) -> None:
         """Add up to `most` intervals that have ended, oldest first, and forget them."""
         for _ in range(most):
-            name, began, ended = self._pending[0]
+            name, began, ended = self.pending[0]
             if not ended.query():
                 return
             self.seconds[name] += began.elapsed_time(ended) / 1000
-            self._pending.popleft()
+            self.pending.popleft()

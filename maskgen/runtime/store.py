@@ -49,12 +49,12 @@ class Store:
         if not url:
             raise MaskgenError("the output place is empty. Give a folder or a URL.")
         try:
-            self._fs, self._root = fsspec.core.url_to_fs(url)
+            self.fs, self._root = fsspec.core.url_to_fs(url)
         except ValueError as error:
             raise MaskgenError(f"{self.place}: {error}. Give a folder or a URL fsspec knows.") from error
         except ImportError as error:
             raise MaskgenError(f"{self.place} needs another package: {error}") from error
-        self._folder = Path(self._root) if isinstance(self._fs, LocalFileSystem) else None
+        self._folder = Path(self._root) if isinstance(self.fs, LocalFileSystem) else None
         if self._folder is not None and self._folder.exists() and not self._folder.is_dir():
             raise MaskgenError(f"{self.place} is a file, not a folder. Give another place.")
 
@@ -68,8 +68,8 @@ class Store:
         with self.explained(name, "look up"):
             if self._folder is not None:
                 return (self._folder / _checked(name)).is_file()
-            self._fs.invalidate_cache()
-            return bool(self._fs.isfile(self._path(name)))
+            self.fs.invalidate_cache()
+            return bool(self.fs.isfile(self._path(name)))
 
     def size(self, name: str) -> int | None:
         """The file's bytes; None if it is not there."""
@@ -88,7 +88,7 @@ class Store:
         with self.explained(name, "read"):
             if self._folder is not None:
                 return (self._folder / _checked(name)).open("rb")
-            stream: IO[bytes] = self._fs.open(self._path(name), "rb")
+            stream: IO[bytes] = self.fs.open(self._path(name), "rb")
             return stream
 
     def read_bytes(self, name: str) -> bytes:
@@ -174,7 +174,7 @@ class Store:
         with self.explained(name, "remove"):
             if self._folder is None:
                 if self.exists(name):
-                    self._fs.rm_file(self._path(name))
+                    self.fs.rm_file(self._path(name))
             else:
                 (self._folder / _checked(name)).unlink(missing_ok=True)
                 if self._folder.is_dir():
@@ -227,8 +227,8 @@ class Store:
             if self._folder is not None:
                 with os.scandir(self._folder) as entries:
                     return sorted(entry.name for entry in entries if entry.is_file())
-            self._fs.invalidate_cache()
-            entries = self._fs.ls(self._root, detail=True)
+            self.fs.invalidate_cache()
+            entries = self.fs.ls(self._root, detail=True)
         except FileNotFoundError:
             return []
         except PermissionError as error:
@@ -238,7 +238,7 @@ class Store:
     def _make_folder(self) -> None:
         if self._folder is None:
             # Object stores have no folders; file systems behind a URL (sftp, hdfs, memory) do.
-            self._fs.makedirs(self._root, exist_ok=True)
+            self.fs.makedirs(self._root, exist_ok=True)
         elif not self._folder.is_dir():
             self._folder.mkdir(parents=True, exist_ok=True)
             _sync_folder(self._folder.parent)
@@ -247,19 +247,19 @@ class Store:
         """An upload that fails must not leave half a file: what changed under the name is removed."""
         target, before = self._path(name), self._size(name)
         try:
-            self._fs.put_file(str(path), target)
+            self.fs.put_file(str(path), target)
             if self._size(name) != path.stat().st_size:
                 raise OSError(errno.EIO, "the upload arrived incomplete")
         except BaseException:
             with suppress(Exception):
                 if self._size(name) != before:
-                    self._fs.rm_file(target)
+                    self.fs.rm_file(target)
             raise
 
     def _size(self, name: str) -> int | None:
-        self._fs.invalidate_cache()
+        self.fs.invalidate_cache()
         try:
-            return int(self._fs.info(self._path(name))["size"])
+            return int(self.fs.info(self._path(name))["size"])
         except FileNotFoundError:
             return None
 

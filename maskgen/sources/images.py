@@ -27,9 +27,9 @@ class ImageRoot:
     def __init__(
         self, root: str, max_bytes: int, allow_links_to: Sequence[str] = (), kept: Store | None = None
     ):
-        self._folder = ImageFolder(root, allow_links_to)
+        self.folder = ImageFolder(root, allow_links_to)
         self._max_bytes = max_bytes
-        self._gzips = GzipArchives(self._folder, kept) if kept else None
+        self._gzips = GzipArchives(self.folder, kept) if kept else None
         self._points: dict[str, Points] = {}
         self._lock = threading.Lock()
 
@@ -46,14 +46,14 @@ class ImageRoot:
     def read_file(self, name: str) -> bytes:
         """The same for a file by its name alone."""
         check_reference(name)
-        file, size = self._folder.open(name)
+        file, size = self.folder.open(name)
         return self._read(file, 0, size)
 
     def has(self, name: str) -> bool:
         """Whether there is such a file that may be read."""
         try:
             check_reference(name)
-            self._folder.open(name)[0].close()
+            self.folder.open(name)[0].close()
         except SampleError:
             return False
         return True
@@ -64,14 +64,14 @@ class ImageRoot:
             return sample.member.size
         try:
             check_reference(sample.image)
-            file, size = self._folder.open(sample.image)
+            file, size = self.folder.open(sample.image)
         except SampleError:
             return None
         file.close()
         return size
 
     def _read_member(self, member: ArchiveMember) -> bytes:
-        file, _ = self._folder.open_archive(member.archive)
+        file, _ = self.folder.open_archive(member.archive)
         if is_gzip(member.archive):
             data = self._read_packed(file, member)
         else:

@@ -68,9 +68,9 @@ def saved_bytes(model: VlmPreTrainedModel, size: int, length: int, batch: int) -
     kept: dict[int, torch.Tensor] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        base = tensor._base if tensor._base is not None else tensor
+        base = tensor._base if tensor._base is not None else tensor  # noqa: SLF001
         if id(base) not in weights and id(tensor) not in weights:
-            kept[tensor.untyped_storage()._cdata] = tensor
+            kept[tensor.untyped_storage()._cdata] = tensor  # noqa: SLF001
         return tensor
 
     ids = torch.zeros(batch, length, dtype=torch.long, device="meta")

@@ -84,7 +84,7 @@ def train_stage(leg: Leg, first: int, outputs: Outputs, steps_before: int = 0) -
     feed = Feed(leg.batches, leg.each, first, resources.workers, leg.world.device)
     with _stop_signals() as asked:
         for step, batches in enumerate(feed, start=first):
-            counts, stop = _agree(leg, batches, bool(asked))
+            counts, stop = agree(leg, batches, bool(asked))
             if stop:
                 _save(leg, step, outputs)
                 raise InterruptedRun(
@@ -95,7 +95,7 @@ def train_stage(leg: Leg, first: int, outputs: Outputs, steps_before: int = 0) -
             line = take_step(leg, step, batches, counts)
             seconds, waited = watch.lap(), feed.waited
             feed.waited = 0.0
-            outputs.ledger.add({"stage": leg.number, "step": step, "keys": _keys(batches)})
+            outputs.ledger.add({"stage": leg.number, "step": step, "keys": sample_keys(batches)})
             if outputs.metrics and outputs.bar:
                 line |= _speed(leg, line, seconds, waited)
                 outputs.metrics.add(line)
@@ -116,7 +116,7 @@ def take_step(leg: Leg, step: int, batches: list[Micro], counts: Counts) -> dict
     found = accumulate(leg, batches, counts)
     parameters = [one for group in leg.optimiser.param_groups for one in group["params"]]
     norm = float(clip(parameters, leg.recipe.optimiser.clip))
-    line = _means(leg, step, batches, found, counts) | {"grad_norm": norm}
+    line = means(leg, step, batches, found, counts) | {"grad_norm": norm}
     if not math.isfinite(line["loss"]) or not math.isfinite(norm):
         raise _not_finite(leg, step, batches)
     set_rate(leg.optimiser, factor(step, leg.steps, leg.recipe.optimiser.warmup))
@@ -161,7 +161,7 @@ def forward(leg: Leg, batch: "Batch") -> Losses:
     return measure(output, batch, leg.recipe.guidance.normalise)
 
 
-def _agree(leg: Leg, batches: list[Micro], stop: bool) -> tuple[Counts, bool]:
+def agree(leg: Leg, batches: list[Micro], stop: bool) -> tuple[Counts, bool]:
     """The counts over the global batch, and whether any process was asked to stop."""
     tokens = sum(targets(micro.batch) for micro in batches)
     rows = sum(int(micro.batch.guided.sum()) for micro in batches)
@@ -171,7 +171,7 @@ def _agree(leg: Leg, batches: list[Micro], stop: bool) -> tuple[Counts, bool]:
     return Counts(total, guided), stops > 0
 
 
-def _means(leg: Leg, step: int, batches: list[Micro], found: list[Losses], counts: Counts) -> dict[str, Any]:
+def means(leg: Leg, step: int, batches: list[Micro], found: list[Losses], counts: Counts) -> dict[str, Any]:
     """The step's figures over the global batch, in one exchange between the processes."""
     layers = max((len(losses.mass) for losses in found if losses.mass.ndim), default=0)
     masses = [losses.mass for losses in found if losses.mass.ndim]
@@ -181,7 +181,7 @@ def _means(leg: Leg, step: int, batches: list[Micro], found: list[Losses], count
         float(sum(losses.guidance for losses in found)),
         float(sum(losses.floor for losses in found)),
         float(sum(int(micro.batch.attention_mask.sum()) for micro in batches)),
-        float(len(_keys(batches))),
+        float(len(sample_keys(batches))),
         float(sum(micro.cut for micro in batches)),
         float(sum(micro.unguided for micro in batches)),
         sum(_flops(leg.cost, micro.batch) for micro in batches),
@@ -253,7 +253,7 @@ def _not_finite(leg: Leg, step: int, batches: list[Micro]) -> MaskgenError:
             if not bool(torch.isfinite(losses.lm + losses.guidance)):
                 own += batch.keys
     culprits = sorted(key for keys in leg.world.gather(own) for key in keys)
-    everyone = sorted(key for keys in leg.world.gather(_keys(batches)) for key in keys)
+    everyone = sorted(key for keys in leg.world.gather(sample_keys(batches)) for key in keys)
     where = f"stage {leg.number}, step {step}"
     if culprits:
         return MaskgenError(
@@ -268,7 +268,7 @@ def _not_finite(leg: Leg, step: int, batches: list[Micro]) -> MaskgenError:
     )
 
 
-def _keys(batches: list[Micro]) -> list[str]:
+def sample_keys(batches: list[Micro]) -> list[str]:
     """The samples in hand; rows that only fill up have no weight."""
     return [
         key

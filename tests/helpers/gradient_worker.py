@@ -21,7 +21,7 @@ with world() as here:
     request = Request(small(*options), model, {"pretrain": [data], "finetune": [data]}, "unused")
     leg = prepare(request, here, 4, model)
     step = next(iter(Feed(leg.batches, leg.each, 0, 0, here.device)))  # type: ignore[arg-type]
-    counts, _ = loop._agree(leg, step, False)
+    counts, _ = loop.agree(leg, step, False)
     loop.accumulate(leg, step, counts)
     found = {
         name: whole(parameter.grad)

@@ -85,7 +85,7 @@ def worker(data, tmp_path, monkeypatch):
 
 def made(worker: ShardWorker, task: Task | None = None) -> list[bytes]:
     worker.make(task or Task(0, {}))
-    return [Path(worker._job.out, name).read_bytes() for name in FILES]
+    return [Path(worker.job.out, name).read_bytes() for name in FILES]
 
 
 def lit(out: str | Path) -> Heartbeat:
@@ -139,7 +139,7 @@ def test_stages_keep_their_threads_from_shard_to_shard(worker, monkeypatch):
     assert sorted(name for name, _ in seen) == ["maskgen-proposing", "maskgen-refining"]
     threads = stage_threads() - before
     assert len(threads) == len(SERIAL)
-    del worker._threads
+    del worker.threads
     for thread in threads:
         thread.join(5)
     assert not stage_threads() & threads
@@ -166,7 +166,7 @@ def test_what_breaks_a_stage_is_told_and_the_worker_goes_on(worker, monkeypatch,
     before = stage_threads()
     calm = made(worker)
     for name in FILES:
-        Path(worker._job.out, name).unlink()
+        Path(worker.job.out, name).unlink()
     calls = 0
 
     def break_the_third(call, *arguments):
@@ -183,7 +183,7 @@ def test_what_breaks_a_stage_is_told_and_the_worker_goes_on(worker, monkeypatch,
         else:
             with pytest.raises(type(error), match=str(error)):
                 worker.make(Task(0, {}))
-            assert not any(Path(worker._job.out, name).exists() for name in FILES)
+            assert not any(Path(worker.job.out, name).exists() for name in FILES)
     assert made(worker) == calm
     assert len(stage_threads() - before) == len(SERIAL)
 
@@ -272,13 +272,13 @@ def test_pictures_in_memory_are_bounded(worker, monkeypatch, slow):
 
 def test_a_sample_made_alone_is_the_only_one_in_hand(worker, monkeypatch):
     seen = []
-    read = worker._images.read
+    read = worker.images.read
 
     def watched(sample):
-        seen.append((lit(worker._job.out).suspects, sample.key))
+        seen.append((lit(worker.job.out).suspects, sample.key))
         return read(sample)
 
-    monkeypatch.setattr(worker._images, "read", watched)
+    monkeypatch.setattr(worker.images, "read", watched)
     whole = made(worker)
     seen.clear()
     assert made(worker, Task(0, {}, alone=True)) == whole
@@ -288,6 +288,6 @@ def test_a_sample_made_alone_is_the_only_one_in_hand(worker, monkeypatch):
 
 def test_the_heartbeat_says_how_busy_the_stages_were(worker):
     made(worker)
-    heartbeat = lit(worker._job.out)
+    heartbeat = lit(worker.job.out)
     assert heartbeat.suspects == ()
     assert [stage["stage"] for stage in heartbeat.stage_times["stages"]] == list(CALLS)

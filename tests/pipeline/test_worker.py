@@ -139,7 +139,7 @@ def test_the_heartbeat_names_the_samples_before_they_are_touched(data, tmp_path,
     worker = ShardWorker(made, "w", "cpu")
     journal = Journal(made.out)
     unnamed = []
-    read = worker._images.read
+    read = worker.images.read
 
     def watched(sample):
         heartbeat = journal.heartbeat("w")
@@ -147,7 +147,7 @@ def test_the_heartbeat_names_the_samples_before_they_are_touched(data, tmp_path,
             unnamed.append(sample.key)
         return read(sample)
 
-    monkeypatch.setattr(worker._images, "read", watched)
+    monkeypatch.setattr(worker.images, "read", watched)
     worker.make(Task(0, {}))
     worker.probe(
         Task(0, {}), [row["key"] for row in pq.read_table(tmp_path / "out/plan.parquet").to_pylist()]
@@ -173,14 +173,14 @@ def test_a_sample_that_cannot_be_encoded_costs_itself_alone(data, tmp_path, monk
 def test_an_unexpected_exception_costs_one_sample(data, tmp_path, monkeypatch):
     made = job(data, tmp_path / "out")
     worker = ShardWorker(made, "w", "cpu")
-    read = worker._images.read
+    read = worker.images.read
 
     def moody(sample):
         if sample.id == "4":
             raise ZeroDivisionError
         return read(sample)
 
-    monkeypatch.setattr(worker._images, "read", moody)
+    monkeypatch.setattr(worker.images, "read", moody)
     worker.make(Task(0, {}))
     rows = pq.read_table(tmp_path / "out/000000.parquet").to_pylist()
     assert [(row["outcome"], row["reason"]) for row in rows if row["id"] == "4"] == [

@@ -85,5 +85,5 @@ def test_a_containers_limit_counts(tmp_path, monkeypatch, files, told):
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     monkeypatch.setattr(device, "_CGROUP", tmp_path)
-    assert device._container_memory() == told
+    assert device.container_memory() == told
     assert told is None or host_memory() == told

@@ -101,7 +101,7 @@ def test_who_listens_only_for_a_while(clock):
     clock(4)
     late.__exit__(None, None, None)
     assert recorder.seconds == {"late": 6} and recorder.calls == {"late": 1}
-    assert spans._listening is None
+    assert spans.active is None
 
 
 def test_one_at_a_time():
@@ -190,6 +190,6 @@ def test_a_long_recording_keeps_few_events(card):
         for _ in range(5000):
             with span("step"):
                 card.spend(0.5)
-        assert len(recorder._pending) <= 1024
+        assert len(recorder.pending) <= 1024
     assert recorder.seconds["step"] == pytest.approx(2500)
-    assert not recorder._pending
+    assert not recorder.pending

@@ -129,7 +129,7 @@ def test_a_storage_that_fails_is_tried_again_and_then_an_error(monkeypatch):
 
     root = ImageRoot("memory://images-fail", LIMIT)
     monkeypatch.setattr(image_folder.time, "sleep", lambda _: None)
-    monkeypatch.setattr(root._folder.fs, "open", failing)
+    monkeypatch.setattr(root.folder.fs, "open", failing)
     assert outcome(root, "a.jpg") is Outcome.ERROR
     assert len(calls) == 3
 

@@ -55,7 +55,7 @@ def alone(leg: loop.Leg, number: int = 0) -> list:
 
 def gradients(leg: loop.Leg) -> dict[str, torch.Tensor]:
     step = step_of(leg)
-    counts, _ = loop._agree(leg, step, False)
+    counts, _ = loop.agree(leg, step, False)
     loop.accumulate(leg, step, counts)
     return {
         name: parameter.grad.clone()
@@ -68,8 +68,8 @@ def test_losses_are_means_over_the_global_batch(world, tmp_path):
     """An oracle that sees the whole batch at once, row by row."""
     leg = leg_of(world, tmp_path, 3, "resources.micro_batch=2", "stages.3.losses.guidance=0.5")
     step = step_of(leg)
-    counts, _ = loop._agree(leg, step, False)
-    line = loop._means(leg, 0, step, loop.accumulate(leg, step, counts), counts)
+    counts, _ = loop.agree(leg, step, False)
+    line = loop.means(leg, 0, step, loop.accumulate(leg, step, counts), counts)
     lm, pairs = [], []
     for batch in alone(leg):
         with torch.no_grad():
@@ -106,9 +106,9 @@ def test_guidance_of_weight_zero_is_measured_and_changes_no_gradient(world, tmp_
     measured = leg_of(world, tmp_path, 2)
     plain = leg_of(world, tmp_path, 2, "stages.2.losses={lm: 1}")
     step = step_of(measured)
-    counts, _ = loop._agree(measured, step, False)
+    counts, _ = loop.agree(measured, step, False)
     found = loop.accumulate(measured, step, counts)
-    assert loop._means(measured, 0, step, found, counts)["guidance"] > 0
+    assert loop.means(measured, 0, step, found, counts)["guidance"] > 0
     before = {name: p.grad for name, p in measured.wrapped.bare.named_parameters() if p.grad is not None}
     for name, value in gradients(plain).items():
         assert torch.equal(before[name], value), name
@@ -117,9 +117,9 @@ def test_guidance_of_weight_zero_is_measured_and_changes_no_gradient(world, tmp_
 def test_rows_that_fill_up_the_tail_count_for_nothing(world, tmp_path):
     leg = leg_of(world, tmp_path, 3, "resources.micro_batch=8")
     tail = step_of(leg, 2)
-    keys = loop._keys(tail)
+    keys = loop.sample_keys(tail)
     assert (len(keys), len(tail[0].batch.keys)) == (5, 8)
-    counts, _ = loop._agree(leg, tail, False)
+    counts, _ = loop.agree(leg, tail, False)
     assert counts.tokens == sum(int((one.labels[:, 1:] != -100).sum()) for one in alone(leg, 2))
 
 
@@ -138,7 +138,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_samples_keys(world, tmp_path, 
 
     target = leg.normalise(step[1].batch.pixels)[2]
     monkeypatch.setattr(leg.wrapped.model, "forward", poisoned)
-    counts, _ = loop._agree(leg, step, False)
+    counts, _ = loop.agree(leg, step, False)
     with pytest.raises(MaskgenError, match=f"by the samples {culprit}\\."):
         loop.take_step(leg, 0, step, counts)
     assert torch.equal(weight, leg.wrapped.bare.get_input_embeddings().weight)

@@ -14,7 +14,7 @@ class BeamSearch(Search):
     token, the beam being the one it came from at that position; -1 for none.
     """
 
-    _STATE = (*Search._STATE, "_scores", "_finished_scores", "_finished")
+    STATE = (*Search.STATE, "_scores", "_finished_scores", "_finished")
 
     def __init__(self, rules: GenerationRules, slots: int, vocabulary: int, device: torch.device):
         """See `Search`."""

@@ -30,7 +30,7 @@ class Decoder:
         self._prompt_bias = embedding.new_zeros(slots, prompt)
         self._ancestry = embedding.new_full((slots, beams, length, beams), -torch.inf)
         self._own = embedding.new_full((beams, beams), -torch.inf).fill_diagonal_(0)
-        self._view(slots, length)
+        self.set_view(slots, length)
 
     @staticmethod
     def bytes_per_slot(weights: DecoderWeights, beams: int, length: int, prompt: int) -> int:
@@ -41,7 +41,7 @@ class Decoder:
     def first(self, slots: int, length: int) -> "Decoder":
         """The same decoder, on the first `slots` and their first `length` positions."""
         other = copy.copy(self)
-        other._view(slots, length)
+        other.set_view(slots, length)
         return other
 
     def start(self, slots: list[int], index: torch.Tensor, prompts: list[torch.Tensor]) -> None:
@@ -80,7 +80,7 @@ class Decoder:
         """Row r, of slots * beams, goes on from what row `rows[r]` wrote."""
         self._visible.copy_(self._visible.index_select(0, rows))
 
-    def _view(self, slots: int, length: int) -> None:
+    def set_view(self, slots: int, length: int) -> None:
         """The buffers as a step on `slots` and `length` positions needs them."""
         _, _, most, heads, positions, beams, d = self._self_cache.shape
         device = self._self_cache.device

@@ -24,7 +24,7 @@ class Fp8Linear(nn.Module):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """(..., in) to (..., out) in the dtype of `states`; the product itself comes in bfloat16."""
         rows, scale = _rounded(states.flatten(0, -2))
-        product = torch._scaled_mm(
+        product = torch._scaled_mm(  # noqa: SLF001
             rows, self.weight.T, scale_a=scale, scale_b=self.scale, out_dtype=torch.bfloat16
         )
         out = product.to(states.dtype).unflatten(0, states.shape[:-1])

@@ -25,7 +25,7 @@ class Search(ABC):
     length), the beams' tokens, the last one first, for the ban of repeated n-grams.
     """
 
-    _STATE: tuple[str, ...] = ("position", "last", "alive", "_backpointers", "_history")
+    STATE: tuple[str, ...] = ("position", "last", "alive", "_backpointers", "_history")
     candidates = 1
 
     def __init__(self, rules: GenerationRules, slots: int, vocabulary: int, device: torch.device):
@@ -43,14 +43,14 @@ class Search(ABC):
         self._forced = self._forced_table(device)
         if self._forced is not None:
             self._forced_beams = self._forced.clamp(min=0) // vocabulary
-        self._view(slots, rules.max_length)
+        self.set_view(slots, rules.max_length)
 
     def first(self, slots: int, length: int) -> "Search":
         """The same search, on the first `slots` and their first `length` places."""
         other = copy.copy(self)
-        for name in self._STATE:
+        for name in self.STATE:
             setattr(other, name, getattr(self, name)[:slots])
-        other._view(slots, length)
+        other.set_view(slots, length)
         return other
 
     def start(self, index: torch.Tensor) -> None:
@@ -63,7 +63,7 @@ class Search(ABC):
 
     def copy_slots(self, source: torch.Tensor, target: torch.Tensor) -> None:
         """Copy slots, int64 (n,), onto others."""
-        for name in self._STATE:
+        for name in self.STATE:
             held = getattr(self, name)
             held.index_copy_(0, target, held.index_select(0, source))
 
@@ -78,7 +78,7 @@ class Search(ABC):
     def answers(self, index: torch.Tensor) -> list[list[int]]:
         """The tokens of the ended slots `index`, the start token first."""
 
-    def _view(self, slots: int, length: int) -> None:
+    def set_view(self, slots: int, length: int) -> None:
         """The buffers as a step on `slots` and `length` places needs them."""
         beams, most = self._rules.beams, self._backpointers.shape[1]
         device = self.position.device
