@@ -101,5 +101,5 @@ def _end_pool(pool: Any) -> None:
     """
     device = torch.cuda.current_device()
     with suppress(RuntimeError):  # it had been told
-        torch._C._cuda_endAllocateToPool(device, pool)
-        torch._C._cuda_releasePool(device, pool)
+        torch._C._cuda_endAllocateToPool(device, pool)  # noqa: SLF001
+        torch._C._cuda_releasePool(device, pool)  # noqa: SLF001
