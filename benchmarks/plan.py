@@ -24,6 +24,7 @@ import orjson
 from maskgen.config import parse
 from maskgen.sources.plan import make_plan
 
+IMAGES = 1000
 _WORDS = [
     *("what", "colour", "is", "the", "small", "dog", "beside", "red", "car", "under", "tree", "on", "left"),
     *("of", "wooden", "table", "in", "front", "an", "old", "house", "describe", "answer", "with", "single"),
@@ -71,8 +72,12 @@ def write_rows(file: Path, rows: int) -> None:
                 ]
             row: dict[str, Any] = {"id": f"{index:09d}", "conversations": turns}
             if index % 8:
-                row["image"] = f"coco/train2017/{index:012d}.jpg"
+                row["image"] = f"coco/train2017/{index % IMAGES:012d}.jpg"
             out.write(orjson.dumps(row) + b"\n")
+    images = file.parent / "coco" / "train2017"
+    images.mkdir(parents=True)
+    for index in range(IMAGES):
+        (images / f"{index:012d}.jpg").touch()
 
 
 def parse_bare(file: Path) -> None:

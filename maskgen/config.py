@@ -5,9 +5,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from maskgen.errors import MaskgenError
+from maskgen.sources.answer_formats import RULES
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -73,6 +82,7 @@ class Select(Section):
     fraction: Annotated[float, Field(gt=0, le=1)] | None = Field(None, description="share of all rows")
     seed: int = Field(0, description="another seed chooses other rows")
     without: list[str] = Field([], description="finished sets whose rows are left out")
+    where: str = Field("", description="a condition in SQL over the rows' own columns: source LIKE '%lvis%'")
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "Select":
@@ -89,6 +99,16 @@ class Text(Section):
     )
     turns: Literal["first", "all"] = Field("first", description="of several question-answer pairs")
     max_chars: int = Field(8192, ge=1, description="a longer query is not grounded (text_too_long)")
+    strip: list[str] = Field(
+        list(RULES), description="rules that cut the form of an answer off a question; []: none"
+    )
+
+    @field_validator("strip")
+    @classmethod
+    def _rules_exist(cls, names: list[str]) -> list[str]:
+        if unknown := [name for name in names if name not in RULES]:
+            raise ValueError(f"there is no rule {unknown[0]}; there are {', '.join(RULES)}")
+        return names
 
 
 class Florence2(Section):

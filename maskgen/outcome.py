@@ -1,5 +1,6 @@
 """What became of a sample. Every planned sample ends as exactly one of these."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 
@@ -19,6 +20,8 @@ class Outcome(StrEnum):
     TEXT_ONLY = "text_only"
     # Not in the tar: there is nothing to train on.
     NO_IMAGE = "no_image"
+    SEVERAL_IMAGES = "several_images"
+    UNKNOWN_SPEAKER = "unknown_speaker"
     IMAGE_MISSING = "image_missing"
     IMAGE_CORRUPT = "image_corrupt"
     IMAGE_TOO_LARGE = "image_too_large"
@@ -40,14 +43,24 @@ class Outcome(StrEnum):
     def is_failure(self) -> bool:
         """Whether it counts against the failure budget.
 
-        A row that names no image is not a failure: there was never anything to ground.
+        A row without an image or a text, or with several images, is not a failure: there never was anything
+        that could be grounded.
         """
-        return not self.in_tar and self is not Outcome.NO_IMAGE
+        return not self.in_tar and self not in _NEVER_THERE
 
     @property
     def may_change(self) -> bool:
         """Whether trying again can end otherwise: not where the row's own text decided."""
-        return self.is_failure and self not in (Outcome.TEXT_EMPTY, Outcome.TEXT_TOO_LONG)
+        return self.is_failure and self not in (Outcome.TEXT_TOO_LONG, Outcome.UNKNOWN_SPEAKER)
+
+
+def failures(outcomes: Mapping[str, int], passed_over: Mapping[str, int]) -> int:
+    """How many of the samples in `outcomes` failed; those in whose place others were planned do not count."""
+    return sum(
+        max(0, count - passed_over.get(name, 0))
+        for name, count in outcomes.items()
+        if Outcome(name).is_failure
+    )
 
 
 _IN_TAR = {
@@ -60,3 +73,4 @@ _IN_TAR = {
     Outcome.NOT_GROUNDED,
     Outcome.TEXT_ONLY,
 }
+_NEVER_THERE = {Outcome.NO_IMAGE, Outcome.SEVERAL_IMAGES, Outcome.TEXT_EMPTY}

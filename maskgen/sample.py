@@ -1,10 +1,29 @@
 """The sample on its way through the pipeline: planned, read, grounded."""
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
 from maskgen.outcome import Outcome
+
+PUBLISHED = {
+    "human": "user",
+    "gpt": "assistant",
+    "user": "user",
+    "assistant": "assistant",
+    "system": "system",
+}
+"""Speakers as LLaVA's and the chat layouts write them, and their roles."""
+
+_OTHERS = {"model": "assistant", "bot": "assistant", "chatgpt": "assistant", "ai": "assistant"}
+
+
+@lru_cache(maxsize=4096)
+def role(speaker: str) -> str:
+    """ "user", "assistant" or "system", in any letter case and by the names of other data; "" if unknown."""
+    name = speaker.strip().lower()
+    return PUBLISHED.get(name) or _OTHERS.get(name, "")
 
 
 @dataclass(frozen=True)
@@ -13,6 +32,11 @@ class Turn:
 
     speaker: str
     value: str
+
+    @property
+    def role(self) -> str:
+        """As `role` says of the speaker."""
+        return role(self.speaker)
 
 
 @dataclass(frozen=True)
@@ -43,7 +67,8 @@ class Sample:
     """One row of the plan.
 
     `key` is unique over the set and derived from the row's content alone. `outcome` is set when
-    planning already decided it (no image, empty text, ...); `reason` then says why.
+    planning already decided it (no image, empty text, ...); `reason` then says why. `meta`: the row's further
+    columns as JSON.
     """
 
     key: str
@@ -54,6 +79,7 @@ class Sample:
     member: ArchiveMember | None = None
     outcome: Outcome | None = None
     reason: str = ""
+    meta: str = "{}"
 
 
 @dataclass(frozen=True)

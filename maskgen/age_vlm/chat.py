@@ -18,9 +18,6 @@ import numpy as np
 
 from maskgen.sample import Turn
 
-ANSWERS = ("gpt", "assistant")
-"""Speakers whose words are learnt; "system" sets the scene, and everybody else asks."""
-
 USER, ASSISTANT, SYSTEM = "User:", "Assistant:", "System:"
 
 # The same for transformers' apply_chat_template; `{% generation %}` marks what is learnt.
@@ -150,11 +147,11 @@ def _pieces(turns: Sequence[Turn], spans: Sequence[tuple[int, int, int]]) -> lis
         text, query = _without_placeholders(turn.value, marks)
         if pieces and pieces[-1].learnt:
             pieces.append(_framed("\n", "", query[:0], "", learnt=False))
-        if turn.speaker in ANSWERS:
+        if turn.role == "assistant":
             pieces.append(_framed(ASSISTANT, "", query[:0], "", learnt=False))
             pieces.append(_framed(" ", text, query, "", learnt=True))
         else:
-            name = SYSTEM if turn.speaker == "system" else USER
+            name = SYSTEM if turn.role == "system" else USER
             pieces.append(_framed(f"{name} ", text, query, "\n", learnt=False))
     return pieces
 

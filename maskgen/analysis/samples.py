@@ -6,7 +6,6 @@ from hashlib import blake2b
 
 import numpy as np
 
-from maskgen.age_vlm.chat import ANSWERS
 from maskgen.config import Limits
 from maskgen.errors import MaskgenError, SampleError
 from maskgen.geometry import Frame, binarise
@@ -100,4 +99,4 @@ class ShardItems(Sequence[Item]):
 
 def _answers(turns: tuple[Turn, ...]) -> tuple[tuple[int, int, int], ...]:
     """The spans of the assistant's turns."""
-    return tuple((place, 0, len(turn.value)) for place, turn in enumerate(turns) if turn.speaker in ANSWERS)
+    return tuple((place, 0, len(turn.value)) for place, turn in enumerate(turns) if turn.role == "assistant")

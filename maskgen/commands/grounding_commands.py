@@ -46,14 +46,14 @@ def run(
     Exit codes: 0 all done; 1 usage or configuration; 2 finished, but over the failure budget;
     3 interrupted, resumable.
     """
-    from maskgen.pipeline.run import RunRequest, failures, run
+    from maskgen.pipeline.run import RunRequest, run, to_retry
     from maskgen.views.summary import summarise_run
 
     settings = config.load(split, file, [*(overrides or []), *(["proposer.exact=true"] if exact else [])])
     out = out or f"shards/{settings.split}"
     if where and not retry_failed:
         raise MaskgenError("--where chooses what --retry-failed tries again: give both.")
-    retry = failures(where or []) if retry_failed else ()
+    retry = to_retry(where or []) if retry_failed else ()
     request = RunRequest(settings, data_or_scenes(settings, data, out), out, address, retry)
     summary = run(request, say)
     typer.echo(summarise_run(request, summary))

@@ -14,6 +14,8 @@ MEANINGS: dict[Outcome, str] = {
     Outcome.NOT_GROUNDED: "packed for the language-model loss alone; zero mask",
     Outcome.TEXT_ONLY: "packed without an image: one pixel stands in; zero mask",
     Outcome.NO_IMAGE: "the row names no image: nothing to ground",
+    Outcome.SEVERAL_IMAGES: "the row has several images; a model takes one",
+    Outcome.UNKNOWN_SPEAKER: "a turn's speaker is neither user nor assistant nor system",
     Outcome.IMAGE_MISSING: "the image is not under the image root",
     Outcome.IMAGE_CORRUPT: "the image is truncated, damaged or no image",
     Outcome.IMAGE_TOO_LARGE: "the image is over the limits of the pipeline",

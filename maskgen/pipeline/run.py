@@ -14,7 +14,7 @@ from maskgen.config import Config
 from maskgen.errors import MaskgenError
 from maskgen.grounding import weights
 from maskgen.grounding.auto_settings import automatic_dtypes, with_dtypes
-from maskgen.outcome import Outcome
+from maskgen.outcome import Outcome, failures
 from maskgen.pipeline import fingerprint
 from maskgen.pipeline.driver import Driver
 from maskgen.pipeline.progress import Progress, progress_bar
@@ -27,7 +27,7 @@ from maskgen.runtime.store import Store
 from maskgen.sharding.commit import Commit, committed, shard_name
 from maskgen.sharding.index import finish
 from maskgen.sources.data_root import ensure
-from maskgen.sources.plan import count_rows, make_plan
+from maskgen.sources.plan import count_rows, find_again, make_plan, passed_over
 from maskgen.sources.rows import find_files
 
 if TYPE_CHECKING:
@@ -58,11 +58,8 @@ class RunSummary:
     given_up: list[int]
     interrupted: bool
     seconds: float
+    failed: int
     over_budget: bool
-
-    @property
-    def failed(self) -> int:
-        return sum(count for name, count in self.outcomes.items() if Outcome(name).is_failure)
 
     @property
     def exit_code(self) -> int:
@@ -72,7 +69,7 @@ class RunSummary:
         return 2 if self.given_up or self.missing or self.over_budget else 0
 
 
-def failures(where: list[str]) -> tuple[Outcome, ...]:
+def to_retry(where: list[str]) -> tuple[Outcome, ...]:
     """What --retry-failed tries again: what may end otherwise, or only what `outcome=NAME` names."""
     known = {outcome.value: outcome for outcome in Outcome if outcome.may_change}
     chosen = []
@@ -106,10 +103,15 @@ def prepare(request: RunRequest, store: Store, say: Callable[[str], None]) -> tu
     job = Job(config, request.data, request.out, fingerprint.digest(identity))
     if begun:
         _refuse_mixing(begun, identity, request.out)
+        if Outcome.IMAGE_MISSING in request.retry:
+            _look_for_images(config, request.data, store, say)
     else:
         say(f"planning from {', '.join(files)}")
         summary = _publish_plan(config, request.data, store, say)
         say(f"planned {summary['planned']:,} of {summary['read']:,} rows in {summary['shards']:,} shards")
+        if summary["outcomes"]:
+            left_out = ", ".join(f"{count:,} {name}" for name, count in summary["outcomes"].items())
+            say(f"of them {summary['groundable']:,} can be used; {left_out}")
         for note in summary["notes"]:
             say(f"note: {note}")
         record = {
@@ -124,6 +126,13 @@ def prepare(request: RunRequest, store: Store, say: Callable[[str], None]) -> tu
         store.write_json("run.json", record)
     with store.open("plan.parquet") as file:
         return job, count_rows(file)
+
+
+def _look_for_images(config: Config, data: str, store: Store, say: Callable[[str], None]) -> None:
+    """Bring the plan up to what is there now: an archive that was merged, a file that was fetched."""
+    with store.open("plan.parquet") as file, store.publish("plan.parquet") as path:
+        found = find_again(config, data, file, path, store)
+    say(f"images found that were missing: {found:,}")
 
 
 def _with_dtypes(request: RunRequest, begun: dict[str, Any] | None, say: Callable[[str], None]) -> Config:
@@ -172,7 +181,7 @@ def _make_missing(
     outcomes: Counter[str] = Counter()
     for commit in commits.values():
         outcomes.update(commit.outcomes)
-    failed = sum(count for name, count in outcomes.items() if Outcome(name).is_failure)
+    failed = failures(outcomes, passed_over(store.read_json("run.json")))
     return RunSummary(
         planned=sum(rows),
         outcomes=dict(sorted(outcomes.items())),
@@ -182,6 +191,7 @@ def _make_missing(
         given_up=drive.given_up,
         interrupted=drive.interrupted,
         seconds=time.monotonic() - began,
+        failed=failed,
         over_budget=failed > request.config.resources.failure_budget * max(1, sum(rows)),
     )
 

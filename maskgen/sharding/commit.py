@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
 from maskgen.runtime.store import AbsentError, Store
-from maskgen.sharding.format import SCHEMA
+from maskgen.sharding.format import READABLE, SCHEMA
 
 _COMMIT = re.compile(r"(\d{6,})\.json")
 
@@ -65,7 +65,7 @@ def read_commit(store: Store, shard: int) -> Commit | None:
         raise MaskgenError(f"{store.where(name)} is broken: {where}: {problem['msg']}. {remedy}.") from error
     if commit.shard != shard:
         raise MaskgenError(f"{store.where(name)} is the commit of shard {commit.shard}. {remedy}.")
-    if commit.version != SCHEMA:
+    if commit.version not in READABLE:
         raise MaskgenError(
             f"{store.where(name)} is of format version {commit.version}; this maskgen knows {SCHEMA}. "
             "Use the maskgen that wrote the set, or write a new one elsewhere."

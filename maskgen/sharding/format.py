@@ -17,7 +17,10 @@ from maskgen.sample import Grounding, Picture, Query, Sample, Turn
 if TYPE_CHECKING:
     from maskgen.config import Limits
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, 2)
+"""Versions that are read; 1 had no `meta`."""
+
 EXTENSIONS = ("jpg", "png", "webp", "gif", "bmp", "tif")
 MEMBERS = 4
 MEMBER_LIMIT = 2**30
@@ -64,7 +67,7 @@ class _Geometry(_Part):
 class Fields(_Part):
     """KEY.json. Every field always present; no list is empty; the order here is the order there."""
 
-    version: Literal[1] = Field(alias="schema")
+    version: Literal[1, 2] = Field(alias="schema")
     id: str
     image: str
     split: str
@@ -82,6 +85,7 @@ class Fields(_Part):
     coverage: _Share
     tokens: _Count
     geometry: _Geometry
+    meta: str = "{}"
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,7 @@ def encode(
             "coverage": decimal(grounding.coverage),
             "tokens": int(grounding.tokens),
             "geometry": grid.model_dump(),
+            "meta": sample.meta,
         }
     )
     if problem := _inconsistency(fields):
@@ -228,6 +233,8 @@ def _fields(key: str, tree: bytes) -> Fields:
 
 def _inconsistency(fields: Fields) -> str:
     """What single fields cannot show; empty if all is well."""
+    if fields.version > 1 and "meta" not in fields.model_fields_set:
+        return "it has no meta"
     if fields.rle.size != (fields.height, fields.width):
         return "the mask's size is not the image's"
     if not fields.outcome.in_tar:

@@ -19,8 +19,11 @@ def _list(of: Any) -> dict[str, Any]:
     return {"feature": of, "_type": "List"}
 
 
-def features() -> dict[str, Any]:
-    """What `datasets.Features.from_dict` takes: one image column a kind, of which each row fills one."""
+def features(version: int) -> dict[str, Any]:
+    """What `datasets.Features.from_dict` takes: one image column a kind, of which each row fills one.
+
+    `version`: of the format.
+    """
     return {
         **{extension: {"_type": "Image"} for extension in EXTENSIONS},
         "txt": _TEXT,
@@ -43,6 +46,7 @@ def features() -> dict[str, Any]:
             "coverage": _REAL,
             "tokens": _WHOLE,
             "geometry": {"fit": _TEXT, "size": _WHOLE, "cells": _WHOLE},
+            **({"meta": _TEXT} if version > 1 else {}),
         },
         "mask.npy": _list(_list(_BYTE)),
         "__key__": _TEXT,

@@ -10,6 +10,7 @@ from maskgen.errors import MaskgenError
 from maskgen.runtime.store import AbsentError, Store, dump_json
 from maskgen.sharding import shard_table
 from maskgen.sharding.commit import Commit, committed, shard_name
+from maskgen.sharding.format import SCHEMA
 from maskgen.sharding.huggingface import features
 
 COLUMNS = pa.schema([pa.field("shard", pa.int32(), nullable=False), *shard_table.COLUMNS])
@@ -43,7 +44,7 @@ def summaries(commits: dict[int, Commit], fingerprint: str) -> dict[str, Any]:
     return {
         "sizes.json": sizes(commits),
         "wids.json": wids(commits, fingerprint),
-        "features.json": features(),
+        "features.json": features(max((commit.version for commit in commits.values()), default=SCHEMA)),
     }
 
 

@@ -38,9 +38,13 @@ COLUMNS = pa.schema(
             ("grid_cells", pa.int32()),
             ("offset", pa.int64()),
             ("size", pa.int64()),
+            ("meta", pa.string()),
         ]
     ]
 )
+
+
+_BEFORE_META = pa.schema([field for field in COLUMNS if field.name != "meta"])  # format version 1
 
 
 def row_of(sample: ShardSample, offset: int, size: int) -> dict[str, Any]:
@@ -67,17 +71,26 @@ def row_of(sample: ShardSample, offset: int, size: int) -> dict[str, Any]:
         "grid_cells": int(np.count_nonzero(binarise(sample.grid))),
         "offset": offset,
         "size": size,
+        "meta": fields.meta,
     }
 
 
 def row_outside(
-    key: str, id: str, image: str, split: str, outcome: str, reason: str, query: str, shape: tuple[int, int]
+    key: str,
+    id: str,
+    image: str,
+    split: str,
+    outcome: str,
+    reason: str,
+    query: str,
+    shape: tuple[int, int],
+    meta: str = "{}",
 ) -> dict[str, Any]:
     """The row of a sample that is not in the tar; `shape` is (height, width), (0, 0) if unknown."""
     zeros = {
         field.name: pa.scalar(0).cast(field.type).as_py() for field in COLUMNS if field.type != pa.string()
     }
-    texts = {"key": key, "id": id, "image": image, "split": split, "query": query}
+    texts = {"key": key, "id": id, "image": image, "split": split, "query": query, "meta": meta}
     size = {"height": shape[0], "width": shape[1], "offset": -1}
     return zeros | texts | {"outcome": outcome, "reason": reason} | size
 
@@ -95,6 +108,8 @@ def read(store: Store, name: str) -> pa.Table:
             table = pq.read_table(stream)
         except (pa.ArrowException, OSError) as error:
             raise MaskgenError(f"{store.where(name)} cannot be read: {error}. Remake its shard.") from error
+    if table.schema.equals(_BEFORE_META):
+        table = table.append_column(COLUMNS.field("meta"), pa.array(["{}"] * len(table)))
     if not table.schema.equals(COLUMNS):
         raise MaskgenError(f"{store.where(name)} has other columns than the format. Remake its shard.")
     return table

@@ -189,5 +189,7 @@ def _indexes(store: Store, shards: int, fingerprint: str | None) -> Iterator[str
             return
         for shard in range(shards):
             of_shard = shard_table.read(store, f"{shard_name(shard)}.parquet")
-            if not file.read_row_group(shard).equals(index.rows(shard, of_shard)):
+            if not file.read_row_group(shard).equals(
+                index.rows(shard, of_shard).select(file.schema_arrow.names)
+            ):
                 yield f"index.parquet differs from {shard_name(shard)}.parquet. {remedy}"

@@ -87,6 +87,7 @@ class ShardWriter:
                 reason=record.reason,
                 query=sample.query.text,
                 shape=shape,
+                meta=sample.meta,
             )
             return Entry(record.outcome, row, [])
         if picture is None or grounding is None or grounding.outcome != record.outcome:

@@ -11,12 +11,11 @@ import orjson
 from maskgen.config import Text
 from maskgen.errors import SampleError
 from maskgen.outcome import Outcome
-from maskgen.sample import Query, Sample, Turn
-from maskgen.sources.rows import RawRow
+from maskgen.sample import Query, Sample, Turn, role
+from maskgen.sources.answer_formats import trim
+from maskgen.sources.row_layout import PLACEHOLDER, Image, RawRow
 
 KEY_CHARS = 20
-_ASKS = ("human", "user")
-_ANSWERS = ("gpt", "assistant")
 
 # What Florence-2's and LLaMA's tokenizers, or LLaVA's template, would not read as text. White space and
 # control characters separate words; both are the same to the models.
@@ -28,6 +27,7 @@ _SPECIAL = re.compile(
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_Stretch = tuple[int, int, str]
 
 
 def canonical(row: RawRow) -> bytes:
@@ -36,10 +36,9 @@ def canonical(row: RawRow) -> bytes:
     JSON keeps the id 7 apart from the id "7". What UTF-8 cannot say becomes U+FFFD.
     """
     try:
-        return orjson.dumps([*row])
+        return orjson.dumps([row.id, row.image, row.turns])
     except orjson.JSONEncodeError:
-        turns = [(_encodable(speaker), _encodable(value)) for speaker, value in row.turns]
-        return orjson.dumps([_encodable(row.id), _encodable(row.image), turns])
+        return orjson.dumps([_encodable(row.id), _encodable(row.image), _encodable(row.turns)])
 
 
 def key(content: bytes) -> str:
@@ -57,11 +56,13 @@ def rank(key: str, seed: bytes) -> bytes:
     return hashlib.blake2b(seed + key.encode(), digest_size=8).digest()
 
 
-Check = Callable[[str | None, Sequence[Sequence[str]], Text], Query]
+Check = Callable[[Image, Sequence[Sequence[str]], Text], Query]
 """Says what a row's query is, or by a SampleError why the row cannot be used: `check` or `check_packed`."""
 
 
-def sample(content: bytes, key: str, text: Text, checked: "Check | None" = None) -> Sample:
+def sample(
+    content: bytes, key: str, text: Text, checked: "Check | None" = None, meta: bytes = b"{}"
+) -> Sample:
     """The planned sample of a row's canonical content, with its outcome if that is known already."""
     name, image, turns = orjson.loads(content)
     outcome, reason, query = None, "", Query("", ())
@@ -72,20 +73,22 @@ def sample(content: bytes, key: str, text: Text, checked: "Check | None" = None)
     return Sample(
         key=key,
         id="" if name is None else str(name),
-        image=image or "",
+        image=image if isinstance(image, str) else ", ".join(image) if isinstance(image, list) else "",
         conversations=tuple([Turn(speaker, value) for speaker, value in turns]),
         query=query,
         outcome=outcome,
         reason=reason,
+        meta=meta.decode(),
     )
 
 
-def check(image: str | None, turns: Sequence[Sequence[str]], text: Text) -> Query:
+def check(image: Image, turns: Sequence[Sequence[str]], text: Text) -> Query:
     """The query of a row that can be grounded; of another, the SampleError that planning knows already.
 
-    NO_IMAGE and PATH_ESCAPE (see `check_reference`), TEXT_EMPTY, TEXT_TOO_LONG.
+    Those of `check_image` and `check_speakers`, TEXT_EMPTY, TEXT_TOO_LONG.
     """
-    check_reference(image)
+    check_image(image)
+    check_speakers(turns)
     query = make_query(turns, text)
     if not query.text:
         raise SampleError(Outcome.TEXT_EMPTY, f"the row has no text for the {text.query}")
@@ -97,19 +100,43 @@ def check(image: str | None, turns: Sequence[Sequence[str]], text: Text) -> Quer
     return query
 
 
-def check_packed(
-    image: str | None, turns: Sequence[Sequence[str]], text: Text, text_only: bool = True
-) -> Query:
+def check_packed(image: Image, turns: Sequence[Sequence[str]], text: Text, text_only: bool = True) -> Query:
     """As `check`, of a row that is packed without a mask: any that has an answer to learn.
 
-    With `text_only` a row needs no image. A query that could not be grounded is no obstacle, and left out.
+    With `text_only` a row needs no image, unless its text shows where one would be. A query that could not be
+    grounded is no obstacle, and left out.
     """
     if image or not text_only:
-        check_reference(image)
-    if not any(speaker in _ANSWERS and value.strip() for speaker, value in turns):
+        check_image(image)
+    elif any(PLACEHOLDER in value for _, value in turns):
+        raise SampleError(Outcome.NO_IMAGE, f"the text has {PLACEHOLDER}, and the row names no image")
+    check_speakers(turns)
+    if not any(role(speaker) == "assistant" and value.strip() for speaker, value in turns):
         raise SampleError(Outcome.TEXT_EMPTY, "the row has no answer to learn")
     query = make_query(turns, text)
     return query if len(query.text) <= text.max_chars else Query("", ())
+
+
+def check_image(image: Image) -> None:
+    """Whether a row has one image that can be read, by its words alone.
+
+    Raises SampleError: those of `check_reference`, SEVERAL_IMAGES, IMAGE_UNSUPPORTED.
+    """
+    if isinstance(image, list):
+        raise SampleError(Outcome.SEVERAL_IMAGES, f"the row has {len(image)} images")
+    if isinstance(image, dict):
+        raise SampleError(Outcome.IMAGE_UNSUPPORTED, image["unread"])
+    check_reference(image)
+
+
+def check_speakers(turns: Sequence[Sequence[str]]) -> None:
+    """Whether all speakers are known: SampleError UNKNOWN_SPEAKER, since nobody can say who learns what."""
+    for speaker, _ in turns:
+        if not role(speaker):
+            raise SampleError(
+                Outcome.UNKNOWN_SPEAKER,
+                f"a speaker is {speaker[:40]!r}, neither user nor assistant nor system",
+            )
 
 
 def check_reference(image: str | None) -> None:
@@ -137,8 +164,13 @@ def make_query(turns: Sequence[Sequence[str]], text: Text) -> Query:
     """
     pieces: list[str] = []
     spans: list[tuple[int, int, int]] = []
+    rules = tuple(text.strip)
     for turn in _chosen(tuple([speaker for speaker, _ in turns]), text.query, text.turns):
-        for start, end, piece in _stretches(turns[turn][1]):
+        speaker, value = turns[turn]
+        stretches = list(_stretches(value))
+        if rules and role(speaker) == "user":
+            stretches = _trimmed(value, stretches, rules)
+        for start, end, piece in stretches:
             pieces.append(" ".join(piece.split()))
             spans.append((turn, start, end))
     return Query(" ".join(pieces), tuple(spans))
@@ -147,8 +179,9 @@ def make_query(turns: Sequence[Sequence[str]], text: Text) -> Query:
 @lru_cache(maxsize=4096)  # a file has few patterns of speakers
 def _chosen(speakers: tuple[str, ...], query: str, turns: str) -> list[int]:
     """Indices of the turns that make the query."""
-    questions = [turn for turn, speaker in enumerate(speakers) if speaker in _ASKS]
-    answers = [turn for turn, speaker in enumerate(speakers) if speaker in _ANSWERS]
+    roles = [role(speaker) for speaker in speakers]
+    questions = [turn for turn, who in enumerate(roles) if who == "user"]
+    answers = [turn for turn, who in enumerate(roles) if who == "assistant"]
     if query == "question":
         return questions if turns == "all" else questions[:1]
     if query == "caption":
@@ -158,20 +191,39 @@ def _chosen(speakers: tuple[str, ...], query: str, turns: str) -> list[int]:
     return questions[:1] + [turn for turn in answers if questions and turn > questions[0]][:1]
 
 
-def _stretches(value: str) -> Iterator[tuple[int, int, str]]:
+def _trimmed(value: str, stretches: list[_Stretch], rules: tuple[str, ...]) -> list[_Stretch]:
+    """The stretches of a question without what its answer should look like."""
+    kept: list[_Stretch] = []
+    for start, end, _ in stretches:
+        first, last = trim(value[start:end], rules)
+        kept += _ink(value, start + first, start + last)
+    return kept
+
+
+def _stretches(value: str) -> Iterator[_Stretch]:
     """(start, end, text) of what stands between special tokens, trimmed, without empty stretches."""
     start = 0
     tokens = [token.span() for token in _SPECIAL.finditer(value)] if "<" in value else []
     for end, after in [*tokens, (len(value), len(value))]:
-        stretch = value[start:end].rstrip()
-        piece = stretch.lstrip()
-        if not piece.isprintable():
-            stretch = _CONTROL.sub(" ", value[start:end]).rstrip()
-            piece = stretch.lstrip()
-        if piece:
-            yield start + len(stretch) - len(piece), start + len(stretch), piece
+        yield from _ink(value, start, end)
         start = after
 
 
-def _encodable(text: Any) -> Any:
-    return _SURROGATE.sub("\ufffd", text) if isinstance(text, str) else text
+def _ink(value: str, start: int, end: int) -> Iterator[_Stretch]:
+    """The stretch of `value` from `start` to `end` without white space around it, if anything is left."""
+    stretch = value[start:end].rstrip()
+    piece = stretch.lstrip()
+    if not piece.isprintable():
+        stretch = _CONTROL.sub(" ", value[start:end]).rstrip()
+        piece = stretch.lstrip()
+    if piece:
+        yield start + len(stretch) - len(piece), start + len(stretch), piece
+
+
+def _encodable(value: Any) -> Any:
+    """`value` with U+FFFD for what UTF-8 cannot say."""
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, list | tuple):
+        return [_encodable(each) for each in value]
+    return {name: _encodable(each) for name, each in value.items()} if isinstance(value, dict) else value

@@ -1,11 +1,12 @@
 """The plan: which rows are grounded, in which shard. Row group i of `plan.parquet` is shard i."""
 
 import itertools
+import math
 import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -15,19 +16,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from maskgen.config import Config, NoProposer, Text
-from maskgen.errors import MaskgenError, SampleError
+from maskgen.config import Config
+from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
 from maskgen.runtime.store import Store
-from maskgen.sample import ArchiveMember, Query, Sample, Turn
+from maskgen.sample import PUBLISHED, ArchiveMember, Query, Sample, Turn, role
 from maskgen.sources import conversation
+from maskgen.sources.image_index import Found as FoundImage
 from maskgen.sources.image_index import ImageIndex
 from maskgen.sources.images import ImageRoot
-from maskgen.sources.rows import BrokenRow, RawRow, find_files, place, read_rows
-from maskgen.sources.selection import Cut, Spill
+from maskgen.sources.row_scan import Found, RowScanner, check_of, portions, scan_all
+from maskgen.sources.rows import find_files, place
+from maskgen.sources.selection import EVERYTHING, Chosen, Cut, spilled
 
-PROGRESS_ROWS = 10_000
 _EXAMPLES = 5
+_NAMED = 3  # examples in a note
+_NAME_CHARS = 100
+_ORDINARY = (Outcome.NO_IMAGE, Outcome.TEXT_EMPTY)
+_HOPELESS = 10_000  # images looked for, and not one found
+_SPARE_ROWS = 1024  # drawn at least beyond what is asked for, in the place of images that are not there
 _MEASURED_IMAGES = 200
 
 _SCHEMA = pa.schema(
@@ -38,6 +45,7 @@ _SCHEMA = pa.schema(
         "conversations": pa.string(),  # JSON: [{"speaker", "value"}, ...]
         "query": pa.string(),
         "spans": pa.string(),  # JSON: [[turn, start, end], ...]
+        "meta": pa.string(),  # JSON: the row's further columns
         "archive": pa.string(),  # "" for an image of its own; then the three below say nothing
         "offset": pa.int64(),
         "size": pa.int64(),
@@ -84,18 +92,44 @@ def make_plan(
     The choice follows from the rows' content and `select` alone: not from their order, their files or
     where they lie; a bigger count keeps what a smaller one chose, and puts it first. Rows stay on disk
     beside `destination` meanwhile. What it takes to read .tar.gz archives at random stays in `kept`; `say`
-    tells beforehand what that costs. `progress` gets the number of rows read, every PROGRESS_ROWS rows.
+    tells beforehand what that costs. `progress` gets the number of rows read, now and then.
     Raises MaskgenError where the data cannot be read, holds no row, or the disk is full.
     """
     folder = destination.with_name(f"{destination.name}.rows")
     try:
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
-        folder.mkdir(parents=True)
         return _Planner(config, data, progress, kept, say).make(folder, destination)
     except (OSError, sqlite3.Error) as error:
         raise MaskgenError(f"cannot plan into {destination}: {error}. Make room there.") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def passed_over(record: dict[str, Any]) -> dict[str, int]:
+    """Of a run's record: the planned rows, by outcome, in whose place the next of the draw were taken."""
+    plan, count = record["plan"], record["config"].get("select", {}).get("count")
+    return dict(plan["outcomes"]) if count and plan["groundable"] >= count else {}
+
+
+def find_again(
+    config: Config, data: str, plan: IO[bytes], destination: Path, kept: Store | None = None
+) -> int:
+    """Write the plan anew with the places its images have now; returns how many were missing and are there.
+
+    Which rows are planned does not change, nor what is known of an image that was there.
+    """
+    file, found = _open(plan), 0
+    with ImageIndex(data, config.source, kept) as images, _writer(destination) as writer:
+        for shard in range(file.num_row_groups):
+            before = [_sample(row) for row in file.read_row_group(shard).to_pylist()]
+            asked = [_as_before_looking(sample) for sample in before]
+            after = [
+                old if new.outcome is Outcome.IMAGE_MISSING else new
+                for old, new in zip(before, find_images(asked, images), strict=True)
+            ]
+            found += sum(old.outcome is not new.outcome for old, new in zip(before, after, strict=True))
+            writer.write_table(_table(after), row_group_size=len(after))
+    return found
 
 
 def count_rows(plan: Path | str | IO[bytes]) -> list[int]:
@@ -144,122 +178,209 @@ class _Planner:
         self._data = data
         self._files = find_files(data, config.source.files)
         self._progress = progress or (lambda _: None)
-        self._check: conversation.Check = conversation.check
-        if isinstance(config.proposer, NoProposer):
-            keep = config.proposer.text_only == "keep"
-            self._check = partial(conversation.check_packed, text_only=keep)
         self._kept = kept
         self._say = say
         self._without = _keys(config.select.without)
-        self._read = 0
-        self._broken = 0
-        self._examples: list[str] = []
-        self._outcomes: Counter[str] = Counter()
-        self._notes: list[str] = []
 
     def make(self, folder: Path, destination: Path) -> PlanSummary:
-        index = ImageIndex(self._data, self._config.source, self._kept, self._say)
-        with index as images, Spill(folder) as spill:
-            bound = self._choose(spill)
-            shards = self._write(spill.rows(bound), images, destination)
-            self._notes += images.notes
-        planned = self._outcomes.total()
-        groundable = self._outcomes.pop("", 0)
+        """Draw rows until enough of them can be grounded: some more than asked, then as many as needed."""
         wanted = self._config.select.count
-        if wanted and groundable < wanted:
-            self._notes.append(
-                f"only {groundable:,} rows can be grounded, fewer than select.count ({wanted:,})"
-            )
+        drawn = wanted and wanted + max(wanted // 4, _SPARE_ROWS)
+        with ImageIndex(self._data, self._config.source, self._kept, self._say) as images:
+            while True:
+                folder.mkdir(parents=True)
+                cut = Cut(self._config.select, drawn)
+                reading = self._choose(folder, cut)
+                writing = self._write(spilled(folder, cut.bound), images, destination)
+                shutil.rmtree(folder)
+                if not wanted or not drawn or writing.groundable >= wanted or cut.bound == EVERYTHING:
+                    break
+                if not writing.groundable and writing.outcomes[Outcome.IMAGE_MISSING] >= _HOPELESS:
+                    break  # the images are somewhere else
+                drawn = max(2 * drawn, math.ceil(drawn * wanted / max(1, writing.groundable)))
+            notes = [*images.notes, *reading.notes(), *writing.notes(wanted)]
         return PlanSummary(
             files=[self._below(name) for name in self._files],
-            read=self._read,
-            broken=self._broken,
-            broken_examples=self._examples,
-            duplicates=spill.duplicates,
-            planned=planned,
-            groundable=groundable,
-            outcomes=dict(sorted(self._outcomes.items())),
-            shards=shards,
-            notes=self._notes,
+            read=reading.read,
+            broken=reading.broken,
+            broken_examples=reading.examples,
+            duplicates=writing.duplicates,
+            planned=writing.planned,
+            groundable=writing.groundable,
+            outcomes={str(name): count for name, count in sorted(writing.outcomes.items()) if name},
+            shards=writing.shards,
+            notes=notes,
         )
 
-    def _choose(self, spill: Spill) -> bytes:
-        """Spill every row that may be chosen; returns the bound below which the chosen ones rank."""
-        cut, text = Cut(self._config.select), self._config.text
-        seed = conversation.seed_bytes(self._config.select.seed)
-        for row in self._rows():
-            content = conversation.canonical(row)
-            key = conversation.key(content)
-            rank = conversation.rank(key, seed)
-            if rank < cut.bound and key not in self._without:
-                spill.add(rank, key, content)
-                if cut.counts and self._is_usable(row, text):
-                    cut.offer(rank)
-        if self._read == self._broken:
-            why = f" The first: {self._examples[0]}." if self._examples else ""
+    def _choose(self, folder: Path, cut: Cut) -> "_Reading":
+        """Spill every row that may be chosen; lowers the cut's bound to what the chosen ones rank below."""
+        reading = _Reading()
+        counts = self._config.select.count is not None
+
+        def take(file: str, found: Found) -> None:
+            reading.take(self._below(file), found)
+            cut.offer(found.ranks)
+            self._progress(reading.read)
+
+        make_scanner = partial(RowScanner, self._config, self._without, counts, folder)
+        scan_all(portions(self._files), make_scanner, lambda: cut.bound, take)
+        self._progress(reading.read)
+        if reading.read == reading.broken:
+            why = f" The first: {reading.examples[0]}." if reading.examples else ""
             raise MaskgenError(
                 f"there is no usable row in {', '.join(self._files)}.{why} "
                 "A row has id, image and conversations."
             )
+        self._check_columns(reading)
         cut.tighten()
-        return cut.bound
+        return reading
 
-    def _rows(self) -> Iterator[RawRow]:
-        for name in self._files:
-            for row in read_rows(name):
-                self._read += 1
-                if self._read % PROGRESS_ROWS == 0:
-                    self._progress(self._read)
-                if type(row) is BrokenRow:
-                    self._broken += 1
-                    if len(self._examples) < _EXAMPLES:
-                        self._examples.append(f"{self._below(name)}:{row.position}: {row.reason}")
-                else:
-                    yield row  # type: ignore[misc]  # a RawRow
-        self._progress(self._read)
+    def _check_columns(self, reading: "_Reading") -> None:
+        """Refuse a condition over a column that no row has."""
+        where = self._config.select.where
+        if not where:
+            return
+        from maskgen.sources.row_filter import RowFilter
 
-    def _write(self, rows: Iterator[tuple[str, bytes]], images: ImageIndex, destination: Path) -> int:
-        """Write the chosen rows, a row group a shard; returns the number of shards."""
-        shards = 0
-        # Neither statistics nor anything else that readers do not need: equal plans are equal bytes.
-        with pq.ParquetWriter(
-            destination,
-            _SCHEMA,
-            compression="zstd",
-            use_dictionary=False,
-            write_statistics=False,
-            store_schema=False,
-        ) as writer:
+        absent = [name for name in RowFilter(where).names if name not in reading.columns]
+        if absent:
+            raise MaskgenError(
+                f"select.where: {where}: no row has a column {absent[0]}. "
+                f"There are {', '.join(sorted(reading.others)) or 'none'}."
+            )
+
+    def _write(self, rows: Iterator[Chosen], images: ImageIndex, destination: Path) -> "_Writing":
+        """Write the chosen rows, a row group a shard, until as many as asked for can be grounded."""
+        writing = _Writing()
+        check, text, wanted = check_of(self._config), self._config.text, self._config.select.count
+        with _writer(destination) as writer:
             while chunk := list(itertools.islice(rows, self._config.shards.size)):
-                samples = [
-                    conversation.sample(content, key, self._config.text, self._check)
-                    for key, content in chunk
-                ]
-                samples = _find_members(samples, images)
-                self._outcomes.update(sample.outcome.value if sample.outcome else "" for sample in samples)
+                samples = [conversation.sample(row.content, row.key, text, check, row.meta) for row in chunk]
+                samples = find_images(samples, images)
+                if wanted:
+                    samples = _first(samples, wanted - writing.groundable)
+                writing.take(samples, chunk)
                 writer.write_table(_table(samples), row_group_size=len(samples))
-                shards += 1
-        return shards
+                if writing.groundable == wanted:
+                    break
+        return writing
 
     def _below(self, name: str) -> str:
         return name.removeprefix(self._data.rstrip("/") + "/")
 
-    def _is_usable(self, row: RawRow, text: Text) -> bool:
-        try:
-            self._check(row.image, row.turns, text)
-        except SampleError:
-            return False
-        return True
+
+@dataclass
+class _Reading:
+    """What one pass over all rows found."""
+
+    read: int = 0
+    broken: int = 0
+    examples: list[str] = field(default_factory=list)
+    columns: set[str] = field(default_factory=set)
+    others: set[str] = field(default_factory=set)
+    _file: str = ""
+    _lines: int = 0
+
+    def take(self, file: str, found: Found) -> None:
+        """Add what a part of `file` held; the parts of a file come in order."""
+        if file != self._file:
+            self._file, self._lines = file, 0
+        self.read += found.read
+        self.broken += found.broken_rows
+        for row in found.broken[: _EXAMPLES - len(self.examples)]:
+            self.examples.append(f"{file}:{self._lines + row.position}: {row.reason}")
+        self._lines += found.lines
+        self.columns |= found.columns
+        self.others |= found.others
+
+    def notes(self) -> Iterator[str]:
+        if self.broken:
+            yield f"{self.broken:,} rows are broken and left out, the first at {self.examples[0]}"
 
 
-def _find_members(samples: list[Sample], images: ImageIndex) -> list[Sample]:
+@dataclass
+class _Writing:
+    """What became of the rows that were drawn. `outcomes`: "" for those without."""
+
+    planned: int = 0
+    shards: int = 0
+    duplicates: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    speakers: Counter[str] = field(default_factory=Counter)
+    missing: list[str] = field(default_factory=list)
+    reasons: dict[Outcome, str] = field(default_factory=dict)
+
+    @property
+    def groundable(self) -> int:
+        return self.outcomes[""]
+
+    def take(self, samples: list[Sample], rows: list[Chosen]) -> None:
+        """Count the samples of a shard; `rows` are those that they are the first of."""
+        self.planned += len(samples)
+        self.shards += 1
+        for sample, row in zip(samples, rows, strict=False):
+            self.duplicates += row.copies
+            self.outcomes[sample.outcome or ""] += 1
+            if sample.outcome is Outcome.IMAGE_MISSING:
+                if len(self.missing) < _NAMED:
+                    self.missing.append(sample.image[:_NAME_CHARS])
+            elif sample.outcome and sample.outcome not in _ORDINARY:
+                self.reasons.setdefault(sample.outcome, sample.reason)
+            for turn in sample.conversations:
+                if turn.speaker not in PUBLISHED:
+                    self.speakers[turn.speaker[:_NAME_CHARS]] += 1
+
+    def notes(self, wanted: int | None) -> Iterator[str]:
+        """What a person should know of the rows, a sentence each. Foreign text stands as Python's repr."""
+        for name, turns in self.speakers.most_common(_NAMED):
+            read = f"read as {role(name)}" if role(name) else "unknown, so such rows are left out"
+            yield f"the speaker {name!r} of {turns:,} turns is {read}"
+        for outcome, reason in sorted(self.reasons.items()):
+            yield f"{self.outcomes[outcome]:,} rows are {outcome}, the first since {reason}"
+        if missing := self.outcomes[Outcome.IMAGE_MISSING]:
+            named = ", ".join(map(repr, self.missing))
+            replaced = "; the next of the draw took their places" if self.groundable == wanted else ""
+            yield f"the images of {missing:,} rows are not there ({named}){replaced}"
+        if wanted and self.groundable < wanted:
+            yield f"only {self.groundable:,} rows can be grounded, fewer than select.count ({wanted:,})"
+
+
+def _writer(destination: Path) -> pq.ParquetWriter:
+    """Neither statistics nor anything else that readers do not need: equal plans are equal bytes."""
+    return pq.ParquetWriter(
+        destination,
+        _SCHEMA,
+        compression="zstd",
+        use_dictionary=False,
+        write_statistics=False,
+        store_schema=False,
+    )
+
+
+def _as_before_looking(sample: Sample) -> Sample:
+    """The sample as if nobody had looked for its image."""
+    missing = sample.outcome is Outcome.IMAGE_MISSING
+    return replace(sample, member=None, outcome=None, reason="") if missing else replace(sample, member=None)
+
+
+def _first(samples: list[Sample], wanted: int) -> list[Sample]:
+    """The samples up to the last of the first `wanted` that can be grounded."""
+    usable = [place for place, sample in enumerate(samples) if not sample.outcome]
+    return samples[: usable[wanted - 1] + 1] if len(usable) >= wanted else samples
+
+
+def find_images(samples: list[Sample], images: ImageIndex) -> list[Sample]:
+    """The samples with the place of each image, or with IMAGE_MISSING where it is nowhere."""
     found = iter(images.find([sample.image for sample in samples if sample.image and not sample.outcome]))
     return [
-        replace(sample, member=there.member)
-        if sample.image and not sample.outcome and (there := next(found))
-        else sample
-        for sample in samples
+        _found(sample, next(found)) if sample.image and not sample.outcome else sample for sample in samples
     ]
+
+
+def _found(sample: Sample, there: FoundImage | None) -> Sample:
+    if there is None:
+        return replace(sample, outcome=Outcome.IMAGE_MISSING, reason="there is no such file")
+    return replace(sample, member=there.member)
 
 
 def _keys(places: list[str]) -> frozenset[str]:
@@ -286,6 +407,7 @@ def _table(samples: list[Sample]) -> pa.Table:
             orjson.dumps(sample.conversations).decode(),
             sample.query.text,
             orjson.dumps(sample.query.spans).decode(),
+            sample.meta,
             *((m.archive, m.offset, m.size, m.deflated) if (m := sample.member) else ("", 0, 0, False)),
             sample.outcome or "",
             sample.reason,
@@ -307,6 +429,7 @@ def _sample(row: dict[str, Any]) -> Sample:
         member=member if member.archive else None,
         outcome=Outcome(row["outcome"]) if row["outcome"] else None,
         reason=row["reason"],
+        meta=row["meta"],
     )
 
 

@@ -1,47 +1,33 @@
 """Annotation files → raw rows, in bounded memory: a JSON array, JSON lines, or Parquet."""
 
 import codecs
-import functools
 import io
 import itertools
-import json
 import lzma
 import posixpath
 import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import fsspec
-import orjson
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from maskgen.errors import MaskgenError
+from maskgen.sources import lenient_json
+from maskgen.sources.row_layout import CONVERSATIONS, BrokenRow, RawRow, read_row
 
 BLOCK_BYTES = 1 << 20
+_BATCH_ROWS = 256
 MAX_ROW_BYTES = 64 << 20
+TOO_LONG = b"(too long)"  # stands for a line that is not kept
 _SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet")
 _COMPRESSED = ("", ".gz", ".bz2", ".xz", ".zst")
 _BROKEN_STREAM = (OSError, EOFError, zlib.error, lzma.LZMAError)
 _JSON_BLANK = " \t\n\r"
 _BLANK = re.compile(f"[{_JSON_BLANK}]*")
-
-
-class RawRow(NamedTuple):
-    """A row in LLaVA's layout; `turns` are (speaker, value) pairs. Strings may hold lone surrogates."""
-
-    id: str | int | float | None
-    image: str | None
-    turns: list[tuple[str, str]]
-
-
-class BrokenRow(NamedTuple):
-    """A row that cannot be used: its line (JSON lines, from 1) or index (otherwise, from 0), and why."""
-
-    position: int
-    reason: str
 
 
 def place(root: str, name: str) -> str:
@@ -104,35 +90,67 @@ def _offer(fs: fsspec.AbstractFileSystem, root: str) -> str:
     return f"There are: {', '.join(found[:20])}{more}."
 
 
+def is_json_lines(path: str) -> bool:
+    """Whether a local file holds JSON lines as they are: no array, no Parquet, not compressed."""
+    if fsspec.utils.infer_compression(path):
+        return False
+    with Path(path).open("rb") as stream:
+        head = stream.read(BLOCK_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()
+    return not head.startswith((b"[", b"PAR1"))
+
+
+def read_lines(stream: BinaryIO, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+    """The lines of a file that begin in these bytes; of one that is too long, TOO_LONG."""
+    at = start
+    if start:
+        stream.seek(start - 1)
+        at += _skip_line(stream) - 1
+    while end is None or at < end:
+        line = stream.readline(MAX_ROW_BYTES)
+        if not line:
+            return
+        at += len(line)
+        if len(line) == MAX_ROW_BYTES and not line.endswith(b"\n"):
+            at += _skip_line(stream)
+            line = TOO_LONG
+        yield line
+
+
+def _skip_line(stream: BinaryIO) -> int:
+    """Read on to the end of a line; returns the bytes."""
+    passed = 0
+    while part := stream.readline(MAX_ROW_BYTES):
+        passed += len(part)
+        if part.endswith(b"\n"):
+            break
+    return passed
+
+
 def _json(url: str, stream: io.BufferedReader) -> Iterator[RawRow | BrokenRow]:
     if stream.peek(3).startswith(codecs.BOM_UTF8):
         stream.read(len(codecs.BOM_UTF8))
     before, bracket, _ = stream.peek(BLOCK_BYTES).partition(b"[")
     if bracket and not before.strip():
         stream.read(len(before + bracket))
-        return _array(url, stream)
-    return _lines(stream)
+        yield from _array(url, stream)
+        return
+    for number, line in enumerate(read_lines(stream), start=1):
+        row = parse_line(line, number)
+        if row is not None:
+            yield row
 
 
-def _lines(stream: io.BufferedReader) -> Iterator[RawRow | BrokenRow]:
-    lines = iter(functools.partial(stream.readline, MAX_ROW_BYTES), b"")
-    for number, line in enumerate(lines, start=1):
-        if len(line) == MAX_ROW_BYTES:
-            while line and not line.endswith(b"\n"):
-                line = stream.readline(MAX_ROW_BYTES)
-            yield BrokenRow(number, f"the line is longer than {MAX_ROW_BYTES >> 20} MiB")
-            continue
-        try:
-            value = orjson.loads(line)
-        except ValueError:
-            if not line.strip():
-                continue
-            try:  # what orjson refuses and others write: lone surrogates, stray bytes, control characters
-                value = json.loads(line.decode("utf-8", "surrogateescape"), strict=False)
-            except (ValueError, RecursionError) as error:
-                yield BrokenRow(number, f"not JSON: {error}")
-                continue
-        yield _row(value, number)
+def parse_line(line: bytes, number: int) -> RawRow | BrokenRow | None:
+    """The row on a line of JSON lines; None for a blank one."""
+    try:
+        value = lenient_json.loads(line)
+    except (ValueError, RecursionError) as error:
+        if not line.strip():
+            return None
+        if line is TOO_LONG:
+            return BrokenRow(number, f"the line is longer than {MAX_ROW_BYTES >> 20} MiB")
+        return BrokenRow(number, f"not JSON: {error}")
+    return read_row(value, number)
 
 
 def _array(url: str, stream: io.BufferedReader) -> Iterator[RawRow | BrokenRow]:
@@ -142,7 +160,6 @@ def _array(url: str, stream: io.BufferedReader) -> Iterator[RawRow | BrokenRow]:
     surrogates; here only what hides the next row's start does.
     """
     decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
-    parse = json.JSONDecoder(strict=False).raw_decode
     text, passed, at, index, closed = "", 1, 0, 0, False
     block = b"["
     while block:
@@ -156,14 +173,14 @@ def _array(url: str, stream: io.BufferedReader) -> Iterator[RawRow | BrokenRow]:
             try:
                 if index:
                     start = _ink(text, _comma(text, start))
-                value, end = parse(text, start)
+                value, end = lenient_json.scan(text, start)
             except (ValueError, RecursionError) as error:
                 if block and len(text) - at <= MAX_ROW_BYTES:
                     break  # perhaps the window ends within the element
                 raise _broken(url, index, passed + start, getattr(error, "msg", str(error))) from None
             if block and _ink(text, end) == len(text):
                 break  # a number may go on in the next block
-            yield _row(value, index)
+            yield read_row(value, index)
             index, at = index + 1, end
         if closed and text[at:].strip(_JSON_BLANK):
             raise _broken(url, index, passed + at, "something follows the end of the array")
@@ -190,39 +207,12 @@ def _broken(url: str, rows: int, character: int, why: str) -> MaskgenError:
 def _parquet(url: str, stream: BinaryIO) -> Iterator[RawRow | BrokenRow]:
     file = pq.ParquetFile(stream)
     names = file.schema_arrow.names
-    if "conversations" not in names:
+    if not any(name in names for name in CONVERSATIONS):
         raise MaskgenError(
-            f'{url} has no column "conversations" (there are: {", ".join(names)}). '
+            f"{url} has no column {' or '.join(CONVERSATIONS[:2])} (there are: {', '.join(names)}). "
             "Give files with the columns id, image and conversations."
         )
-    columns = [name for name in ("id", "image", "conversations") if name in names]
     index = itertools.count()
-    for batch in file.iter_batches(batch_size=1024, columns=columns):
+    for batch in file.iter_batches(batch_size=_BATCH_ROWS):
         for value in batch.to_pylist():
-            yield _row(value, next(index))
-
-
-def _row(value: Any, position: int) -> RawRow | BrokenRow:
-    if type(value) is not dict:
-        return BrokenRow(position, "the row is not an object")
-    turns = value.get("conversations")
-    if type(turns) is not list:
-        return BrokenRow(position, "conversations is not a list" if turns else "conversations is missing")
-    try:
-        pairs = [(turn["from"], turn["value"]) for turn in turns]
-    except (KeyError, TypeError):
-        return BrokenRow(position, "a turn of the conversation has no from and value")
-    for speaker, text in pairs:
-        if type(speaker) is not str or type(text) is not str:
-            return BrokenRow(position, "a turn's from or value is not text")
-    image = value.get("image")
-    if type(image) is list and len(image) < 2:
-        image = image[0] if image else None
-    if image is not None and type(image) is not str:
-        return BrokenRow(position, "image is not one path")
-    name = value.get("id")
-    if name is not None and type(name) not in (str, int, float):
-        return BrokenRow(position, "id is neither text nor a number")
-    if type(name) is int and name.bit_length() > 63:
-        name = str(name)
-    return RawRow(name, image, pairs)
+            yield read_row(value, next(index))

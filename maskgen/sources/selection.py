@@ -3,7 +3,9 @@
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,56 +13,69 @@ from maskgen.config import Select
 from maskgen.sources.conversation import KEY_CHARS
 
 RANK_BYTES = 8
+EVERYTHING = b"\xff" * (RANK_BYTES + 1)  # a bound above every rank
 _BUCKETS_LOG2 = 7
 _BUFFER_BYTES = 128 << 10
+_BETWEEN = b"\t"  # content and meta: JSON holds no bare tab
 
 
 class Cut:
     """The `bound` that a chosen row's rank lies below; it falls as rows that count are offered.
 
-    Ranks are RANK_BYTES bytes, big-endian, so bytes compare as the numbers do. With a count N the bound
-    ends just above the N-th smallest rank offered; a rank offered twice counts once. A row once refused
+    Ranks are RANK_BYTES bytes, big-endian, so bytes compare as the numbers do. With a `count` the bound
+    ends just above the count-th smallest rank offered; a rank offered twice counts once. A row once refused
     would be refused at the end as well, for the bound never rises.
     """
 
-    def __init__(self, select: Select, slack: int = 1024):
-        self.counts = select.count is not None
-        self._count = select.count or 0
+    def __init__(self, select: Select, count: int | None = None, slack: int = 1024):
+        """`count`: in place of `select.count`."""
+        self._count = count or select.count or 0
         self._ranks = bytearray()
         self._full = RANK_BYTES * (self._count + max(self._count // 4, slack))
-        self.bound = b"\xff" * (RANK_BYTES + 1)  # above every rank
+        self.bound = EVERYTHING
         if select.fraction is not None and select.fraction < 1:
             self.bound = math.ceil(select.fraction * 2.0 ** (8 * RANK_BYTES)).to_bytes(RANK_BYTES)
 
-    def offer(self, rank: bytes) -> None:
-        """Count a row of this rank among the N."""
-        self._ranks += rank
-        if len(self._ranks) >= self._full:
+    def offer(self, ranks: bytes | bytearray) -> None:
+        """Count rows of these ranks, one after the other, among the chosen."""
+        self._ranks += ranks
+        if self._count and len(self._ranks) >= self._full:
             self.tighten()
 
     def tighten(self) -> None:
-        """Forget all but the N smallest ranks and lower the bound to them. Call it when all are offered."""
+        """Forget all but the smallest ranks and lower the bound to them. Call it when all are offered."""
+        if not self._count:
+            return
         ranks = np.unique(np.frombuffer(self._ranks, ">u8").astype("u8"))[: self._count]
         self._ranks = bytearray(ranks.astype(">u8").tobytes())
-        if self.counts and len(ranks) == self._count:
+        if len(ranks) == self._count:
             self.bound = bytes(self._ranks[-RANK_BYTES:]) + b"\0"
+
+
+class Chosen(NamedTuple):
+    """A chosen row: its key, canonical content, further columns as JSON, and how many more copies it has."""
+
+    key: str
+    content: bytes
+    meta: bytes
+    copies: int
 
 
 class Spill:
     """Rows on disk, in buckets by the first bits of their ranks. A context manager.
 
-    A record is a line: the rank in hex, the key, the row's canonical content. Sorted lines are sorted
-    rows, and copies of a row are neighbours.
+    A record is a line: the rank in hex, the key, the row's canonical content, its further columns. Sorted
+    lines are sorted rows, and copies of a row are neighbours. Several processes, each by its `writer`, may
+    fill one folder.
     """
 
-    def __init__(self, folder: Path):
-        self._paths = [folder / f"{bucket:03d}" for bucket in range(1 << _BUCKETS_LOG2)]
-        self.duplicates = 0
+    def __init__(self, folder: Path, writer: str = "0"):
+        self._paths = [folder / f"{bucket:03d}-{writer}" for bucket in range(1 << _BUCKETS_LOG2)]
 
     def __enter__(self) -> "Spill":
         with ExitStack() as stack:
             self._files = [
-                stack.enter_context(path.open("wb", buffering=_BUFFER_BYTES)) for path in self._paths
+                stack.enter_context(path.open("ab", buffering=_BUFFER_BYTES)) for path in self._paths
             ]
             self._open = stack.pop_all()
         return self
@@ -68,26 +83,30 @@ class Spill:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    def add(self, rank: bytes, key: str, content: bytes) -> None:
-        line = b"%b%b%b\n" % (rank.hex().encode(), key.encode(), content)
+    def add(self, rank: bytes, key: str, content: bytes, meta: bytes) -> None:
+        line = b"%b%b%b\t%b\n" % (rank.hex().encode(), key.encode(), content, meta)
         self._files[rank[0] >> (8 - _BUCKETS_LOG2)].write(line)
 
-    def rows(self, bound: bytes) -> Iterator[tuple[str, bytes]]:
-        """(key, content) of the rows ranked below `bound`, in order, each once.
+    def flush(self) -> None:
+        """Put everything on disk, where another process reads it."""
+        for file in self._files:
+            file.flush()
 
-        Copies are counted in `duplicates`. A bucket is removed when it has been read.
-        """
-        self._open.close()
-        limit, key_at, content_at = bound.hex().encode(), 2 * RANK_BYTES, 2 * RANK_BYTES + KEY_CHARS
-        for path in self._paths:
+
+def spilled(folder: Path, bound: bytes) -> Iterator[Chosen]:
+    """The rows in `folder` that rank below `bound`, in order, each once.
+
+    Of copies that differ in their further columns the first in the order of their bytes is kept.
+    """
+    limit, key_at, content_at = bound.hex().encode(), 2 * RANK_BYTES, 2 * RANK_BYTES + KEY_CHARS
+    for bucket in range(1 << _BUCKETS_LOG2):
+        if bucket << (8 - _BUCKETS_LOG2) > bound[0]:
+            return
+        lines = []
+        for path in folder.glob(f"{bucket:03d}-*"):
             with path.open("rb") as file:
-                lines = sorted(line for line in file if line[:key_at] < limit)
-            path.unlink()
-            last = b""
-            for line in lines:
-                key = line[key_at:content_at]
-                if key == last:
-                    self.duplicates += 1
-                else:
-                    yield key.decode(), line[content_at:]
-                last = key
+                lines += [line for line in file if line[:key_at] < limit]
+        for key, group in groupby(sorted(lines), lambda line: line[key_at:content_at]):
+            first, *copies = group
+            content, _, meta = first[content_at:-1].partition(_BETWEEN)
+            yield Chosen(key.decode(), content, meta, len(copies))

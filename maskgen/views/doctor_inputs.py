@@ -77,7 +77,7 @@ def rows(config: Config, data: str) -> Finding:
         return Finding("data", False, f"{named}: none of the first rows can be used", remedy)
     root = place(data, config.source.images)
     images = ImageRoot(root, config.limits.image_bytes)
-    wanted = [row.image for row in drawn if row.image]
+    wanted = [row.image for row in drawn if isinstance(row.image, str)]
     there = sum(images.size(_probe(image)) is not None for image in wanted)
     found = f"{named}; {there} of the first {text.plural(len(wanted), 'image')} found"
     if wanted and not there and not _has_archives(root):

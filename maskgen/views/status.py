@@ -7,11 +7,12 @@ from typing import Any
 
 from maskgen.draw import text
 from maskgen.errors import MaskgenError
-from maskgen.outcome import Outcome
+from maskgen.outcome import failures
 from maskgen.runtime.journal import Heartbeat, Journal
 from maskgen.runtime.lease import is_alive, read_holder
 from maskgen.runtime.store import Store
 from maskgen.sharding.commit import committed, shard_name
+from maskgen.sources.plan import passed_over
 from maskgen.views import stage_times, throughput
 from maskgen.views.stage_times import StageLoad
 from maskgen.views.throughput import RECENT_SECONDS, Event, Pace, Span
@@ -144,7 +145,7 @@ def status(out: str) -> Status:
         shards_done=len(commits),
         samples=sum(commit.planned for commit in commits.values()),
         outcomes=dict(outcomes.most_common()),
-        failed=sum(count for name, count in outcomes.items() if Outcome(name).is_failure),
+        failed=failures(outcomes, passed_over(record)),
         budget=record["config"]["resources"]["failure_budget"],
         indexed=store.exists("index.parquet"),
         holder=holder,

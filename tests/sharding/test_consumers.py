@@ -12,6 +12,7 @@ from PIL import Image
 from helpers.shard_sets import mixed_set, record, write_set
 from maskgen.outcome import Outcome
 from maskgen.runtime.store import Store
+from maskgen.sharding.format import SCHEMA
 from maskgen.sharding.huggingface import features
 from maskgen.sharding.reader import read_shard
 
@@ -62,7 +63,7 @@ def test_hf_datasets_reads_every_sample_though_five_grounded_nothing(store):
     rows = datasets.load_dataset("webdataset", data_files=tars(store), split="train")
     check_rows(rows, ours(store))
     guessed = {name: kind for name, kind in rows.features.items() if name != "jpg"}
-    written = datasets.Features.from_dict(features())
+    written = datasets.Features.from_dict(features(SCHEMA))
     assert guessed == {name: written[name] for name in guessed}
 
 

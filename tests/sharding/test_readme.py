@@ -35,7 +35,7 @@ def test_a_block_runs(shards, block):
 
 
 def test_every_field_column_and_outcome_is_documented():
-    columns = huggingface.features()
+    columns = huggingface.features(format.SCHEMA)
     fields = [*columns["json"], *(f"query.{name}" for name in columns["json"]["query"])]
     names = [*fields, *shard_table.COLUMNS.names, *format.EXTENSIONS, *map(str, Outcome)]
     written = set(re.findall(r"`(?:KEY)?\.?([a-z0-9_.]+)`", README)) | {"query"}

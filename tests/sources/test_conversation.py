@@ -11,7 +11,7 @@ from maskgen.config import Text
 from maskgen.errors import SampleError
 from maskgen.outcome import Outcome
 from maskgen.sources import conversation
-from maskgen.sources.rows import RawRow
+from maskgen.sources.row_layout import RawRow
 
 SPECIAL = [
     *(

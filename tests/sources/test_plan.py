@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,12 +19,13 @@ from maskgen.config import Config, parse
 from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
 from maskgen.sample import Sample
-from maskgen.sources import conversation, plan
-from maskgen.sources.plan import count_rows, estimate_bytes, make_plan, read_shard
-from maskgen.sources.rows import RawRow
+from maskgen.sources import conversation, plan, row_scan
+from maskgen.sources.plan import count_rows, estimate_bytes, find_again, make_plan, read_shard
+from maskgen.sources.row_layout import RawRow
+from maskgen.sources.rows import read_lines
 
 # Few distinct values, so that copies and rows that cannot be grounded are common.
-IMAGES = st.sampled_from(["a.jpg", "b.jpg", "../c.jpg", None])
+IMAGES = st.sampled_from(["a.jpg", "b.jpg", "../c.jpg", "gone.jpg", None])
 VALUES = st.sampled_from(["<image>\nWhere?", "What is <poly> this?", "<image>", "w" * 60, "\ud800 dog"])
 ROWS = st.lists(
     st.tuples(st.integers(0, 12) | st.sampled_from("ab"), IMAGES, VALUES), min_size=1, max_size=60
@@ -33,6 +35,9 @@ SELECTS = st.one_of(
     st.builds(lambda count, seed: {"count": count, "seed": seed}, st.integers(1, 20), st.integers(0, 3)),
     st.builds(lambda share: {"fraction": share}, st.floats(0.01, 1)),
 )
+
+
+GONE = Outcome.IMAGE_MISSING
 
 
 def config(select: dict[str, Any] | None = None, **more: Any) -> Config:
@@ -53,6 +58,10 @@ def line(name: Any, image: str | None, value: str) -> dict[str, Any]:
 
 
 def write(folder: Path, rows: list[tuple], files: int = 1) -> Path:
+    """The rows in several layouts, and every image that they name but gone.jpg."""
+    for name in ("a.jpg", "b.jpg"):
+        if not (folder / name).exists():
+            (folder / name).touch()
     for number in range(files):
         lines = [json.dumps(line(*row)) for row in rows[number::files]]
         if number % 2:
@@ -75,6 +84,8 @@ def naive(rows: list[tuple], settings: Config) -> tuple[list[Sample], int]:
         content = conversation.canonical(RawRow(name, image, [("human", value), ("gpt", "Here.")]))
         key = conversation.key(content)
         samples[key] = conversation.sample(content, key, settings.text)
+        if image == "gone.jpg" and not samples[key].outcome:
+            samples[key] = replace(samples[key], outcome=GONE, reason="there is no such file")
         copies[key] += 1
 
     def rank(sample: Sample) -> int:
@@ -154,11 +165,16 @@ def test_another_seed_chooses_other_rows(many, tmp_path):
 def test_a_sample_comes_back_as_it_was_planned(tmp_path):
     turns = [("system", "Hi."), ("human", "What is <image>\nthis \ud800é?"), ("gpt", "a <b>\0 \u2028")]
     row = {"id": 7, "image": "a b/ü.jpg", "conversations": [{"from": a, "value": b} for a, b in turns]}
+    row |= {"source": "a\tb\ud800.json", "width": 12345678901234567890123, "box": [0.5, float("nan")]}
     (tmp_path / "a.json").write_text(json.dumps([row]))
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b/ü.jpg").touch()
     make_plan(config(), str(tmp_path), tmp_path / "plan")
     content = conversation.canonical(RawRow(7, "a b/ü.jpg", turns))
     [sample] = read_shard(tmp_path / "plan", 0)
-    assert sample == conversation.sample(content, conversation.key(content), config().text)
+    meta = '{"box":[0.5,null],"source":"a\\tb\ufffd.json","width":12345678901234567890123}'
+    key = conversation.key(content)
+    assert sample == conversation.sample(content, key, config().text, meta=meta.encode())
     assert sample.query.text == "What is this \ufffdé?"
     with (tmp_path / "plan").open("rb") as file:
         assert read_shard(file, 0) == [sample]
@@ -168,19 +184,20 @@ def test_a_sample_comes_back_as_it_was_planned(tmp_path):
 def test_broken_rows_are_counted_and_the_first_are_shown(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n".join([json.dumps(line(1, "a.jpg", "Where?"))] + ["{"] * 9))
     (tmp_path / "b.json").write_text(json.dumps([line(2, "a.jpg", "Where?"), 5]))
+    (tmp_path / "a.jpg").touch()
     summary = make_plan(config(), str(tmp_path), tmp_path / "plan")
     assert (summary.files, summary.read, summary.broken) == (["a.jsonl", "b.json"], 12, 10)
     assert (summary.planned, summary.groundable) == (2, 2)
     assert [example.split(": ")[0] for example in summary.broken_examples] == [
         f"a.jsonl:{n}" for n in range(2, 7)
     ]
-    json.dumps(summary.to_dict())
+    assert orjson.loads(orjson.dumps(summary.to_dict())) == summary.to_dict()
 
 
 def test_progress_tells_the_rows_read(many, tmp_path):
     seen: list[int] = []
     make_plan(config({"count": 5}), str(many), tmp_path / "plan", seen.append)
-    assert seen == [plan.PROGRESS_ROWS, 2 * plan.PROGRESS_ROWS, 20_000]
+    assert seen[-1] == 20_000 and seen == sorted(seen)
 
 
 def test_fewer_rows_than_asked_for_is_a_note(tmp_path):
@@ -207,7 +224,8 @@ def test_images_in_archives_are_planned_with_their_place(tmp_path):
     assert member is not None
     assert (member.archive, member.size, member.deflated) == ("coco.tar", 7, False)
     assert found == {"b.jpg": None, "": None, "gone.jpg": None}
-    assert summary.notes == []
+    assert summary.outcomes == {"image_missing": 1, "no_image": 1}
+    assert summary.notes == ["the images of 1 rows are not there ('gone.jpg')"]
     assert estimate_bytes(settings, str(tmp_path), tmp_path / "plan") == 7 + 4
 
 
@@ -292,6 +310,7 @@ def test_the_photos(photos, tmp_path, split, outcomes):
 def test_packed_lines_plan_as_plain_ones(tmp_path):
     text = json.dumps(line(1, "a.jpg", "Where?")).encode()
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(text))
+    (tmp_path / "a.jpg").touch()
     make_plan(config(), str(tmp_path), tmp_path / "plan")
     [sample] = read_shard(tmp_path / "plan", 0)
     assert replace(sample, key="") == Sample(
@@ -301,3 +320,136 @@ def test_packed_lines_plan_as_plain_ones(tmp_path):
         conversations=sample.conversations,
         query=conversation.Query("Where?", ((0, 0, 6),)),
     )
+
+
+def test_the_draw_goes_on_until_enough_images_are_there(tmp_path):
+    rows = [(number, "gone.jpg" if number % 3 else "a.jpg", "Where?") for number in range(9000)]
+    data = str(write(tmp_path, rows, 2))
+    summary = make_plan(config({"count": 2000}), data, tmp_path / "plan")
+    assert (summary.groundable, summary.read) == (2000, 9000)
+    assert summary.outcomes["image_missing"] == summary.planned - 2000 > 3000
+    assert summary.notes == [
+        f"the images of {summary.planned - 2000:,} rows are not there ('gone.jpg', 'gone.jpg', 'gone.jpg'); "
+        "the next of the draw took their places"
+    ]
+    everything, _ = naive(rows, config({"count": 2000}))
+    assert planned(tmp_path / "plan") == everything
+    (tmp_path / "gone.jpg").touch()
+    whole = make_plan(config({"count": 2000}), data, tmp_path / "whole")
+    assert (whole.planned, whole.outcomes, whole.notes) == (2000, {}, [])
+
+
+def test_where_no_image_is_there_the_draw_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "_HOPELESS", 100)
+    rows = [(number, "gone.jpg", "Where?") for number in range(9000)]
+    summary = make_plan(config({"count": 200}), str(write(tmp_path, rows)), tmp_path / "plan")
+    assert summary.groundable == 0 and summary.planned < 2000
+    assert "only 0 rows can be grounded" in summary.notes[-1]
+
+
+def test_images_that_came_later_are_found_again(tmp_path):
+    rows = [(number, "gone.jpg" if number % 3 else "a.jpg", "Where?") for number in range(1200)]
+    data, settings = str(write(tmp_path, rows)), config({"count": 300})
+    make_plan(settings, data, tmp_path / "plan")
+    with (tmp_path / "plan").open("rb") as file:
+        assert find_again(settings, data, file, tmp_path / "same") == 0
+    assert (tmp_path / "same").read_bytes() == (tmp_path / "plan").read_bytes()
+    with tarfile.open(tmp_path / "late.tar", "w") as tar:
+        tar.add(tmp_path / "a.jpg", "gone.jpg")
+    (tmp_path / "a.jpg").unlink()
+    before = planned(tmp_path / "plan")
+    missing = sum(sample.outcome is GONE for sample in before)
+    with (tmp_path / "plan").open("rb") as file:
+        assert find_again(settings, data, file, tmp_path / "again") == missing > 300
+    after = planned(tmp_path / "again")
+    assert not any(sample.outcome for sample in after), "what was there is not forgotten"
+    assert [sample.key for sample in after] == [sample.key for sample in before]
+    assert {sample.member.archive for sample in after if sample.member} == {"late.tar"}
+
+
+@pytest.mark.parametrize("layout", ["jsonl", "json", "jsonl.gz"])
+def test_a_condition_chooses_and_further_columns_stay(tmp_path, layout):
+    rows = [
+        {
+            **line(n, "a.jpg", "Where?"),
+            "source": f"s{n % 4}.json",
+            "width": 100 * n,
+            "objects": [{"n": 2**70}],
+        }
+        for n in range(40)
+    ]
+    text = (
+        "[" + ",".join(map(json.dumps, rows)) + "]" if layout == "json" else "\n".join(map(json.dumps, rows))
+    )
+    (tmp_path / f"rows.{layout}").write_bytes(
+        gzip.compress(text.encode()) if layout.endswith("gz") else text.encode()
+    )
+    (tmp_path / "a.jpg").touch()
+    for count in (5, None):
+        select = {"where": "source LIKE '%s1%' AND width >= 900", **({"count": count} if count else {})}
+        make_plan(config(select), str(tmp_path), tmp_path / "plan")
+        metas = [json.loads(sample.meta) for sample in planned(tmp_path / "plan")]
+        assert len(metas) == (count or 8)
+        assert all(meta["source"] == "s1.json" and meta["width"] >= 900 for meta in metas)
+        assert all(meta["objects"] == [{"n": 2**70}] for meta in metas)
+    with pytest.raises(MaskgenError, match=r"no row has a column sauce\. There are .*objects, source, width"):
+        make_plan(config({"where": "sauce = 'a'"}), str(tmp_path), tmp_path / "plan")
+
+
+def test_of_copies_with_other_columns_the_wanted_one_is_planned(tmp_path):
+    copies = [{**line(1, "a.jpg", "Where?"), "source": name} for name in ("b", "a", "c")]
+    (tmp_path / "a.jpg").touch()
+    for order in (copies, copies[::-1]):
+        (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, order)))
+        summary = make_plan(config(), str(tmp_path), tmp_path / "plan")
+        assert ([sample.meta for sample in planned(tmp_path / "plan")], summary.duplicates) == (
+            ['{"source":"a"}'],
+            2,
+        )
+        make_plan(config({"where": "source = 'c'"}), str(tmp_path), tmp_path / "plan")
+        assert [sample.meta for sample in planned(tmp_path / "plan")] == ['{"source":"c"}']
+
+
+def test_what_is_left_out_is_said_by_name(tmp_path):
+    odd = line(1, "a.jpg", "Where?")
+    odd["conversations"][1]["from"] = "model"
+    other = line(2, "a.jpg", "Where?")
+    other["conversations"][1]["from"] = "tool\x1b[31m"
+    rows = [odd, other, {**line(3, None, "Where?"), "images": ["a.jpg", "b.jpg"]}, {"id": 4}]
+    rows += [{**line(5, None, "Where?"), "video": "a.mp4"}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "a.jpg").touch()
+    summary = make_plan(config(), str(tmp_path), tmp_path / "plan")
+    assert summary.outcomes == {"image_unsupported": 1, "several_images": 1, "unknown_speaker": 1}
+    assert orjson.loads(orjson.dumps(summary.to_dict())) == summary.to_dict()
+    notes = "\n".join(summary.notes)
+    assert "the speaker 'model' of 1 turns is read as assistant" in notes
+    assert "the speaker 'tool\\x1b[31m' of 1 turns is unknown" in notes
+    assert "1 rows are several_images, the first since the row has 2 images" in notes
+    assert 'under "video", which is not read' in notes
+    assert "1 rows are broken and left out, the first at a.jsonl:4: conversations is missing" in notes
+
+
+def test_many_processes_make_the_same_plan(many, tmp_path, monkeypatch):
+    (many / "broken.jsonl").write_bytes((b"x" * 70 + b"\n") * 3 + b'{"id": "last"}')
+    for count in (None, 500):
+        select = {"count": count} if count else {}
+        one = make_plan(config(select), str(many), tmp_path / "one")
+        with monkeypatch.context() as patch:
+            patch.setattr(row_scan, "PARALLEL_BYTES", 1)
+            patch.setattr(row_scan, "PORTION_BYTES", 100_000)
+            assert make_plan(config(select), str(many), tmp_path / "two") == one
+        assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+        assert one.broken_examples[-1] == "broken.jsonl:4: conversations is missing"
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1000])
+def test_portions_hold_every_line_once(tmp_path, size):
+    lines = [b"x" * (number % 50) for number in range(200)]
+    path = tmp_path / "a"
+    path.write_bytes(b"\n".join(lines))
+    total, found = path.stat().st_size, []
+    for start in range(0, total, size):
+        with path.open("rb") as stream:
+            found += [got.rstrip(b"\n") for got in read_lines(stream, start, min(start + size, total))]
+    assert found == lines

@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 
 from maskgen.errors import MaskgenError
 from maskgen.sources import rows
-from maskgen.sources.rows import BrokenRow, RawRow, find_files, read_rows
+from maskgen.sources.row_layout import BrokenRow, RawRow
+from maskgen.sources.rows import find_files, read_rows
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=40)
 TURNS = st.lists(
     st.fixed_dictionaries({"from": st.sampled_from(["human", "gpt"]), "value": TEXT}), max_size=4
 )
-ROW = st.fixed_dictionaries({"id": TEXT, "image": st.none() | TEXT, "conversations": TURNS})
+IMAGE = st.none() | st.builds("{}.jpg".format, TEXT)
+ROW = st.fixed_dictionaries({"id": TEXT, "image": IMAGE, "conversations": TURNS})
 
 
 def row(name: object = "a", value: str = "<image>\nWhere?", **more: object) -> dict:
@@ -28,9 +30,8 @@ def row(name: object = "a", value: str = "<image>\nWhere?", **more: object) -> d
 
 
 def raw(line: dict) -> RawRow:
-    return RawRow(
-        line["id"], line["image"], [(turn["from"], turn["value"]) for turn in line["conversations"]]
-    )
+    turns = [(turn["from"], turn["value"]) for turn in line["conversations"]]
+    return RawRow(line["id"], line["image"], turns, line)
 
 
 def read(path: Path) -> list:
@@ -84,8 +85,10 @@ def test_broken_lines_are_counted_where_they_stand(tmp_path):
         row(conversations=[{"from": "human"}]),
         row(conversations=[{"from": "human", "value": None}]),
         row(conversations=[{"from": 1, "value": "a"}]),
-        row(image=["a.jpg", "b.jpg"]),
-        row(image={"path": "a.jpg"}),
+        row(image=7),
+        row(image={"path": 7}),
+        row(image=["a.jpg", 7]),
+        row(image={"width": 7}),
         row(name=["a"]),
         row(name=True),
     ],
@@ -160,7 +163,7 @@ def test_a_damaged_archive_or_parquet_is_one_sentence(tmp_path):
     for path in sorted(tmp_path.iterdir()):
         with pytest.raises(MaskgenError, match=path.name):
             read(path)
-    with pytest.raises(MaskgenError, match=r'no column "conversations" \(there are: id, caption\)'):
+    with pytest.raises(MaskgenError, match=r"no column conversations or messages \(there are: id, caption\)"):
         read(tmp_path / "d.parquet")
 
 

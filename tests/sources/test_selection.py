@@ -1,12 +1,13 @@
 """The cut and the spill against what sorting everything in memory gives."""
 
-import pytest
+from collections import Counter
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskgen.config import Select
 from maskgen.sources.conversation import key
-from maskgen.sources.selection import Cut, Spill
+from maskgen.sources.selection import EVERYTHING, Chosen, Cut, Spill, spilled
 
 RANKS = st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 20), max_size=200)
 
@@ -40,27 +41,40 @@ def test_without_count_or_fraction_all_are_chosen():
 
 
 @settings(deadline=None, max_examples=25)
-@given(RANKS, st.integers(0, 2**64))
-def test_spilled_rows_come_back_sorted_and_once(tmp_path_factory, ranks, limit):
-    bound = as_bytes(limit) if limit < 2**64 else b"\xff" * 9
-    with Spill(tmp_path_factory.mktemp("spill")) as spill:
-        for rank in ranks:
-            spill.add(as_bytes(rank), key(as_bytes(rank)), b'["%d"]' % rank)
-        rows = list(spill.rows(bound))
-    below = [rank for rank in ranks if rank < limit]
-    assert rows == [(key(as_bytes(rank)), b'["%d"]\n' % rank) for rank in sorted(set(below))]
-    assert spill.duplicates == len(below) - len(set(below))
+@given(RANKS, st.integers(0, 2**64), st.integers(1, 3))
+def test_spilled_rows_come_back_sorted_and_once(tmp_path_factory, ranks, limit, writers):
+    folder = tmp_path_factory.mktemp("spill")
+    bound = as_bytes(limit) if limit < 2**64 else EVERYTHING
+    for writer in range(writers):
+        with Spill(folder, str(writer)) as spill:
+            for rank in ranks[writer::writers]:
+                spill.add(as_bytes(rank), key(as_bytes(rank)), b'["%d"]' % rank, b"{}")
+    below = Counter(rank for rank in ranks if rank < limit)
+    assert list(spilled(folder, bound)) == [
+        Chosen(key(as_bytes(rank)), b'["%d"]' % rank, b"{}", below[rank] - 1) for rank in sorted(below)
+    ]
 
 
 def test_rows_of_one_rank_are_kept_apart_by_their_keys(tmp_path):
     with Spill(tmp_path) as spill:
         for name in (b"b", b"a", b"b"):
-            spill.add(as_bytes(5), key(name), b'["%b"]' % name)
-        rows = list(spill.rows(as_bytes(6)))
-    assert sorted(content for _, content in rows) == [b'["a"]\n', b'["b"]\n']
-    assert spill.duplicates == 1
+            spill.add(as_bytes(5), key(name), b'["%b"]' % name, b"{}")
+    rows = sorted(spilled(tmp_path, as_bytes(6)), key=lambda row: row.content)
+    assert [(row.content, row.copies) for row in rows] == [(b'["a"]', 0), (b'["b"]', 1)]
 
 
-@pytest.mark.parametrize("select", [Select(count=3), Select(fraction=0.5), Select()])
-def test_only_a_count_counts(select):
-    assert Cut(select).counts is (select.count is not None)
+def test_of_copies_with_other_columns_the_first_by_their_bytes_is_kept(tmp_path):
+    for place, order in (("one", (b'{"a":2}', b'{"a":1}')), ("two", (b'{"a":1}', b'{"a":2}'))):
+        (tmp_path / place).mkdir()
+        with Spill(tmp_path / place) as spill:
+            for meta in order:
+                spill.add(as_bytes(5), key(b"a"), b"[]", meta)
+        assert list(spilled(tmp_path / place, EVERYTHING)) == [Chosen(key(b"a"), b"[]", b'{"a":1}', 1)]
+
+
+@given(RANKS)
+def test_without_a_count_offers_change_nothing(ranks):
+    cut = Cut(Select())
+    cut.offer(b"".join(map(as_bytes, ranks)))
+    cut.tighten()
+    assert cut.bound == EVERYTHING
