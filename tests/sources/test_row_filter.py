@@ -1,6 +1,7 @@
 """Conditions over the rows' own columns, as DuckDB reads them."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from maskgen.errors import MaskgenError
 from maskgen.sources.row_filter import RowFilter
 from maskgen.sources.row_layout import RawRow
 
-COLUMNS = [
+COLUMNS: list[dict[str, Any]] = [
     {"source": "lvis_instruct4v_220k.json", "width": 400},
     {"source": "lvis_instruct4v_220k.json", "width": 300},
     {"source": "orca.json", "width": 500},

