@@ -26,6 +26,15 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_strings(cls, tree: Any) -> Any:
+        """In YAML "key:" is null, and so is "key=" of --set; where a string is wanted, it is an empty one."""
+        if not isinstance(tree, dict):
+            return tree
+        strings = {name for name, field in cls.model_fields.items() if field.annotation is str}
+        return {key: "" if value is None and key in strings else value for key, value in tree.items()}
+
 
 def _count(value: Any) -> Any:
     if value == "auto" or (type(value) is int and value >= 1):
@@ -115,8 +124,10 @@ class Florence2(Section):
     """Florence-2 referring-expression segmentation: text to polygons."""
 
     kind: Literal["florence2"] = "florence2"
-    model: str = Field("florence-community/Florence-2-large", description="hub id, local folder, or demo")
-    revision: str = Field("main", description="branch, tag or commit on the hub")
+    model: str = Field(
+        "florence-community/Florence-2-large", min_length=1, description="hub id, local folder, or demo"
+    )
+    revision: str = Field("main", min_length=1, description="branch, tag or commit on the hub")
     dtype: DType = Field("auto", description="of the weights; auto: bfloat16 on a GPU, float32 on a CPU")
     batch: Count = Field(
         "auto", description="images a forward pass; halved when memory runs out; auto: by the device"
@@ -147,7 +158,9 @@ class Recorded(Section):
     """Polygons or boxes from a file instead of a model."""
 
     kind: Literal["recorded"] = "recorded"
-    file: str = Field(description="COCO annotations, or {image: [{label, polygon}]}, under --data")
+    file: str = Field(
+        min_length=1, description="COCO annotations, or {image: [{label, polygon}]}, under --data"
+    )
     match: Literal["image", "label"] = Field(
         "image", description="image: all of an image's shapes; label: those whose label the query names"
     )

@@ -21,6 +21,15 @@ def test_the_shipped_counts_are_the_papers():
     assert config.load("finetune").select.count == 150_000
 
 
+def test_an_empty_value_is_an_empty_string_where_a_string_is_wanted():
+    told = config.load("pretrain", overrides=["refiner.checkpoint=", "source.truth=", "select.count="])
+    assert (told.refiner.checkpoint, told.source.truth, told.select.count) == ("", "", None)  # type: ignore[union-attr]
+    with pytest.raises(MaskgenError, match=r"proposer\.florence2\.model: .* at least 1 character"):
+        config.load("pretrain", overrides=["proposer.model="])
+    with pytest.raises(MaskgenError, match=r"grid\.fit"):
+        config.load("pretrain", overrides=["grid.fit="])
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [

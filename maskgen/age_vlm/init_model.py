@@ -13,6 +13,7 @@ from maskgen.age_vlm.image_processing import AgeVlmImageProcessor
 from maskgen.age_vlm.processing import AgeVlmProcessor
 from maskgen.age_vlm.registry import ARCHITECTURES
 from maskgen.errors import MaskgenError, first_line
+from maskgen.runtime.file_modes import follow_umask
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def write(started: Started, out: str) -> list[str]:
     try:
         started.model.save_pretrained(part)
         started.processor.save_pretrained(part)
+        follow_umask(part)
         folder.parent.mkdir(parents=True, exist_ok=True)
         part.replace(folder)
     except OSError as error:

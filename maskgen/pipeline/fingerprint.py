@@ -29,10 +29,15 @@ def identity(config: Config, data: str, files: list[str]) -> dict[str, Any]:
     """
     return {
         "schema": SCHEMA,
-        "config": config.model_dump(mode="json", exclude=_FREE),  # type: ignore[arg-type]
+        "config": settings(config),
         "inputs": {_below(name, data): probe(name) for name in files},
         "models": identify(config, data),
     }
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """Those of the configuration that bytes follow from, as JSON values."""
+    return config.model_dump(mode="json", exclude=_FREE)  # type: ignore[arg-type]
 
 
 def digest(identity: dict[str, Any]) -> str:

@@ -96,6 +96,8 @@ def run(request: RunRequest, say: Callable[[str], None]) -> RunSummary:
 def prepare(request: RunRequest, store: Store, say: Callable[[str], None]) -> tuple[Job, list[int]]:
     """The plan and the run's record, made or checked; returns the job and each shard's planned rows."""
     begun = store.read_json("run.json") if store.exists("run.json") else None
+    if begun:
+        _refuse_other_kinds(begun, request)
     recorded = begun["identity"]["models"].get("proposer") if begun else None
     config = weights.pinned(_with_dtypes(request, begun, say), recorded)
     files = find_files(request.data, config.source.files)
@@ -325,10 +327,21 @@ def _other_dtypes(asked: Config, given: Config, device: dict[str, str]) -> list[
     ]
 
 
+def _refuse_other_kinds(record: dict[str, Any], request: RunRequest) -> None:
+    """Before anybody looks for the weights of a model that the set was not made with."""
+    before, now = record["identity"]["config"], fingerprint.settings(request.config)
+    if any(before[part]["kind"] != now[part]["kind"] for part in ("proposer", "refiner")):
+        _refuse(fingerprint.differences(before, now), request.out)
+
+
 def _refuse_mixing(record: dict[str, Any], identity: dict[str, Any], out: str) -> None:
     if fingerprint.digest(identity) == record["fingerprint"]:
         return
-    lines = "\n  ".join(fingerprint.differences(record["identity"], identity))
+    _refuse(fingerprint.differences(record["identity"], identity), out)
+
+
+def _refuse(differences: list[str], out: str) -> None:
+    lines = "\n  ".join(differences)
     raise MaskgenError(
         f"{out} was begun with other settings:\n  {lines}\n"
         "Run with the settings it was begun with, or give another --out."

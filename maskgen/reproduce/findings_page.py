@@ -34,6 +34,10 @@ _MAPS_CAPTION = (
     "From left: a held-out scene, and where each model of the first seed looks for the text above it."
 )
 
+_NO_VERDICTS = (
+    "This scale is too small to show anything: it tries whether everything runs, and gives no verdicts."
+)
+
 _NOTES = {
     "Similarity of picture and text": "AGE-VLM's LLaMA has no image tokens: its image states are the "
     "adapter's, which nothing in training makes comparable to text by a cosine. The probe is the fairer "
@@ -45,28 +49,37 @@ Table = tuple[list[str], list[list[str]]]
 
 
 def write_pages(
-    place: ReproductionFolder, to: Path, shared: Recipe, seeds: int, exam: int, command: str
+    place: ReproductionFolder,
+    to: Path,
+    shared: Recipe,
+    seeds: int,
+    exam: int,
+    command: str,
+    verdicts: bool = True,
 ) -> Path:
     """Write the pages, the picture and the findings into `to`, from the measurements of `place`.
 
-    Returns where the HTML page is. The maps that it shows are those that lie in `to` already.
+    Returns where the HTML page is. Without `verdicts` it does not say which claims hold. The maps that
+    it shows are those that lie in `to` already.
     """
     found = read_measurements(place, seeds)
     draw_findings(found, to / PICTURE)
     head = _head(shared, seeds, exam, command)
-    claims = claims_table(found)
+    if not verdicts:
+        head.append(_NO_VERDICTS)
+    claims = claims_table(found, verdicts)
     tables = {title: figures_table(found, figures) for title, figures in TABLES.items()}
     tables["Cosines of picture and text"] = _cosines(found)
     tables["What was trained"] = _stages(shared)
     (to / MARKDOWN).write_text(_markdown(head, claims, tables))
     (to / HTML).write_text(_html(head, claims, tables, to))
-    findings = {"command": command, "seeds": seeds, "exam": exam, **_findings(found)}
+    findings = {"command": command, "seeds": seeds, "exam": exam, **_findings(found, verdicts)}
     (to / FINDINGS).write_text(json.dumps(findings, indent=2) + "\n")
     return to / HTML
 
 
-def claims_table(found: Measurements) -> Table:
-    """Each claim, the difference it speaks of, and whether it holds at this scale."""
+def claims_table(found: Measurements, verdicts: bool = True) -> Table:
+    """Each claim, the difference it speaks of, and with `verdicts` whether it holds at this scale."""
     rows = []
     for claim in CLAIMS:
         one = difference(found, claim)
@@ -76,7 +89,7 @@ def claims_table(found: Measurements) -> Table:
                 claim.figure.name,
                 f"{claim.more} - {claim.less}",
                 _difference_text(claim.figure, one),
-                verdict(one),
+                verdict(one) if verdicts else "",
             ]
         )
     return ["claim", "figure", "difference", "95 % interval", "at this scale"], rows
@@ -208,7 +221,7 @@ def _image(path: Path) -> str:
         return f'<img src="{page.data_uri(image.convert("RGB"))}" alt="" style="max-width: 100%">'
 
 
-def _findings(found: Measurements) -> dict[str, Any]:
+def _findings(found: Measurements, verdicts: bool) -> dict[str, Any]:
     """What the pages say, for machines: estimates by figure and model, and verdicts."""
     return {
         "figures": {
@@ -223,7 +236,7 @@ def _findings(found: Measurements) -> dict[str, Any]:
                 "more": claim.more,
                 "less": claim.less,
                 "difference": _rounded(one := difference(found, claim)),
-                "verdict": verdict(one),
+                "verdict": verdict(one) if verdicts else None,
             }
             for claim in CLAIMS
         ],

@@ -36,14 +36,14 @@ def reproduce(out: str, size: Scale, seeds: int, jobs: int, command: str, say: C
         say(f"training and examining {len(MODELS)} models with {seeds} seeds, {jobs} at a time")
         run_jobs(place, shared, seeds, size.exam, jobs)
         _draw_maps(place, shared, size)
-        return findings_page.write_pages(place, place.out, shared, seeds, size.exam, command)
+        return findings_page.write_pages(place, place.out, shared, seeds, size.exam, command, size.verdicts)
 
 
 def _check_record(place: ReproductionFolder, shared: Recipe, size: Scale) -> None:
     """What the folder's figures follow from; more seeds may be added later."""
     parts = {name: checkpoint(name) for name in ("florence2", "sam", "llama", "convnext")}
     identity: dict[str, Any] = {
-        "recipe": shared.model_dump(mode="json", exclude={"resources"}),
+        "recipe": shared.model_dump(mode="json", exclude={"resources", "model"}),
         "exam": size.exam,
         "models": {name: probe(str(folder / "model.safetensors")) for name, folder in parts.items()},
     }

@@ -24,12 +24,13 @@ RECIPE = "reproduce"
 @dataclass(frozen=True)
 class Scale:
     """How large a reproduction is: `seeds` trainings of each model, an exam of so many scenes, and what is
-    laid over the recipe `reproduce`.
+    laid over the recipe `reproduce`. `verdicts`: whether it is large enough to say which claims hold.
     """
 
     seeds: int
     exam: int
     overrides: tuple[str, ...] = ()
+    verdicts: bool = True
 
 
 SCALES = {
@@ -37,6 +38,7 @@ SCALES = {
     "tiny": Scale(
         seeds=2,
         exam=12,
+        verdicts=False,
         overrides=("batch=4", "resources.micro_batch=4", "data.expected={pretrain: 12, finetune: 12}"),
     ),
 }

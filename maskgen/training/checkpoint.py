@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from maskgen.errors import MaskgenError
+from maskgen.runtime.file_modes import follow_umask
 from maskgen.training.distributed import World
 
 _PARTIAL = ".partial-"
@@ -116,6 +117,7 @@ def folder(target: Path) -> Iterator[Path]:
         partial = target.parent / f"{_PARTIAL}{target.name}"
         partial.mkdir()
         yield partial
+        follow_umask(partial)
         for path in [*partial.rglob("*"), partial]:
             _sync(path)
         if target.exists():

@@ -31,7 +31,7 @@ def examine(config: Config | None, out: str | None, data: str | None, address: s
     if out:
         checks += [
             ("output", lambda: doctor_inputs.output(out)),
-            ("disk", lambda: doctor_inputs.disk(config, out)),
+            ("disk", lambda: doctor_inputs.disk(config, out, data or "")),
             ("lease", lambda: doctor_inputs.lease(out)),
         ]
     return [checked(name, check) for name, check in checks]

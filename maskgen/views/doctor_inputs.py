@@ -25,6 +25,7 @@ from maskgen.views.finding import Finding
 OFFICIAL_BYTES = {"vit_h": 2_564_550_879, "vit_l": 1_249_524_607, "vit_b": 375_042_383}
 _WEIGHTS = (".safetensors", ".bin")
 _ROWS = 20
+_SOON_READ = 8_000_000  # bytes of annotations that are planned from in a second or so
 _IMAGE_BYTES = 170_000  # a photo of 640 x 480, where nothing better is known
 _SCENE_BYTES = 40_000
 _SPARE = 1.1
@@ -78,11 +79,19 @@ def rows(config: Config, data: str) -> Finding:
     root = place(data, config.source.images)
     images = ImageRoot(root, config.limits.image_bytes)
     wanted = [row.image for row in drawn if isinstance(row.image, str)]
-    there = sum(images.size(_probe(image)) is not None for image in wanted)
+    missing = [image for image in wanted if images.size(_probe(image)) is None]
+    there = len(wanted) - len(missing)
     found = f"{named}; {there} of the first {text.plural(len(wanted), 'image')} found"
     if wanted and not there and not _has_archives(root):
         remedy = (
             f"They are looked for under {root}, the first as {text.shortened(wanted[0], 80)}: source.images."
+        )
+        return Finding("data", None, found, remedy)
+    budget = config.resources.failure_budget
+    if len(missing) > budget * len(wanted) and not _has_archives(root):
+        remedy = (
+            f"Not under {root}: {text.shortened(missing[0], 80)}. If so many of all are missing, the run "
+            f"ends with exit code 2: resources.failure_budget allows {budget:.0%}."
         )
         return Finding("data", None, found, remedy)
     return Finding("data", True, found)
@@ -106,13 +115,13 @@ def output(out: str) -> Finding:
     return Finding("output", True, f"{store.place} {state}")
 
 
-def disk(config: Config | None, out: str) -> Finding:
+def disk(config: Config | None, out: str, data: str = "") -> Finding:
     """Free space against what the set will still take."""
     store = Store(out)
     free = store.disk_free()
     if free is None:
         return Finding("disk", True, "not known for a remote place")
-    needed = bytes_still_needed(config, store)
+    needed = bytes_still_needed(config, store, data)
     if needed is None:
         return Finding("disk", True, f"{text.size(free)} free; maskgen plan reckons what the set takes")
     found = f"{text.size(free)} free, about {text.size(needed)} still to be written"
@@ -197,8 +206,9 @@ def _has_archives(root: str) -> bool:
     return any(name.endswith((".tar", ".zip")) for name in fs.find(path, maxdepth=1))
 
 
-def bytes_still_needed(config: Config | None, store: Store) -> float | None:
-    """Bytes, from the finished shards if there are any, else roughly from the rows asked for."""
+def bytes_still_needed(config: Config | None, store: Store, data: str = "") -> float | None:
+    """Bytes, from the finished shards if there are any; else what maskgen plan says, if it is said fast; else
+    roughly from the rows asked for."""
     if store.exists("run.json"):
         shards, done = int(store.read_json("run.json")["plan"]["shards"]), committed(store)
         if done:
@@ -208,4 +218,13 @@ def bytes_still_needed(config: Config | None, store: Store) -> float | None:
         return None
     if config.source.scenes is not None:
         return float(config.source.scenes.count * _SCENE_BYTES)
+    if data and _annotation_bytes(config, data) <= _SOON_READ:
+        from maskgen.estimate.estimate import estimate
+
+        return float(estimate(config, data, 0, (), lambda _: None).disk_bytes)
     return float(config.select.count * _IMAGE_BYTES) if config.select.count else None
+
+
+def _annotation_bytes(config: Config, data: str) -> int:
+    fs, _ = fsspec.core.url_to_fs(data)
+    return sum(fs.size(name) or 0 for name in find_files(data, config.source.files))

@@ -80,6 +80,14 @@ def test_another_kind_is_refused_and_not_given_the_recorded_dtype(prepared):
         prepared(GPU, *AUTO)
 
 
+def test_a_forgotten_kind_is_said_before_anybody_looks_for_its_weights(prepared):
+    """The recorded file's pin is no revision of a hub model."""
+    prepared(CPU, "proposer={kind: recorded, file: truth.json}")
+    said = r"begun with other settings:\n(.*\n)*  proposer\.kind: recorded → florence2"
+    with pytest.raises(MaskgenError, match=said):
+        prepared(CPU, "proposer={kind: florence2, model: nobody/has-this}")
+
+
 def test_a_clusters_workers_are_asked_and_not_this_machine(prepared, monkeypatch):
     monkeypatch.setattr(ray_cluster, "ask_device", lambda address: {"head:6379": GPU}[address])
     job, said = prepared(CPU, *AUTO, address="head:6379")

@@ -36,6 +36,20 @@ def test_the_page_follows_from_the_files(again):
     assert page == (DOCS / "reproduction.md").read_text()
 
 
+def test_a_scale_that_shows_nothing_gives_no_verdicts(tmp_path):
+    kept = json.loads((KEPT / findings_page.FINDINGS).read_text())
+    assert SCALES["demo"].verdicts and not SCALES["tiny"].verdicts
+    (tmp_path / findings_page.MAPS).write_bytes((KEPT / findings_page.MAPS).read_bytes())
+    place, recipe = ReproductionFolder(KEPT), shared_recipe(SCALES["tiny"])
+    findings_page.write_pages(place, tmp_path, recipe, kept["seeds"], 12, "maskgen", verdicts=False)
+    page = (tmp_path / findings_page.MARKDOWN).read_text()
+    claims = page[page.index("| claim ") : page.index("\n\n", page.index("| claim "))]
+    assert "holds" not in claims and "not shown" not in claims
+    assert "gives no verdicts" in page
+    found = json.loads((tmp_path / findings_page.FINDINGS).read_text())
+    assert {claim["verdict"] for claim in found["claims"]} == {None}
+
+
 def test_the_findings_follow_from_the_files(again):
     ours, theirs = (json.loads((place / findings_page.FINDINGS).read_text()) for place in (again, KEPT))
     assert ours == theirs
@@ -43,5 +57,5 @@ def test_the_findings_follow_from_the_files(again):
 
 def test_the_run_is_the_recipe_that_is_shipped():
     recipe = json.loads((KEPT / "run.json").read_text())["recipe"]
-    shipped = shared_recipe(SCALES["demo"]).model_dump(mode="json", exclude={"resources"})
+    shipped = shared_recipe(SCALES["demo"]).model_dump(mode="json", exclude={"resources", "model"})
     assert recipe == json.loads(json.dumps(shipped))

@@ -10,8 +10,9 @@ import torch
 
 from helpers import tiny_sets
 from helpers.tiny_sets import CONFIG, record
-from maskgen.config import Config, load, parse
+from maskgen.config import Config, Resources, load, parse
 from maskgen.errors import MaskgenError
+from maskgen.estimate.estimate import estimate
 from maskgen.runtime import ray_address
 from maskgen.runtime.store import Store
 from maskgen.views import doctor, doctor_inputs, doctor_machine
@@ -170,6 +171,13 @@ def test_recorded_polygons_and_rows(tmp_path):
     found = doctor_inputs.rows(CONFIG, str(tmp_path))
     assert found.ok is None and "0 of the first 3 images" in found.found and "0.jpg" in found.remedy
     (tmp_path / "1.jpg").write_bytes(b"x")
+    found = doctor_inputs.rows(CONFIG, str(tmp_path))
+    assert found.ok is None and "1 of the first 3 images" in found.found
+    assert "0.jpg" in found.remedy and "resources.failure_budget" in found.remedy
+    patient = CONFIG.model_copy(update={"resources": Resources(failure_budget=0.7)})
+    assert doctor_inputs.rows(patient, str(tmp_path)).ok is True
+    for number in (0, 2):
+        (tmp_path / f"{number}.jpg").write_bytes(b"x")
     assert doctor_inputs.rows(CONFIG, str(tmp_path)).ok is True
     (tmp_path / "rows.jsonl").write_text("broken\n")
     assert doctor_inputs.rows(CONFIG, str(tmp_path)).ok is False
@@ -200,6 +208,20 @@ def test_disk_is_reckoned_from_finished_shards(tmp_path, monkeypatch):
     monkeypatch.setattr(Store, "disk_free", lambda self: 9 * took)
     assert doctor_inputs.disk(CONFIG, store.url).ok is True
     assert doctor_inputs.disk(None, str(tmp_path / "new")).ok is True
+
+
+def test_disk_is_reckoned_from_the_rows_that_are_there(tmp_path):
+    """Twelve rows are no 77,000, whatever select.count allows."""
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "a"}]
+    lines = [{"id": str(n), "image": f"{n}.jpg", "conversations": turns} for n in range(12)]
+    (tmp_path / "alignment_2.5m.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    for number in range(12):
+        (tmp_path / f"{number}.jpg").write_bytes(bytes(100_000))
+    store = Store(str(tmp_path / "out"))
+    needed = doctor_inputs.bytes_still_needed(load("pretrain"), store, str(tmp_path))
+    assert needed == pytest.approx(12 * 104_096)
+    assert needed == estimate(load("pretrain"), str(tmp_path), 0, (), lambda _: None).disk_bytes
+    assert doctor_inputs.bytes_still_needed(load("pretrain"), store) == 77_000 * 170_000  # without --data
 
 
 def test_the_lease(tmp_path):
