@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from maskgen.analysis.attention_maps import AttentionMaps, AttentionReader
+from maskgen.analysis.attention_maps import AttentionMaps, MapReader
 from maskgen.analysis.samples import Item
 from maskgen.draw import heatmap
 from maskgen.draw.overlay import fit_size, resize_pixels
@@ -58,14 +58,14 @@ class LayerMap:
         return int(np.searchsorted(cumulative, cumulative[-1] / 2)) + 1
 
 
-def layer_maps(reader: AttentionReader, attention: AttentionMaps) -> list[LayerMap]:
+def layer_maps(reader: MapReader, attention: AttentionMaps) -> list[LayerMap]:
     """The map of each layer, and their mean if there are several."""
     cells = attention.attendable, attention.image_cells
     maps = [LayerMap(name, each, *cells) for name, each in zip(reader.layers, attention.maps, strict=True)]
     return maps if len(maps) == 1 else [*maps, LayerMap("mean of layers", attention.mean(), *cells)]
 
 
-def attend(readers: Sequence[AttentionReader], item: Item) -> list[list[LayerMap]]:
+def attend(readers: Sequence[MapReader], item: Item) -> list[list[LayerMap]]:
     """The maps of every model. MaskgenError if the text has no token."""
     found = []
     for reader in readers:
@@ -77,7 +77,7 @@ def attend(readers: Sequence[AttentionReader], item: Item) -> list[list[LayerMap
 
 
 def overlay_sheet(
-    readers: Sequence[AttentionReader], item: Item, found: Sequence[Sequence[LayerMap]]
+    readers: Sequence[MapReader], item: Item, found: Sequence[Sequence[LayerMap]]
 ) -> Image.Image:
     """A row for each model: the image as the model sees it, and every map of `found` over it."""
     top = heatmap.scale_top(*(each.ratios for maps in found for each in maps))
@@ -89,7 +89,7 @@ def overlay_sheet(
     return tile_sheet(rows, item.text, foot=legend(found), key=heatmap.colour_bar(top))
 
 
-def token_overlay_sheet(readers: Sequence[AttentionReader], item: Item) -> Image.Image:
+def token_overlay_sheet(readers: Sequence[MapReader], item: Item) -> Image.Image:
     """A map for every token of the text, side by side, for every model and layer."""
     found = [
         [(word, layer_maps(reader, attention)) for word, attention in reader.token_attention_maps(item)]

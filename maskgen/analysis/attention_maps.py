@@ -1,10 +1,10 @@
 """Attention maps and hidden states of a trained model of either architecture."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -46,6 +46,30 @@ class AttentionMaps:
         return mean
 
 
+class MapReader(Protocol):
+    """A model that gives attention maps: `AttentionReader`, which describes the fields, or
+    `peer_reader.PeerReader`.
+    """
+
+    name: str
+    model_type: str
+    frame: Frame
+    layers: Sequence[str]
+
+    @property
+    def masks_padding(self) -> bool:
+        """Whether attention to cells without image is masked."""
+        ...
+
+    def attention_maps(self, items: Iterable[Item]) -> Iterator[tuple[Item, AttentionMaps]]:
+        """Every item, and the attention of its text over its image."""
+        ...
+
+    def token_attention_maps(self, item: Item) -> list[tuple[str, AttentionMaps]]:
+        """Each of the text's tokens, as written, and its attention over the image."""
+        ...
+
+
 class AttentionReader:
     """A model in eval mode and in float32, its processor, and its frame.
 
@@ -60,7 +84,7 @@ class AttentionReader:
         self.frame = Frame(config.fit, config.image_size, config.cells)
         images = processor.image_processor
         self._mean, self._std = images.image_mean, images.image_std
-        self.layers = (
+        self.layers: Sequence[str] = (
             [f"slot {slot}" for slot in config.slots]
             if self.model_type == "age_vlm"
             else ["first self-attention"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from maskgen.analysis.attend import LayerMap, attend, legend, map_tile, model_view
-from maskgen.analysis.attention_maps import AttentionReader
+from maskgen.analysis.attention_maps import MapReader
 from maskgen.analysis.samples import Item, question_item
 from maskgen.draw import heatmap, page
 from maskgen.draw.overlay import fit_size, resize_pixels
@@ -77,7 +77,7 @@ class PageRow:
 
 
 def page_rows(
-    readers: Sequence[AttentionReader], questions: Sequence[ImageQuestion], layer: str
+    readers: Sequence[MapReader], questions: Sequence[ImageQuestion], layer: str
 ) -> list[PageRow]:
     """All rows. `layer`: "first" as in the paper, "last", "mean", or a number from 1."""
     return [
@@ -98,7 +98,7 @@ def select_layer(maps: Sequence[LayerMap], layer: str) -> LayerMap:
     return maps[place]
 
 
-def render_image(readers: Sequence[AttentionReader], rows: Sequence[PageRow]) -> Image.Image:
+def render_image(readers: Sequence[MapReader], rows: Sequence[PageRow]) -> Image.Image:
     """The page as one image."""
     top = _scale_top(rows)
     tile_rows = []
@@ -110,7 +110,7 @@ def render_image(readers: Sequence[AttentionReader], rows: Sequence[PageRow]) ->
     return tile_sheet(tile_rows, columns=columns, foot=foot, key=heatmap.colour_bar(top))
 
 
-def render_html(readers: Sequence[AttentionReader], rows: Sequence[PageRow]) -> str:
+def render_html(readers: Sequence[MapReader], rows: Sequence[PageRow]) -> str:
     """The page as HTML, images and all."""
     top = _scale_top(rows)
     cells = []
@@ -132,7 +132,7 @@ def _thumbnail(row: PageRow) -> Image.Image:
     return resize_pixels(pixels, fit_size(pixels.shape[1], pixels.shape[0], _TILE_SIZE))
 
 
-def _map_tiles(readers: Sequence[AttentionReader], row: PageRow, top: int) -> list[Tile]:
+def _map_tiles(readers: Sequence[MapReader], row: PageRow, top: int) -> list[Tile]:
     return [
         map_tile(model_view(reader.frame, row.question.item.pixels, _TILE_SIZE), each, top)
         for reader, each in zip(readers, row.maps, strict=True)

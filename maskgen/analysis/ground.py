@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from maskgen import bootstrap
-from maskgen.analysis.attention_maps import AttentionMaps, AttentionReader
+from maskgen.analysis.attention_maps import AttentionMaps, MapReader
 from maskgen.analysis.attention_metrics import AttentionMetrics, attention_metrics, uniform_metrics
 from maskgen.analysis.samples import Item
 from maskgen.bootstrap import BootstrapEstimate
@@ -63,7 +63,7 @@ class AttentionGrounding:
 
 
 def measure_grounding(
-    reader: AttentionReader,
+    reader: MapReader,
     items: Sequence[Item],
     progress: Callable[[int], None] = lambda done: None,
     seed: int = 0,

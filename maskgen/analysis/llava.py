@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils.logging import disable_progress_bar
 
-from maskgen.age_vlm.loading import LOCALLY, SAFELY, model_folder
+from maskgen.age_vlm.loading import LOCALLY, SAFELY, check_whole, model_folder
 from maskgen.analysis.attention_maps import short_name
 from maskgen.analysis.samples import Item
 from maskgen.errors import MaskgenError, first_line
@@ -29,17 +30,20 @@ class LlavaReader:
 
     @classmethod
     def load(cls, place: str | Path, device: str = "") -> "LlavaReader":
-        """MaskgenError if the folder holds no such model, or one without tokens for the image."""
+        """MaskgenError if the folder holds no such model, or one without some weights or image tokens."""
         folder, where = model_folder(place), choose_device(device)
         disable_progress_bar()
         try:
             processor = AutoProcessor.from_pretrained(folder, **LOCALLY)
-            model = AutoModelForImageTextToText.from_pretrained(folder, dtype="auto", **SAFELY)
-        except (OSError, ValueError, ImportError, TypeError) as error:
+            model, told = AutoModelForImageTextToText.from_pretrained(
+                folder, dtype="auto", output_loading_info=True, **SAFELY
+            )
+        except (OSError, ValueError, ImportError, TypeError, RuntimeError, SafetensorError) as error:
             raise MaskgenError(
                 f"--model {place} cannot be loaded as an image-text-to-text model of transformers "
                 f"({type(error).__name__}: {first_line(error)})."
             ) from error
+        check_whole(told, folder)
         if not getattr(getattr(processor, "tokenizer", None), "is_fast", False):
             raise MaskgenError(
                 f"--model {place} has no fast tokenizer, which gives the places of a text's tokens."

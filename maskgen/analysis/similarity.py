@@ -24,7 +24,9 @@ Pool = Literal["mean", "pairs"]
 
 
 class StateReader(Protocol):
-    """A model that gives the states of pictures and texts: `AttentionReader`, or `llava.LlavaReader`."""
+    """A model that gives the states of pictures and texts: `AttentionReader`, `PeerReader`,
+    or `llava.LlavaReader`.
+    """
 
     name: str
     model_type: str

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from maskgen.analysis.attend import LayerMap
-from maskgen.analysis.attention_maps import AttentionReader
+from maskgen.analysis.attention_maps import MapReader
 from maskgen.analysis.ground import LARGE, METRICS, SMALL, UNIFORM, AttentionGrounding
 from maskgen.analysis.similarity import Similarity
 from maskgen.bootstrap import BootstrapEstimate
@@ -62,7 +62,7 @@ def _grounding_table(found: Sequence[AttentionGrounding]) -> str:
     return "\n".join(lines)
 
 
-def attention_table(readers: Sequence[AttentionReader], found: Sequence[Sequence[LayerMap]]) -> str:
+def attention_table(readers: Sequence[MapReader], found: Sequence[Sequence[LayerMap]]) -> str:
     """A line a model and layer: how pointed the attention is, and how much of it lies on padding."""
     padded = any(one.padding_share is not None for maps in found for one in maps)
     rows: list[tuple[str, ...]] = [
@@ -92,7 +92,7 @@ def attention_table(readers: Sequence[AttentionReader], found: Sequence[Sequence
     return "\n".join(text.table(rows, right=frozenset({2, 3, 4})))
 
 
-def _padding(reader: AttentionReader, one: LayerMap) -> str:
+def _padding(reader: MapReader, one: LayerMap) -> str:
     if one.padding_share is None:
         return "no padding"
     cells = f"{text.share(float((~one.image_cells).mean()), 1)} of the cells"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskgen.commands.options import Json
+from maskgen.commands.options import Json, say
 from maskgen.errors import MaskgenError
 
 if TYPE_CHECKING:
@@ -38,14 +38,14 @@ def ground(
 ) -> None:
     """Hold models' attention against the shards' own masks: mass inside, pointing accuracy, IoU."""
     from maskgen.analysis import text_report
-    from maskgen.analysis.attention_maps import AttentionReader
+    from maskgen.analysis.model_readers import load_map_reader
     from maskgen.analysis.ground import measure_grounding
     from maskgen.analysis.samples import ShardItems
     from maskgen.pipeline.progress import progress_bar
 
     found = []
     for place in model:
-        reader = AttentionReader.load(place)
+        reader = load_map_reader(place, say=say)
         items = ShardItems(data, reader.frame, threshold, limit, seed)
         with progress_bar(reader.name, "samples") as bar:
             found.append(measure_grounding(reader, items, partial(bar, total=2 * len(items)), seed))
@@ -79,7 +79,7 @@ def attend(
 ) -> None:
     """Draw where models look when they are asked something: every cross-attention layer and their mean."""
     from maskgen.analysis import attend, attention_page, text_report
-    from maskgen.analysis.attention_maps import AttentionReader
+    from maskgen.analysis.model_readers import load_map_reader
     from maskgen.analysis.samples import question_item
     from maskgen.pixels import open_image
 
@@ -91,7 +91,7 @@ def attend(
         raise MaskgenError("give a picture and a question, or --grid with a file of them.")
     pairs = attention_page.read_image_questions(grid) if grid else []
     item = None if grid else question_item(open_image(image), question)
-    readers = [AttentionReader.load(place, fit) for place in model]
+    readers = [load_map_reader(place, fit, say) for place in model]
     if item is None:
         lines = attention_page.page_rows(readers, pairs, layer or "first")
         _write(Path(to).with_suffix(".html"), attention_page.render_html(readers, lines))
@@ -145,7 +145,7 @@ def similarity(
     averaging: Pool = "pairs" if pool == "pairs" else "mean"
     found = []
     for place in model:
-        reader = load_state_reader(place)
+        reader = load_state_reader(place, say)
         with progress_bar(reader.name, "pairs") as bar:
             done = partial(bar, total=2 * len(items))
             found.append(measure_similarity(reader, items, averaging, seed=seed, progress=done))

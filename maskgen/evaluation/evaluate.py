@@ -54,8 +54,7 @@ class Scored:
 
 def ask(request: Request, say: Callable[[str], None], count: Count) -> None:
     """Write the answers that are missing in `request.out`. MaskgenError if something else lies there."""
-    from maskgen.age_vlm.generation import Answerer
-    from maskgen.age_vlm.loading import load, model_folder
+    from maskgen.evaluation.answerers import answerer, folder_of
     from maskgen.evaluation.inference import answers as ask_model
     from maskgen.runtime.lease import Lease
 
@@ -64,8 +63,7 @@ def ask(request: Request, say: Callable[[str], None], count: Count) -> None:
         raise MaskgenError(
             f"--out {out} holds a set of shards or a run. Give the answers a folder of their own."
         )
-    folder = model_folder(request.model)
-    identity = predictions.identity(folder)
+    identity = predictions.identity(folder_of(request.model))
     settings = {"max_new_tokens": request.max_new_tokens}
     with Lease(request.out):
         todo = []
@@ -86,11 +84,11 @@ def ask(request: Request, say: Callable[[str], None], count: Count) -> None:
         if not total:
             say("every question is answered already")
             return
-        answerer, answered = Answerer(*load(folder, request.device)), 0
+        model, answered = answerer(request.model, request.device, say), 0
         for place, left, pictures in todo:
             options = {"batch": request.batch, "max_new_tokens": request.max_new_tokens}
             with _written(place, left) as write:
-                for text in ask_model(answerer, left, pictures, **options):
+                for text in ask_model(model, left, pictures, **options):
                     write(text)
                     answered += 1
                     count(answered, total)

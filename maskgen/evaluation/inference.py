@@ -1,20 +1,32 @@
 """A benchmark's questions to answers: greedy, in batches, with the next batch's pictures read meanwhile."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from maskgen.age_vlm import generation
-from maskgen.age_vlm.generation import Answerer, Decoding
+from maskgen.age_vlm.generation import Decoding
 from maskgen.evaluation.question import Question
 from maskgen.sample import Turn
+
+
+class Answering(Protocol):
+    """A model that answers: `generation.Answerer`, or `peer_generation.PeerAnswerer`."""
+
+    def answers(
+        self, batches: Iterable[Sequence[generation.Question]], decoding: Decoding
+    ) -> Iterator[generation.Answer]:
+        """One batch after the other, an answer a question."""
+        ...
+
 
 Look = Callable[[str], np.ndarray]
 """From a picture's name to its pixels, uint8 (height, width, 3). Called from another thread."""
 
 
 def answer_all(
-    answerer: Answerer,
+    answerer: Answering,
     questions: Sequence[Question],
     look: Look | None = None,
     *,
@@ -26,14 +38,14 @@ def answer_all(
 
 
 def answers(
-    answerer: Answerer,
+    answerer: Answering,
     questions: Sequence[Question],
     look: Look | None = None,
     *,
     batch: int = 8,
     max_new_tokens: int = 128,
 ) -> Iterator[str]:
-    """The same as they come. Prompts are the training's own (`maskgen.age_vlm.chat`)."""
+    """The same as they come. Prompts are the model's: `maskgen.age_vlm.chat` or `peers.vicuna_prompt`."""
 
     def asked(question: Question) -> generation.Question:
         image = look(question.image) if look and question.image else None

@@ -109,7 +109,8 @@ class Answers:
 
 def identity(folder: Path) -> str:
     """What a model is, without loading it: a digest of size and probe of each file that it is loaded from."""
-    files = sorted({*folder.glob("*.json"), *folder.glob("*.safetensors")} - {folder / "lineage.json"})
+    kinds = ("*.json", "*.safetensors", "*.bin", "tokenizer.model")
+    files = sorted({file for kind in kinds for file in folder.glob(kind)} - {folder / "lineage.json"})
     return digest({path.name: probe(str(path)) for path in files})
 
 
