@@ -76,9 +76,7 @@ class PageRow:
     maps: list[LayerMap]
 
 
-def page_rows(
-    readers: Sequence[MapReader], questions: Sequence[ImageQuestion], layer: str
-) -> list[PageRow]:
+def page_rows(readers: Sequence[MapReader], questions: Sequence[ImageQuestion], layer: str) -> list[PageRow]:
     """All rows. `layer`: "first" as in the paper, "last", "mean", or a number from 1."""
     return [
         PageRow(question, [select_layer(maps, layer) for maps in attend(readers, question.item)])

@@ -105,7 +105,7 @@ def measure_grounding(
         reader.name,
         reader.model_type,
         reader.frame.cells,
-        layers,
+        list(layers),
         {size: int(chosen.sum()) for size, chosen in sizes.items()},
         {size: _figures(rows, chosen, groups, seed) for size, chosen in sizes.items() if chosen.any()},
         np.stack(shares).mean(axis=0).tolist(),

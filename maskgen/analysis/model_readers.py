@@ -21,7 +21,7 @@ def load_state_reader(place: str | Path, say: Say = lambda line: None) -> StateR
 
 
 def load_map_reader(place: str | Path, fit: str = "", say: Say = lambda line: None) -> MapReader:
-    """The same for a model whose attention is wanted. `fit`: as `AttentionReader.load`; a peer has its own."""
+    """The same for a model whose attention is wanted. `fit`: as `AttentionReader.load`, not for a peer."""
     if not is_peer(place):
         return AttentionReader.load(place, fit)
     if fit:

@@ -38,8 +38,8 @@ def ground(
 ) -> None:
     """Hold models' attention against the shards' own masks: mass inside, pointing accuracy, IoU."""
     from maskgen.analysis import text_report
-    from maskgen.analysis.model_readers import load_map_reader
     from maskgen.analysis.ground import measure_grounding
+    from maskgen.analysis.model_readers import load_map_reader
     from maskgen.analysis.samples import ShardItems
     from maskgen.pipeline.progress import progress_bar
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from maskgen.peers.peer_model import PeerModel
 from maskgen.sample import Turn
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-PEERS = {"ConvLLaVA": tiny_peers.convllava, "MobileVLM V2": tiny_peers.mobilevlm}
+PEERS: dict[str, Callable[..., Path]] = {"ConvLLaVA": tiny_peers.convllava, "MobileVLM V2": tiny_peers.mobilevlm}
 
 
 def run(*words: object) -> str:
