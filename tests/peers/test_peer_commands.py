@@ -21,7 +21,10 @@ from maskgen.peers.peer_model import PeerModel
 from maskgen.sample import Turn
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-PEERS: dict[str, Callable[..., Path]] = {"ConvLLaVA": tiny_peers.convllava, "MobileVLM V2": tiny_peers.mobilevlm}
+PEERS: dict[str, Callable[..., Path]] = {
+    "ConvLLaVA": tiny_peers.convllava,
+    "MobileVLM V2": tiny_peers.mobilevlm,
+}
 
 
 def run(*words: object) -> str:
