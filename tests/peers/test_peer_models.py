@@ -152,8 +152,8 @@ def reference(folder, tensors, tower, image, twist: str = ""):
         num_hidden_layers=tiny_peers.LAYERS, num_attention_heads=tiny_peers.HEADS,
         num_key_value_heads=tiny_peers.HEADS, rms_norm_eps=1e-5, max_position_embeddings=2048,
     )  # fmt: skip
-    config._attn_implementation = "eager"
     llama = LlamaModel(config).eval()
+    llama.set_attn_implementation("eager")
     own = {
         k: v
         for k, v in part(tensors, "model.").items()
