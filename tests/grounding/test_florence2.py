@@ -208,11 +208,11 @@ def test_exact_decodes_in_float32_what_half_precision_encoders_saw(folder):
     """The decoder's weights are those of the file, not bfloat16's roundings of them."""
     half = proposer(folder, dtype="bfloat16", exact=True)
     assert half.model.dtype == torch.bfloat16
-    parameters = half.generator.weights
+    weights = half.generator.weights
     exact = proposer(folder).generator.weights
-    assert parameters.words.dtype == torch.float32
-    assert all(map(torch.equal, parameters.cross, exact.cross))
-    assert all(map(torch.equal, parameters.layers[0].mix, exact.layers[0].mix))
+    assert weights.token_embedding.dtype == torch.float32
+    assert all(map(torch.equal, weights.cross_kv, exact.cross_kv))
+    assert all(map(torch.equal, weights.layers[0].qkv, exact.layers[0].qkv))
     answers = half.propose(pictures(0), samples())
     for i in range(len(answers)):
         alone = half.propose(pictures(0)[i : i + 1], samples()[i : i + 1])[0]
