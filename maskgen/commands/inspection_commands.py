@@ -20,10 +20,10 @@ from maskgen.commands.options import (
 
 def status(out: ReproductionFolder, as_json: Json = False) -> None:
     """What is done, what is under way, what is left: from files alone, also while a run works."""
-    from maskgen.views.status import render, status
+    from maskgen.views.folder_status import folder_status
 
-    found = status(out)
-    typer.echo(as_text(found.to_dict()) if as_json else render(found))
+    found = folder_status(out)
+    typer.echo(as_text(found.to_dict()) if as_json else found.render())
 
 
 def verify(out: ReproductionFolder) -> None:

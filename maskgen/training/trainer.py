@@ -85,13 +85,13 @@ def _train(request: Request, world: World, say: Callable[[str], None]) -> Path:
 def _begin(request: Request, world: World) -> None:
     """The run's identity, written at its start; MaskgenError if what is there was begun with another one."""
     out = Path(request.out)
-    samples = {
-        stage.data: _samples(request, stage.data, request.model, stage)[0].fingerprint()
+    held = {
+        stage.data: _samples(request, stage.data, request.model, stage)[0]
         for stage in request.recipe.stages.values()
     }
     identity = {
         "recipe": request.recipe.content(),
-        "data": samples,
+        "data": {name: samples.fingerprint() for name, samples in held.items()},
         "model": _weights_digest(Path(request.model)),
         "first_stage": request.first,
     }
@@ -105,6 +105,10 @@ def _begin(request: Request, world: World) -> None:
                 "identity": identity,
                 "model": str(request.model),
                 "data": request.data,
+                "steps": {
+                    number: stage.epochs * -(-len(held[stage.data]) // request.recipe.batch)
+                    for number, stage in request.recipe.stages.items()
+                },
                 "resources": request.recipe.resources.model_dump(mode="json"),
                 "packages": packages(),
                 "version": __version__,

@@ -112,6 +112,10 @@ class Status:
             )
         return f"finished: maskgen verify {self.out}, maskgen report {self.out}."
 
+    def render(self) -> str:
+        """For a person."""
+        return render(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON values."""
         derived = {"running": self.running, "over_budget": self.over_budget, "advice": self.advice}

@@ -21,6 +21,7 @@ from maskgen.training.distributed import World
 from maskgen.training.loop import InterruptedRun
 from maskgen.training.metrics import read_lines
 from maskgen.training.trainer import Request, train
+from maskgen.views.folder_status import folder_status
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ALONE = World(0, 1, torch.device("cpu"))
@@ -247,3 +248,11 @@ def test_the_record_says_what_the_run_was_made_from(uninterrupted):
     assert set(record["identity"]) == {"recipe", "data", "model", "first_stage"}
     lineage = json.loads((uninterrupted / "model" / "lineage.json").read_text())
     assert set(lineage) == {"stage", "parent", "weights", "recipe", "data", "plan"}
+
+
+def test_its_status_is_told_from_its_files(uninterrupted):
+    told = folder_status(str(uninterrupted)).to_dict()
+    assert all(one["finished"] and one["step"] == one["steps"] for one in told["stages"])
+    steps = json.loads((uninterrupted / "run.json").read_text())["steps"]
+    assert steps == {str(one["stage"]): one["steps"] for one in told["stages"]}
+    assert set(told["losses"]) >= {"loss", "lm"} and told["eta"] == 0
