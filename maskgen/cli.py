@@ -18,6 +18,7 @@ from maskgen.commands import (
     evaluation_commands,
     grounding_commands,
     inspection_commands,
+    paper_commands,
     reproduce_commands,
     training_commands,
 )
@@ -41,6 +42,7 @@ for commands in (
     training_commands,
     evaluation_commands,
     analysis_commands,
+    paper_commands,
     reproduce_commands,
     bench_commands,
 ):

@@ -72,9 +72,7 @@ def attend(
     ] = "",
     fit: Annotated[
         str,
-        typer.Option(
-            help="ReproductionFolder pictures by squash, pad or crop instead of as the model was trained."
-        ),
+        typer.Option(help="Place pictures by squash, pad or crop instead of as the model was trained."),
     ] = "",
 ) -> None:
     """Draw where models look when they are asked something: every cross-attention layer and their mean."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -132,6 +133,17 @@ def register(app: typer.Typer) -> None:
     """Hang the commands into the command line."""
     app.command("eval")(evaluate)
     app.command()(score)
+
+
+def write_table2(places: Sequence[str], to: Path) -> None:
+    """The scores and Table 2 of kept answers, as Markdown in a file."""
+    from maskgen.evaluation import render
+    from maskgen.evaluation.evaluate import results
+
+    try:
+        to.write_text(render.in_markdown(results(places, {})) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise MaskgenError(f"cannot write {to}: {error.strerror}. Give another place.") from error
 
 
 def _print_scores(

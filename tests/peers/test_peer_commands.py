@@ -85,6 +85,28 @@ def test_eval(place, name, tmp_path):
         run("eval", "--model", other, *line[3:], "--bench", "pope", "--max-new-tokens", 4)
 
 
+def test_one_command_makes_the_figure_and_the_tables(place, models, tmp_path):
+    line = ["paper", *models, "--out", tmp_path / "new" / "out", "--device", "cpu", "--max-new-tokens", 2]
+    wanted = ["--shards", place / "set", "--grid", place / "pairs.jsonl", "--data", place / "data" / "pope"]
+    run(*line, *wanted)
+    out = tmp_path / "new" / "out"
+    figure = json.loads((out / "fig-2" / "similarity.json").read_text())
+    assert [each["model"] for each in figure["models"]] == [
+        "ours",
+        *(name.replace(" ", "-") for name in PEERS),
+    ]
+    assert Image.open(out / "tables-4-and-6.png").width > 900
+    table = (out / "table-2.md").read_text().split("Table 2")[-1]
+    rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")]
+    assert [row.rpartition("/")[2] for row in rows[2:5]] == ["ours", "ConvLLaVA", "MobileVLM-V2"]
+    assert "paper: mobile-vlm-v2" in rows
+    assert "every question is answered already" in CliRunner().invoke(
+        app, [str(word) for word in [*line, *wanted[4:]]]
+    ).output  # fmt: skip
+    with pytest.raises(MaskgenError, match=r"give --shards for Fig\. 2, --grid for Tables 4 and 6"):
+        run(*line)
+
+
 @pytest.mark.parametrize("make", PEERS.values())
 @torch.inference_mode()
 def test_answers_are_greedy_and_do_not_depend_on_their_batch(make, tmp_path):
