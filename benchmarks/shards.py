@@ -39,8 +39,8 @@ from maskgen.scenes.scene_dataset import scene_query, target_mask
 from maskgen.sharding import index
 from maskgen.sharding.reader import read_shard
 from maskgen.sharding.writer import Record, ShardWriter
-from maskgen.training.collate import Batch, collate
-from maskgen.training.data_loader import Feed, MicroBatches
+from maskgen.training.collate import TrainBatch, collate
+from maskgen.training.data_loader import MicroBatchDataset, StepLoader
 from maskgen.training.dataset import Example, ShardDataset
 from maskgen.training.sampler import Schedule
 
@@ -122,13 +122,13 @@ class Maskgen:
         """Every sample, strictly decoded; the sum of the grids."""
         return sum(int(sample.grid.sum()) for sample in read_shard(self._store, 0))
 
-    def feed(self) -> int:
+    def loader(self) -> int:
         """Every micro-batch; the sum of the masks."""
         samples = ShardDataset([self._folder], self._template, FRAME)
         count = len(samples)
         epoch = Schedule(count, samples.has_mask, samples.shards, self._batch, 1, 1, 0, 1, "stratified")
-        batches = MicroBatches(samples, [epoch], 0, 0, 1)
-        return total(step[0].batch for step in Feed(batches, 1, 0, 0, torch.device("cpu")))
+        batches = MicroBatchDataset(samples, [epoch], 0, 0, 1)
+        return total(step[0].batch for step in StepLoader(batches, 1, 0, 0, torch.device("cpu")))
 
 
 class Webdataset:
@@ -151,10 +151,10 @@ class Webdataset:
         """Every sample, its members decoded by extension; the sum of the grids."""
         return sum(int(sample["mask.npy"].sum()) for sample in self._decoded())
 
-    def feed(self) -> int:
+    def loader(self) -> int:
         """Every batch; the sum of the masks."""
 
-        def collated(examples: list[Example]) -> Batch:
+        def collated(examples: list[Example]) -> TrainBatch:
             return collate(examples, 0)
 
         return total(self._decoded().map(self._example).batched(self._batch, collation_fn=collated))
@@ -173,7 +173,7 @@ class Webdataset:
         return Example(sample["__key__"], FRAME.image(image), None, *texts, mask, encoded.cut)
 
 
-def total(batches: Iterator[Batch]) -> int:
+def total(batches: Iterator[TrainBatch]) -> int:
     """Masked cells of all batches."""
     return sum(int(batch.masks.sum()) for batch in batches)
 

@@ -179,11 +179,11 @@ class TrainedModel:
 
     def answer(self, image: ImageLike | None, question: str, *, max_new_tokens: int = 128) -> str:
         """The greedy answer to `question` about `image`, or without one."""
-        from maskgen.age_vlm.generation import Decoding, Question
+        from maskgen.age_vlm.generation import ChatPrompt, GenerationOptions
 
         pixels = None if image is None else as_picture(image).pixels
-        asked = Question([Turn("human", question)], pixels)
-        return self._answerer.answer([asked], Decoding(max_new_tokens))[0].text
+        asked = ChatPrompt([Turn("human", question)], pixels)
+        return self._answerer.answer([asked], GenerationOptions(max_new_tokens))[0].text
 
 
 def _sample(number: int, text: str) -> Sample:

@@ -38,21 +38,21 @@ _PLACEHOLDER = re.compile(r"\s*<image>\s*")
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedConversation:
     """A conversation as tokens, all lists of the same length.
 
     `labels` are the ids to be learnt, -100 elsewhere (not yet shifted). `query_mask` marks the tokens of t_q.
-    `cut`: the end did not fit.
+    `truncated`: the end did not fit.
     """
 
     input_ids: list[int]
     labels: list[int]
     query_mask: list[bool]
-    cut: bool
+    truncated: bool
 
 
 @dataclass(frozen=True)
-class _Piece:
+class _Segment:
     """A stretch of text that is tokenised at once; `query`, bool (characters,), marks those of t_q."""
 
     text: str
@@ -83,7 +83,9 @@ class ChatTemplate:
         pad = self.tokenizer.pad_token_id
         return int(self.tokenizer.eos_token_id if pad is None else pad)
 
-    def encode(self, turns: Sequence[Turn], spans: Sequence[tuple[int, int, int]] = ()) -> Encoded:
+    def encode(
+        self, turns: Sequence[Turn], spans: Sequence[tuple[int, int, int]] = ()
+    ) -> EncodedConversation:
         """The conversation for training. `spans`: (turn, start, end) in characters of `turns[turn].value`.
 
         Learnt are the assistant's words and the end after them. A token belongs to the query if any of its
@@ -91,37 +93,39 @@ class ChatTemplate:
         off at the end.
         """
         ids, labels, query = self._bos(), [-100] * len(self._bos()), [False] * len(self._bos())
-        for piece in _merged(_pieces(turns, spans)):
-            tokens = self._tokens(piece.text)
+        for segment in _merged(_segments(turns, spans)):
+            tokens = self._tokens(segment.text)
             ids += tokens.input_ids
-            query += [bool(piece.query[start:end].any()) for start, end in tokens.offset_mapping]
-            labels += tokens.input_ids if piece.learnt else [-100] * len(tokens.input_ids)
-            if piece.learnt:
+            query += [bool(segment.query[start:end].any()) for start, end in tokens.offset_mapping]
+            labels += tokens.input_ids if segment.learnt else [-100] * len(tokens.input_ids)
+            if segment.learnt:
                 ids.append(self.tokenizer.eos_token_id)
                 labels.append(self.tokenizer.eos_token_id)
                 query.append(False)
         limit = self.max_length
-        return Encoded(ids[:limit], labels[:limit], query[:limit], len(ids) > limit)
+        return EncodedConversation(ids[:limit], labels[:limit], query[:limit], len(ids) > limit)
 
-    def prompt(self, turns: Sequence[Turn], spans: Sequence[tuple[int, int, int]] = ()) -> Encoded:
+    def prompt(
+        self, turns: Sequence[Turn], spans: Sequence[tuple[int, int, int]] = ()
+    ) -> EncodedConversation:
         """The conversation so far, ready for the assistant's next words; `labels` are all -100.
 
         A prompt that is too long loses its beginning, since its end is what has to be answered.
         """
         ids, query = self._bos(), [False] * len(self._bos())
-        opening = _Piece(ASSISTANT, np.zeros(len(ASSISTANT), bool), False)
-        between = _Piece("\n", np.zeros(1, bool), False)
-        pieces = _pieces(turns, spans)
-        pieces += [between, opening] if pieces and pieces[-1].learnt else [opening]
-        for piece in _merged(pieces):
-            tokens = self._tokens(piece.text)
+        opening = _Segment(ASSISTANT, np.zeros(len(ASSISTANT), bool), False)
+        between = _Segment("\n", np.zeros(1, bool), False)
+        segments = _segments(turns, spans)
+        segments += [between, opening] if segments and segments[-1].learnt else [opening]
+        for segment in _merged(segments):
+            tokens = self._tokens(segment.text)
             ids += tokens.input_ids
-            query += [bool(piece.query[start:end].any()) for start, end in tokens.offset_mapping]
-            if piece.learnt:
+            query += [bool(segment.query[start:end].any()) for start, end in tokens.offset_mapping]
+            if segment.learnt:
                 ids.append(self.tokenizer.eos_token_id)
                 query.append(False)
         cut = max(0, len(ids) - self.max_length)
-        return Encoded(ids[cut:], [-100] * (len(ids) - cut), query[cut:], cut > 0)
+        return EncodedConversation(ids[cut:], [-100] * (len(ids) - cut), query[cut:], cut > 0)
 
     def _bos(self) -> list[int]:
         bos = self.tokenizer.bos_token_id
@@ -137,28 +141,28 @@ class ChatTemplate:
         )
 
 
-def _pieces(turns: Sequence[Turn], spans: Sequence[tuple[int, int, int]]) -> list[_Piece]:
-    pieces: list[_Piece] = []
+def _segments(turns: Sequence[Turn], spans: Sequence[tuple[int, int, int]]) -> list[_Segment]:
+    segments: list[_Segment] = []
     for number, turn in enumerate(turns):
         marks = np.zeros(len(turn.value), bool)
         for at, start, end in spans:
             if at == number:
                 marks[start:end] = True
         text, query = _without_placeholders(turn.value, marks)
-        if pieces and pieces[-1].learnt:
-            pieces.append(_framed("\n", "", query[:0], "", learnt=False))
+        if segments and segments[-1].learnt:
+            segments.append(_framed("\n", "", query[:0], "", learnt=False))
         if turn.role == "assistant":
-            pieces.append(_framed(ASSISTANT, "", query[:0], "", learnt=False))
-            pieces.append(_framed(" ", text, query, "", learnt=True))
+            segments.append(_framed(ASSISTANT, "", query[:0], "", learnt=False))
+            segments.append(_framed(" ", text, query, "", learnt=True))
         else:
             name = SYSTEM if turn.role == "system" else USER
-            pieces.append(_framed(f"{name} ", text, query, "\n", learnt=False))
-    return pieces
+            segments.append(_framed(f"{name} ", text, query, "\n", learnt=False))
+    return segments
 
 
-def _framed(before: str, text: str, query: np.ndarray, after: str, learnt: bool) -> _Piece:
+def _framed(before: str, text: str, query: np.ndarray, after: str, learnt: bool) -> _Segment:
     marks = np.concatenate([np.zeros(len(before), bool), query, np.zeros(len(after), bool)])
-    return _Piece(before + text + after, marks, learnt)
+    return _Segment(before + text + after, marks, learnt)
 
 
 def _without_placeholders(value: str, marks: np.ndarray) -> tuple[str, np.ndarray]:
@@ -179,12 +183,12 @@ def _without_placeholders(value: str, marks: np.ndarray) -> tuple[str, np.ndarra
     return text[left:right], query[left : max(left, right)]
 
 
-def _merged(pieces: list[_Piece]) -> list[_Piece]:
+def _merged(segments: list[_Segment]) -> list[_Segment]:
     """Neighbours that are tokenised together, as apply_chat_template does: all that no end token parts."""
-    merged: list[_Piece] = []
-    for piece in pieces:
-        if merged and not merged[-1].learnt and not piece.learnt:
+    merged: list[_Segment] = []
+    for segment in segments:
+        if merged and not merged[-1].learnt and not segment.learnt:
             last = merged.pop()
-            piece = _Piece(last.text + piece.text, np.concatenate([last.query, piece.query]), False)
-        merged.append(piece)
+            segment = _Segment(last.text + segment.text, np.concatenate([last.query, segment.query]), False)
+        merged.append(segment)
     return merged

@@ -15,7 +15,7 @@ from maskgen.sample import Turn
 
 
 @dataclass(frozen=True)
-class Question:
+class ChatPrompt:
     """A conversation that the assistant is to go on with, and its image: PIL, uint8 (h, w, 3), or None."""
 
     turns: Sequence[Turn]
@@ -23,7 +23,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Decoding:
+class GenerationOptions:
     """How answers are written. `until`: strings before which an answer ends. `options`: transformers' for
     sampling and beams, as `generate` takes them; none is greedy.
     """
@@ -34,15 +34,15 @@ class Decoding:
 
 
 @dataclass(frozen=True)
-class Answer:
+class GeneratedAnswer:
     """`text`: without white space at its ends. `prompt_tokens`, `tokens`: their number, the end token not
-    counted. `cut`: the question was too long and lost its beginning.
+    counted. `truncated`: the question was too long and lost its beginning.
     """
 
     text: str
     prompt_tokens: int
     tokens: int
-    cut: bool
+    truncated: bool
 
 
 class Answerer:
@@ -53,11 +53,11 @@ class Answerer:
         self._images = processor.image_processor
         self._positions = int(model.config.text_config.max_position_embeddings)
 
-    def length(self, question: Question) -> int:
+    def length(self, question: ChatPrompt) -> int:
         """The prompt's tokens."""
         return len(ChatTemplate(self._tokenizer, self._positions).prompt(question.turns).input_ids)
 
-    def answer(self, questions: Sequence[Question], decoding: Decoding) -> list[Answer]:
+    def answer(self, questions: Sequence[ChatPrompt], decoding: GenerationOptions) -> list[GeneratedAnswer]:
         """One answer a question, in their order, all in one batch.
 
         An answer does not depend on those it shares the batch with, but for the rounding of floats. Prompt
@@ -66,13 +66,15 @@ class Answerer:
         """
         return self._answer(questions, self._pixels(questions), decoding)
 
-    def answers(self, batches: Iterable[Sequence[Question]], decoding: Decoding) -> Iterator[Answer]:
+    def answers(
+        self, batches: Iterable[Sequence[ChatPrompt]], decoding: GenerationOptions
+    ) -> Iterator[GeneratedAnswer]:
         """The same for one batch after the other, as they come. A thread draws the next batch meanwhile, and
         makes its images ready.
         """
         coming = iter(batches)
 
-        def following() -> tuple[Sequence[Question], dict[str, torch.Tensor]] | None:
+        def following() -> tuple[Sequence[ChatPrompt], dict[str, torch.Tensor]] | None:
             questions = next(coming, None)
             return None if questions is None else (questions, self._pixels(questions))
 
@@ -84,14 +86,14 @@ class Answerer:
 
     @torch.inference_mode()
     def _answer(
-        self, questions: Sequence[Question], pixels: dict[str, torch.Tensor], decoding: Decoding
-    ) -> list[Answer]:
+        self, questions: Sequence[ChatPrompt], pixels: dict[str, torch.Tensor], decoding: GenerationOptions
+    ) -> list[GeneratedAnswer]:
         longest = min(decoding.max_new_tokens, self._positions // 2)
         template = ChatTemplate(self._tokenizer, self._positions - longest)
         prompts = [template.prompt(question.turns) for question in questions]
         inputs = self._inputs([prompt.input_ids for prompt in prompts], template.pad_id)
         start = inputs["input_ids"].shape[1]
-        stop = [_Until(self._tokenizer, decoding.until, start)] if decoding.until else None
+        stop = [_StopStrings(self._tokenizer, decoding.until, start)] if decoding.until else None
         try:
             written = self._model.generate(
                 **{name: value.to(self._model.device) for name, value in {**inputs, **pixels}.items()},
@@ -112,7 +114,7 @@ class Answerer:
             text = self._tokenizer.decode(row[:tokens], skip_special_tokens=True)
             for word in decoding.until:
                 text = text.split(word)[0]
-            answers.append(Answer(text.strip(), len(prompt.input_ids), tokens, prompt.cut))
+            answers.append(GeneratedAnswer(text.strip(), len(prompt.input_ids), tokens, prompt.truncated))
         return answers
 
     def _inputs(self, prompts: list[list[int]], pad: int) -> dict[str, torch.Tensor]:
@@ -122,7 +124,7 @@ class Answerer:
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts])
         return {"input_ids": ids, "attention_mask": mask}
 
-    def _pixels(self, questions: Sequence[Question]) -> dict[str, torch.Tensor]:
+    def _pixels(self, questions: Sequence[ChatPrompt]) -> dict[str, torch.Tensor]:
         """What `forward` takes of the images: `pixel_values`, `has_image`, and `image_cells` with "pad"."""
         images = [question.image for question in questions]
         shown = [image for image in images if image is not None]
@@ -134,7 +136,7 @@ class Answerer:
         return found
 
 
-class _Until(StoppingCriteria):
+class _StopStrings(StoppingCriteria):
     """Ends each row once one of `words` stands in what it has written since `start`."""
 
     def __init__(self, tokenizer: Any, words: Sequence[str], start: int):

@@ -11,7 +11,7 @@ _TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class Guidance:
+class GuidanceTerms:
     """Eq. 3 for every layer and masked row.
 
     `loss`: float32 (L, G). `floor`: float32 (G,), the least that `loss` can be. `mass`: float32 (L, G), the
@@ -25,7 +25,7 @@ class Guidance:
     valid: torch.Tensor
 
 
-def guidance(maps: torch.Tensor, masks: torch.Tensor, normalise: Normalisation = "sum") -> Guidance:
+def guidance_loss(maps: torch.Tensor, masks: torch.Tensor, normalise: Normalisation = "sum") -> GuidanceTerms:
     """-log of the dice overlap between M' and the normalised attention P, in float32.
 
     `maps`: float32 (L, G, N), the attention A_l^q. `masks`: bool (G, N), M'. `normalise` says how A becomes
@@ -44,7 +44,7 @@ def guidance(maps: torch.Tensor, masks: torch.Tensor, normalise: Normalisation =
         # Of an empty mask the logarithm's argument is replaced, not its result: 0 * inf is no gradient.
         loss = -torch.where(valid, overlap, 1.0).clamp(min=_TINY).log()
         lowest = ((area + 1) / 2).clamp(min=1).log() if normalise == "sum" else torch.zeros_like(area)
-        return Guidance(loss, torch.where(valid, lowest, 0), mass.detach(), valid)
+        return GuidanceTerms(loss, torch.where(valid, lowest, 0), mass.detach(), valid)
 
 
 def _normalised(maps: torch.Tensor, normalise: Normalisation) -> torch.Tensor:

@@ -17,7 +17,7 @@ from maskgen.runtime.file_modes import follow_umask
 
 
 @dataclass(frozen=True)
-class Started:
+class InitialModel:
     """A new model, its processor, and names of tensors: absent in a source, unused, and made anew."""
 
     model: Any
@@ -27,9 +27,9 @@ class Started:
     new: list[str]
 
 
-def start(
+def build_model(
     language: str, vision: str, architecture: str = "age_vlm", seed: int = 0, **options: Any
-) -> Started:
+) -> InitialModel:
     """The untrained AGE-VLM around a pretrained LLaMA and ConvNeXt; `options` are those of its configuration.
 
     `language`: a transformers folder or hub id of a LLaMA. `vision`: see `convnext_checkpoints.load`. New
@@ -58,7 +58,7 @@ def start(
     model.tie_weights()
     made = ("model.adapter.", "model.cross.")
     images = AgeVlmImageProcessor(config.image_size, config.cells, config.fit)
-    return Started(
+    return InitialModel(
         model=model,
         processor=AgeVlmProcessor(images, tokenizer),
         missing=[f"model.vision.{name}" for name in missing],
@@ -67,7 +67,7 @@ def start(
     )
 
 
-def write(started: Started, out: str) -> list[str]:
+def save_model(initial: InitialModel, out: str) -> list[str]:
     """Write model and processor to a new folder, and say what became of the tensors."""
     folder = Path(out)
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
@@ -75,22 +75,22 @@ def write(started: Started, out: str) -> list[str]:
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        started.model.save_pretrained(part)
-        started.processor.save_pretrained(part)
+        initial.model.save_pretrained(part)
+        initial.processor.save_pretrained(part)
         follow_umask(part)
         folder.parent.mkdir(parents=True, exist_ok=True)
         part.replace(folder)
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
         raise MaskgenError(f"{out} cannot be written ({error.strerror}). Give another --out.") from error
-    parameters = dict(started.model.named_parameters())
+    parameters = dict(initial.model.named_parameters())
     lines = [f"wrote {out}: {sum(p.numel() for p in parameters.values()) / 1e6:,.1f} M parameters"]
-    made = sum(parameters[name].numel() for name in started.new) / 1e6
+    made = sum(parameters[name].numel() for name in initial.new) / 1e6
     lines.append(f"of them {made:,.1f} M are new")
     for label, names in (
-        ("missing in the source, and new", started.missing),
-        ("in the source, and not used", started.unexpected),
-        ("new", started.new),
+        ("missing in the source, and new", initial.missing),
+        ("in the source, and not used", initial.unexpected),
+        ("new", initial.new),
     ):
         lines.append(f"{label}: {len(names)}")
         lines += [f"  {name}" for name in names]

@@ -14,9 +14,9 @@ from maskgen.age_vlm.registry import ARCHITECTURES
 from maskgen.errors import MaskgenError, first_line
 from maskgen.runtime.device import choose_device, usual_dtype
 
-LOCALLY: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-SAFELY: dict[str, Any] = {**LOCALLY, "use_safetensors": True}
-"""How from_pretrained loads: nothing is downloaded or run, and with weights (`SAFELY`) nothing unpickled."""
+LOCAL_KWARGS: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+SAFE_KWARGS: dict[str, Any] = {**LOCAL_KWARGS, "use_safetensors": True}
+"""For from_pretrained: nothing is downloaded or run, and of weights (`SAFE_KWARGS`) nothing unpickled."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -80,7 +80,7 @@ def load(
             config=config_class.from_pretrained(folder, **(config or {})),
             dtype=DTYPES.get(dtype) or usual_dtype(where),
             output_loading_info=True,
-            **SAFELY,
+            **SAFE_KWARGS,
         )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise MaskgenError(f"the model in {folder} cannot be read: {first_line(error)}") from error
@@ -104,7 +104,7 @@ def check_whole(told: Mapping[str, Any], folder: str | Path) -> None:
 def processor(folder: str | Path) -> AgeVlmProcessor:
     """The processor of a model folder. MaskgenError if it has none."""
     try:
-        return AgeVlmProcessor.from_pretrained(folder, **LOCALLY)
+        return AgeVlmProcessor.from_pretrained(folder, **LOCAL_KWARGS)
     except (OSError, ValueError, TypeError) as error:
         raise MaskgenError(
             f"--model {folder} has no processor that can be read ({type(error).__name__}). Make the folder "

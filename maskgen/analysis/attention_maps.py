@@ -114,7 +114,7 @@ class AttentionReader:
         mask = None if item.mask is None else np.asarray(item.mask, bool).ravel()
         pixels, cells = framed(self.frame, item.pixels)
         ids, labels, query = encoded.input_ids, encoded.labels, encoded.query_mask
-        return Example("", pixels, cells, ids, labels, query, mask, encoded.cut)
+        return Example("", pixels, cells, ids, labels, query, mask, encoded.truncated)
 
     def attention_maps(self, items: Iterable[Item]) -> Iterator[tuple[Item, AttentionMaps]]:
         """Every item, and the attention of its text over its image."""

@@ -19,7 +19,7 @@ from maskgen.geometry import Frame
 from maskgen.training import model_folders
 from maskgen.training.collate import collate
 from maskgen.training.dataset import ShardDataset
-from maskgen.training.losses import language_sum, targets
+from maskgen.training.losses import count_targets, cross_entropy_sum
 from maskgen.training.recipe import Recipe
 
 _BATCH = 16
@@ -73,8 +73,8 @@ def _language_loss(reader: AttentionReader, model: Path, recipe: Recipe, place: 
             has_image=batch.has_image,
             image_cells=batch.image_cells,
         )
-        total += float(language_sum(out.logits, batch.labels))
-        tokens += targets(batch)
+        total += float(cross_entropy_sum(out.logits, batch.labels))
+        tokens += count_targets(batch)
     return total / tokens
 
 

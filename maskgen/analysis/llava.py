@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils.logging import disable_progress_bar
 
-from maskgen.age_vlm.loading import LOCALLY, SAFELY, check_whole, model_folder
+from maskgen.age_vlm.loading import LOCAL_KWARGS, SAFE_KWARGS, check_whole, model_folder
 from maskgen.analysis.attention_maps import short_name
 from maskgen.analysis.samples import Item
 from maskgen.errors import MaskgenError, first_line
@@ -34,9 +34,9 @@ class LlavaReader:
         folder, where = model_folder(place), choose_device(device)
         disable_progress_bar()
         try:
-            processor = AutoProcessor.from_pretrained(folder, **LOCALLY)
+            processor = AutoProcessor.from_pretrained(folder, **LOCAL_KWARGS)
             model, told = AutoModelForImageTextToText.from_pretrained(
-                folder, dtype="auto", output_loading_info=True, **SAFELY
+                folder, dtype="auto", output_loading_info=True, **SAFE_KWARGS
             )
         except (OSError, ValueError, ImportError, TypeError, RuntimeError, SafetensorError) as error:
             raise MaskgenError(

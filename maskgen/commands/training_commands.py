@@ -71,10 +71,10 @@ def train(
         missing = "--data (a finished set of shards)" if not data else "--model (a folder of init-model)"
         raise MaskgenError(f"{missing} is missing. Only --recipe demo makes its own.")
     from maskgen.training.launch import launch
-    from maskgen.training.trainer import Request
+    from maskgen.training.trainer import TrainRequest
 
     sets: dict[recipes.SetName, list[str]] = {"pretrain": data, "finetune": finetune_data or data}
-    done = launch(Request(settings, model, sets, out, first_stage), address, processes, say)
+    done = launch(TrainRequest(settings, model, sets, out, first_stage), address, processes, say)
     say(f"all stages are done; the model is in {done}")
 
 
@@ -136,9 +136,9 @@ def curves(
     ] = "",
 ) -> None:
     """Draw losses, attention inside the mask and speed of one or several runs as a PNG."""
-    from maskgen.training.curves import draw
+    from maskgen.training.curves import draw_curves
 
-    typer.echo(draw(runs, Path(to) if to else Path(runs[0]) / "curves.png"))
+    typer.echo(draw_curves(runs, Path(to) if to else Path(runs[0]) / "curves.png"))
 
 
 def init_model(
@@ -159,7 +159,7 @@ def init_model(
     seed: Annotated[int, typer.Option(help="Of the new layers' weights.")] = 0,
 ) -> None:
     """Make the model that training starts from, of a pretrained LLaMA and a CLIP ConvNeXt."""
-    from maskgen.age_vlm.init_model import start, write
+    from maskgen.age_vlm.init_model import build_model, save_model
 
     options: dict[str, object] = {"image_size": image_size, "fit": fit}
     if architecture == "age_vlm":
@@ -167,7 +167,7 @@ def init_model(
         options |= {"slots": _numbers(slots)} if slots else {}
     elif slots or (placement, cross_mlp, gate) != ("stack", "own", "none"):
         raise MaskgenError("--slots, --placement, --cross-mlp and --gate are age_vlm's: leave them out.")
-    typer.echo("\n".join(write(start(language, vision, architecture, seed, **options), out)))
+    typer.echo("\n".join(save_model(build_model(language, vision, architecture, seed, **options), out)))
 
 
 def _numbers(words: str) -> list[int]:

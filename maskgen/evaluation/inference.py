@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from maskgen.age_vlm import generation
-from maskgen.age_vlm.generation import Decoding
+from maskgen.age_vlm.generation import GenerationOptions
 from maskgen.evaluation.question import Question
 from maskgen.sample import Turn
 
@@ -15,8 +15,8 @@ class Answering(Protocol):
     """A model that answers: `generation.Answerer`, or `peer_generation.PeerAnswerer`."""
 
     def answers(
-        self, batches: Iterable[Sequence[generation.Question]], decoding: Decoding
-    ) -> Iterator[generation.Answer]:
+        self, batches: Iterable[Sequence[generation.ChatPrompt]], decoding: GenerationOptions
+    ) -> Iterator[generation.GeneratedAnswer]:
         """One batch after the other, an answer a question."""
         ...
 
@@ -47,11 +47,11 @@ def answers(
 ) -> Iterator[str]:
     """The same as they come. Prompts are the model's: `maskgen.age_vlm.chat` or `peers.vicuna_prompt`."""
 
-    def asked(question: Question) -> generation.Question:
+    def asked(question: Question) -> generation.ChatPrompt:
         image = look(question.image) if look and question.image else None
-        return generation.Question([Turn("human", question.text)], image)
+        return generation.ChatPrompt([Turn("human", question.text)], image)
 
     starts = range(0, len(questions), batch)
     batches = ([asked(question) for question in questions[start : start + batch]] for start in starts)
-    for answer in answerer.answers(batches, Decoding(max_new_tokens)):
+    for answer in answerer.answers(batches, GenerationOptions(max_new_tokens)):
         yield answer.text

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from maskgen.age_vlm.loading import LOCALLY, SAFELY, check_whole
+from maskgen.age_vlm.loading import LOCAL_KWARGS, SAFE_KWARGS, check_whole
 from maskgen.errors import MaskgenError
 from maskgen.evaluation.option_matching import matched
 from maskgen.evaluation.question import Question
@@ -31,9 +31,9 @@ class LocalJudge:
     def __init__(self, folder: str, device: str = ""):
         where = choose_device(device)
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, **LOCALLY)
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, **LOCAL_KWARGS)
             model, told = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=usual_dtype(where), output_loading_info=True, **SAFELY
+                folder, dtype=usual_dtype(where), output_loading_info=True, **SAFE_KWARGS
             )
         except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
             raise MaskgenError(

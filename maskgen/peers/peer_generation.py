@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import torch
 
-from maskgen.age_vlm.generation import Answer, Decoding, Question
+from maskgen.age_vlm.generation import ChatPrompt, GeneratedAnswer, GenerationOptions
 from maskgen.errors import MaskgenError
 from maskgen.peers.peer_model import PeerModel
 from maskgen.pixels import upright_rgb
@@ -18,7 +18,9 @@ class PeerAnswerer:
         self._model = model
         self._positions = int(model.language.config.max_position_embeddings)
 
-    def answers(self, batches: Iterable[Sequence[Question]], decoding: Decoding) -> Iterator[Answer]:
+    def answers(
+        self, batches: Iterable[Sequence[ChatPrompt]], decoding: GenerationOptions
+    ) -> Iterator[GeneratedAnswer]:
         """The answers of one batch after the other, as they come.
 
         MaskgenError if a question and its answer have too few positions, or the memory does not hold a batch.
@@ -27,7 +29,7 @@ class PeerAnswerer:
             yield from self._answer(questions, min(decoding.max_new_tokens, self._positions // 2))
 
     @torch.inference_mode()
-    def _answer(self, questions: Sequence[Question], longest: int) -> list[Answer]:
+    def _answer(self, questions: Sequence[ChatPrompt], longest: int) -> list[GeneratedAnswer]:
         model = self._model
         try:
             prompts = [self._embedded(question) for question in questions]
@@ -56,10 +58,10 @@ class PeerAnswerer:
         answers = []
         for row, prompt in zip(written, prompts, strict=True):
             ids = row[: row.index(model.prompt.end_id)] if model.prompt.end_id in row else row
-            answers.append(Answer(model.prompt.text(ids).strip(), len(prompt), len(ids), False))
+            answers.append(GeneratedAnswer(model.prompt.text(ids).strip(), len(prompt), len(ids), False))
         return answers
 
-    def _embedded(self, question: Question) -> torch.Tensor:
+    def _embedded(self, question: ChatPrompt) -> torch.Tensor:
         """(T, width)."""
         model, text = self._model, question.turns[-1].value
         if question.image is None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from maskgen.age_vlm.generation import Decoding
+from maskgen.age_vlm.generation import GenerationOptions
 from maskgen.errors import MaskgenError
 
 MAX_NEW_TOKENS = 1024
@@ -13,7 +13,7 @@ _SAMPLING = {"temperature": float, "top_p": float, "top_k": int}
 _READ = {"max_new_tokens", "max_gen_toks", "until", "do_sample", *_ALWAYS, *_SAMPLING}
 
 
-def decoding(given: dict[str, Any]) -> Decoding:
+def decoding(given: dict[str, Any]) -> GenerationOptions:
     """What `given` says; None is as good as absent. MaskgenError for a value that is no number.
 
     `do_sample` decides; where it is missing, a temperature over 0 samples. Temperature 0 never does.
@@ -26,7 +26,7 @@ def decoding(given: dict[str, Any]) -> Decoding:
     options = {name: _number(name, said[name], kind) for name, kind in kinds.items() if name in said}
     until = said.get("until", ())
     words = [until] if isinstance(until, str) else until
-    return Decoding(
+    return GenerationOptions(
         max_new_tokens=_number("max_new_tokens", longest, int),
         until=tuple(word for word in words if word),
         options={"do_sample": sample, **options},

@@ -15,7 +15,7 @@ from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from loguru import logger
 from tqdm import tqdm
 
-from maskgen.age_vlm.generation import Answer, Answerer, Question
+from maskgen.age_vlm.generation import Answerer, ChatPrompt, GeneratedAnswer
 from maskgen.age_vlm.loading import load
 from maskgen.errors import MaskgenError
 from maskgen.pixels import open_image
@@ -74,7 +74,7 @@ class Maskgen(lmms):
         for task, name in sorted({(one.task, name) for one in asked for name in unused(one.kwargs)}):
             logger.warning(f"{task}: generation_kwargs.{name} means nothing to maskgen and is not used")
         lengths = [self._answerer.length(self._question(request)) for request in asked]
-        answers: list[Answer | None] = [None] * len(asked)
+        answers: list[GeneratedAnswer | None] = [None] * len(asked)
         began = time.monotonic()
         with tqdm(total=len(asked), desc="answering", disable=self.rank != 0) as bar:
             for rows in self._batches(asked, lengths):
@@ -100,7 +100,7 @@ class Maskgen(lmms):
         del self._answerer
         super().clean()
 
-    def _question(self, request: _Request) -> Question:
+    def _question(self, request: _Request) -> ChatPrompt:
         messages = request.messages(self.task_dict[request.task][request.split][request.number])
         turns, shown = [], []
         for message in messages:
@@ -116,7 +116,7 @@ class Maskgen(lmms):
                 f"{request.name} comes with {what}, and AGE-VLM reads one image. Leave {request.task} out "
                 "of --tasks."
             )
-        return Question(turns, _image(shown[0]["url"], request.name) if shown else None)
+        return ChatPrompt(turns, _image(shown[0]["url"], request.name) if shown else None)
 
     def _batches(self, asked: list[_Request], lengths: list[int]) -> Iterator[list[int]]:
         """Rows answered alike, `batch_size` at most, the longest first: what does not fit is known soon."""
@@ -146,8 +146,8 @@ def _image(given: Any, name: str) -> Any:
         raise MaskgenError(f"{name}: {error}") from error
 
 
-def _reported(answers: list[Answer], seconds: float) -> list[GenerationResult]:
-    cut = sum(answer.cut for answer in answers)
+def _reported(answers: list[GeneratedAnswer], seconds: float) -> list[GenerationResult]:
+    cut = sum(answer.truncated for answer in answers)
     if cut:
         logger.warning(f"{cut} of {len(answers)} questions were too long and lost their beginning")
     tokens = sum(answer.tokens for answer in answers)

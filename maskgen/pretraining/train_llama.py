@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from maskgen.age_vlm.chat import ChatTemplate, Encoded
+from maskgen.age_vlm.chat import ChatTemplate, EncodedConversation
 from maskgen.pretraining.pretraining_loop import Batch, Losses, pretrain
 from maskgen.pretraining.train_convnext import WORDS_FROM
 from maskgen.scenes import dialogues
@@ -48,7 +48,7 @@ class DialogueDataset(Dataset[Batch]):
         return batch_of(encoded, self.template.pad_id)
 
 
-def batch_of(encoded: list[Encoded], pad: int) -> Batch:
+def batch_of(encoded: list[EncodedConversation], pad: int) -> Batch:
     """Conversations padded to the longest."""
     longest = max(len(each.input_ids) for each in encoded)
     tokens = [each.input_ids + [pad] * (longest - len(each.input_ids)) for each in encoded]

@@ -17,7 +17,7 @@ from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED
 from maskgen.training.distributed import World
 from maskgen.training.recipe import Recipe
 from maskgen.training.small_start import initial_model
-from maskgen.training.trainer import Request, train
+from maskgen.training.trainer import TrainRequest, train
 
 HELD_OUT = 200
 _FIRST = 600_000  # the first training scene's seed
@@ -39,7 +39,7 @@ def train_demo(recipe: Recipe, out: str, say: Callable[[str], None]) -> str:
         say(f"training {name}")
         run = folder / name
         train(
-            Request(chosen, str(first), {"pretrain": [shards], "finetune": [shards]}, str(run)),
+            TrainRequest(chosen, str(first), {"pretrain": [shards], "finetune": [shards]}, str(run)),
             World(0, 1, choose_device()),
             say,
         )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from maskgen.age_vlm.generation import Answerer, Decoding, Question
+from maskgen.age_vlm.generation import Answerer, ChatPrompt, GenerationOptions
 from maskgen.age_vlm.loading import load
 from maskgen.analysis.attention_maps import AttentionReader
 from maskgen.analysis.attention_metrics import AttentionMetrics, attention_metrics, uniform_metrics
@@ -102,8 +102,10 @@ def measure_answers(answerer: Answerer, exam: Exam) -> dict[str, list[str]]:
             for scene, query in exam.questions[first : first + _BATCH]:
                 shown = int(shifted[scene]) if condition == "shuffled" else scene
                 picture = None if condition == "blind" else exam.scenes[shown].pixels
-                questions.append(Question([Turn("human", query.text)], picture))
-            texts += [answer.text for answer in answerer.answer(questions, Decoding(max_new_tokens=8))]
+                questions.append(ChatPrompt([Turn("human", query.text)], picture))
+            texts += [
+                answer.text for answer in answerer.answer(questions, GenerationOptions(max_new_tokens=8))
+            ]
     return answers
 
 

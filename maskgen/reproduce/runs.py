@@ -13,7 +13,7 @@ from maskgen.scenes.drawing import Scene
 from maskgen.training.distributed import World
 from maskgen.training.recipe import Recipe, SetName
 from maskgen.training.small_start import initial_model
-from maskgen.training.trainer import Request, train
+from maskgen.training.trainer import TrainRequest, train
 
 FIRST_SEEDS: dict[SetName, int] = {"pretrain": 600_000, "finetune": 700_000}
 QUESTIONS: dict[SetName, int] = {"pretrain": 4, "finetune": 6}
@@ -47,7 +47,9 @@ def train_model(place: ReproductionFolder, shared: Recipe, seed: int, model: str
         first, stage = initial_model(place.start(seed, recipe.architecture), recipe), 0
     sets: dict[SetName, list[str]] = {name: [str(place.shards(name))] for name in FIRST_SEEDS}
     train(
-        Request(recipe, str(first), sets, str(run), stage + 1), World(0, 1, choose_device()), lambda _: None
+        TrainRequest(recipe, str(first), sets, str(run), stage + 1),
+        World(0, 1, choose_device()),
+        lambda _: None,
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from maskgen.errors import MaskgenError
 from maskgen.training import recipe as recipes
-from maskgen.training.recipe import Recipe, Stage
+from maskgen.training.recipe import Recipe, StageConfig
 
 MODELS = ("concat", "ca-baseline", "age-vlm", "age-vlm-lm")
 """The paper's comparison without cross-attention, its baseline without guidance, and its two models."""
@@ -68,7 +68,7 @@ def model_recipe(model: str, shared: Recipe, seed: int) -> Recipe:
     return Recipe.model_validate(shared.model_copy(update=changed).model_dump())
 
 
-def _model_stage(model: str, number: str, stage: Stage) -> Stage:
+def _model_stage(model: str, number: str, stage: StageConfig) -> StageConfig:
     guided = {"age-vlm": ("3",), "age-vlm-lm": ("3", "4")}.get(model, ())
     losses = {"lm": 1.0, "guidance": 1.0} if number in guided else {"lm": 1.0}
     parts = [part for part in stage.train if model != "concat" or part != "cross_attention"]

@@ -155,7 +155,7 @@ class _Reading:
 
     def add(self, example: Example) -> None:
         self.lengths.append(len(example.input_ids))
-        self.cut += example.cut
+        self.cut += example.truncated
         if all(label == -100 for label in example.labels):
             self.unlearnt.append(example.key)
         if example.mask is None:

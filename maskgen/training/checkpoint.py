@@ -35,9 +35,7 @@ class Position:
 
 
 class Checkpoints:
-    """The rotating checkpoints in RUN/checkpoints. What is frozen lies in the stage before and is not
-    written again.
-    """
+    """The rotating checkpoints in RUN/checkpoints, without what is frozen: that lies in the stage before."""
 
     def __init__(self, run: Path, keep: int, world: World):
         self._folder = run / "checkpoints"
@@ -45,17 +43,17 @@ class Checkpoints:
         self._world = world
 
     def newest(self, stage: int) -> Position | None:
-        """The last step of `stage` that can be gone on from."""
+        """The last checkpoint of `stage`."""
         found = [position for position in self._all() if position.stage == stage]
         return max(found, key=lambda position: position.step, default=None)
 
     def save(
-        self, position: Position, model: nn.Module, optimiser: torch.optim.Optimizer, lineage: dict[str, Any]
+        self, position: Position, model: nn.Module, optimizer: torch.optim.Optimizer, lineage: dict[str, Any]
     ) -> None:
-        """Write the trained tensors and the optimiser's; every process calls it, the main one writes."""
-        weights, moments = _state(model, optimiser)
+        """Write the trained tensors and the optimizer's; every process calls it, the main one writes."""
+        weights, moments = _state(model, optimizer)
         if self._world.is_main:
-            with folder(self._folder / _name(position)) as partial:
+            with new_folder(self._folder / _name(position)) as partial:
                 save_file(weights, partial / _WEIGHTS)
                 save_file(moments, partial / _MOMENTS)
                 state = {"stage": position.stage, "step": position.step, "lineage": lineage}
@@ -63,28 +61,28 @@ class Checkpoints:
             self._rotate(position)
         self._world.wait()
 
-    def restore(self, position: Position, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        """Put what `save` wrote into `model` and `optimiser`."""
+    def restore(self, position: Position, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Put what `save` wrote into `model` and `optimizer`."""
         folder = self._folder / _name(position)
         try:
             weights, moments = load_file(folder / _WEIGHTS), load_file(folder / _MOMENTS)
         except Exception as error:
             raise MaskgenError(
-                f"the checkpoint {folder} is damaged ({error}). Remove it, and the run goes on from the "
-                "one before."
+                f"the checkpoint {folder} is damaged ({error}). Remove it, and the run goes on from "
+                "the one before."
             ) from error
         names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
         with torch.no_grad():
             for parameter, name in names.items():
-                parameter.copy_(_like(weights[name], parameter))
-        for parameter in (one for group in optimiser.param_groups for one in group["params"]):
+                parameter.copy_(_placed_like(weights[name], parameter))
+        for parameter in (each for group in optimizer.param_groups for each in group["params"]):
             name = names[parameter]
             if f"step.{name}" not in moments:
                 continue  # it never had a gradient
-            optimiser.state[parameter] = {
+            optimizer.state[parameter] = {
                 kind: moments[f"{kind}.{name}"]
                 if kind == "step"
-                else _like(moments[f"{kind}.{name}"], parameter)
+                else _placed_like(moments[f"{kind}.{name}"], parameter)
                 for kind in ("step", "exp_avg", "exp_avg_sq")
             }
 
@@ -108,7 +106,7 @@ class Checkpoints:
 
 
 @contextmanager
-def folder(target: Path) -> Iterator[Path]:
+def new_folder(target: Path) -> Iterator[Path]:
     """A folder to fill; on a clean exit it appears as `target`, whole and on the disk."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -127,34 +125,31 @@ def folder(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise MaskgenError(
             f"cannot write {target}: {error.strerror or error}. Free space or mend the folder, then run "
-            "the same "
-            "line again: training goes on from the last checkpoint."
+            "the same line again: training goes on from the last checkpoint."
         ) from error
 
 
 def _state(
-    model: nn.Module, optimiser: torch.optim.Optimizer
+    model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Trained tensors and AdamW's, whole and on the CPU. Sharded ones are gathered: every process must
-    call it.
-    """
+    """Trained tensors and AdamW's, whole and on the CPU. It gathers sharded ones: every process calls it."""
     weights, moments = {}, {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            weights[name] = whole(parameter)
-            for kind, value in optimiser.state[parameter].items():
-                moments[f"{kind}.{name}"] = whole(value)
+            weights[name] = to_full_tensor(parameter)
+            for kind, value in optimizer.state[parameter].items():
+                moments[f"{kind}.{name}"] = to_full_tensor(value)
     return weights, moments
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def to_full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor on the CPU, gathered from all processes if it is sharded."""
     tensor = tensor.detach()
     gather: Callable[[], torch.Tensor] | None = getattr(tensor, "full_tensor", None)
     return (gather() if gather else tensor).cpu().contiguous()
 
 
-def _like(value: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
+def _placed_like(value: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
     """`value` on the device of `pattern`, and sharded as it is."""
     value = value.to(pattern.device)
     if hasattr(pattern, "full_tensor"):

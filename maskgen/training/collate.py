@@ -11,9 +11,14 @@ from maskgen.training.dataset import Example
 
 
 @dataclass(frozen=True)
-class Batch:
-    """B rows, filled up at the right. `pixels`: uint8 (N, S, S, 3) of the rows with an image. `masks`: bool
-    (G, cells^2) of the `guided` rows. `weights`: 0 for rows that only fill up."""
+class TrainBatch:
+    """B rows of T tokens, filled up at the right.
+
+    `input_ids`, `attention_mask`, `labels`: int64 (B, T); `query_mask`: bool (B, T). `pixels`: uint8 (images,
+    S, S, 3) of the rows with an image; `image_cells`: bool (images, cells^2), None if all cells hold image.
+    `has_image`, `guided`: bool (B,). `masks`: bool (G, cells^2) of the guided rows. `weights`: float32 (B,),
+    0 for rows that only fill up.
+    """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
@@ -27,7 +32,7 @@ class Batch:
     weights: torch.Tensor
     keys: list[str]
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: torch.device) -> "TrainBatch":
         """All tensors there."""
         moved: dict[str, Any] = {
             one.name: value.to(device, non_blocking=True)
@@ -37,8 +42,8 @@ class Batch:
         return replace(self, **moved)
 
 
-def collate(examples: Sequence[Example | None], pad_id: int) -> Batch:
-    """None is a row without weight."""
+def collate(examples: Sequence[Example | None], pad_id: int) -> TrainBatch:
+    """The rows as one batch; None is a row that only fills up."""
     length = max((len(example.input_ids) for example in examples if example), default=1)
     shape = (len(examples), length)
     ids, labels = np.full(shape, pad_id), np.full(shape, -100)
@@ -61,7 +66,7 @@ def collate(examples: Sequence[Example | None], pad_id: int) -> Batch:
     if some is not None:
         whole = np.ones_like(some)
         image_cells = torch.from_numpy(np.stack([whole if one is None else one for one in cells]))
-    return Batch(
+    return TrainBatch(
         torch.from_numpy(ids),
         torch.from_numpy(attention),
         torch.from_numpy(labels),

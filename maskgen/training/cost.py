@@ -11,14 +11,14 @@ from maskgen.age_vlm.configuration import VisionLanguageConfig
 from maskgen.age_vlm.meta_model import meta_logits, meta_model, meta_text_logits
 from maskgen.age_vlm.modeling import VlmPreTrainedModel
 from maskgen.flops import counted
-from maskgen.training.freezing import freeze, rates
-from maskgen.training.recipe import Stage
+from maskgen.training.freezing import freeze, peak_learning_rates
+from maskgen.training.recipe import StageConfig
 
 _LENGTHS = (64, 128, 256)  # a transformer's FLOPs are a quadratic of the length: three points give it
 
 
 @dataclass(frozen=True)
-class Cost:
+class SampleFlops:
     """FLOPs of one sample, forward and backward (2 for a multiply-add), as polynomials of its text's length.
 
     `image`: of a sample with an image; `text`: of one without, which needs the LLaMA alone; `query`: for
@@ -35,21 +35,23 @@ class Cost:
         return a + b * tokens + c * tokens**2 + self.query * query_tokens
 
 
-def cost(config: VisionLanguageConfig, stage: Stage) -> Cost:
+def sample_flops(config: VisionLanguageConfig, stage: StageConfig) -> SampleFlops:
     """What a sample of `stage` costs with a model of this configuration."""
     model = meta_model(config)
-    freeze(model, rates(model, stage))
+    freeze(model, peak_learning_rates(model, stage))
     tokens = (stage.size // config.stride) ** 2
-    image = _quadratic([sum(both(model, stage.size, length)) for length in _LENGTHS])
+    image = _quadratic([sum(forward_backward_flops(model, stage.size, length)) for length in _LENGTHS])
     text = _quadratic([_text_flops(model, length, "language" in stage.train) for length in _LENGTHS])
     layers = config.cross_attention_layers if "guidance" in stage.losses else 0
     heads = config.text_config.num_attention_heads * config.text_config.head_dim
     # q k^T forward, once more when the backward recomputes it, and twice for the gradients if it is trained.
     passes = 4 if stage.losses.get("guidance") else 1
-    return Cost(image, text, float(passes * 2 * layers * heads * tokens))
+    return SampleFlops(image, text, float(passes * 2 * layers * heads * tokens))
 
 
-def both(model: VlmPreTrainedModel, size: int, length: int, batch: int = 1) -> tuple[float, float]:
+def forward_backward_flops(
+    model: VlmPreTrainedModel, size: int, length: int, batch: int = 1
+) -> tuple[float, float]:
     """FLOPs of a forward and of a backward pass; `model` is on meta, its frozen parts frozen."""
     ids = torch.zeros(batch, length, dtype=torch.long, device="meta")
     pixels = torch.zeros(batch, 3, size, size, device="meta")
@@ -62,7 +64,7 @@ def both(model: VlmPreTrainedModel, size: int, length: int, batch: int = 1) -> t
     return float(forward.get_total_flops()), float(backward.get_total_flops())
 
 
-def saved_bytes(model: VlmPreTrainedModel, size: int, length: int, batch: int) -> int:
+def activation_bytes(model: VlmPreTrainedModel, size: int, length: int, batch: int) -> int:
     """Bytes that autograd keeps from a forward pass in bf16 for its backward, weights not counted."""
     weights = {id(tensor) for tensor in model.parameters()}
     kept: dict[int, torch.Tensor] = {}

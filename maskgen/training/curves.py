@@ -38,7 +38,7 @@ PANELS = (
 )
 
 
-def draw(runs: Sequence[str], to: Path) -> Path:
+def draw_curves(runs: Sequence[str], to: Path) -> Path:
     """Draw the curves of `runs` into the PNG `to`. MaskgenError if a run has none."""
     lines = {run: _lines(Path(run)) for run in runs}
     steps = [line for run in lines.values() for line in run]

@@ -29,9 +29,8 @@ class Example:
     """One sample as the model takes it.
 
     `pixels`: uint8 (S, S, 3) or None. `image_cells`: bool (cells^2,), the cells that hold image, or None if
-    all do.
-    `input_ids`, `labels`, `query_mask`: lists of one length. `mask`: M', bool (cells^2,), or None. `cut`: the
-    text lost its end.
+    all do. `input_ids`, `labels`, `query_mask`: lists of one length. `mask`: M', bool (cells^2,), or None.
+    `truncated`: the text lost its end.
     """
 
     key: str
@@ -41,7 +40,7 @@ class Example:
     labels: list[int]
     query_mask: list[bool]
     mask: np.ndarray | None
-    cut: bool
+    truncated: bool
 
 
 class ShardSamples:
@@ -111,7 +110,7 @@ class ShardDataset(ShardSamples):
         encoded = self._template.encode(sample.turns, sample.query.spans)
         if sample.fields.outcome == Outcome.TEXT_ONLY:
             texts = encoded.input_ids, encoded.labels, encoded.query_mask
-            return Example(sample.key, None, None, *texts, None, encoded.cut)
+            return Example(sample.key, None, None, *texts, None, encoded.truncated)
         pixels, cells = framed(self._frame, sample.picture(self._limits).pixels)
         mask = None
         if self._guided and self.has_mask[number]:
@@ -124,7 +123,7 @@ class ShardDataset(ShardSamples):
             encoded.labels,
             encoded.query_mask,
             mask,
-            encoded.cut,
+            encoded.truncated,
         )
 
 

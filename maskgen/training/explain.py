@@ -10,10 +10,10 @@ from maskgen.draw import text
 from maskgen.errors import MaskgenError
 from maskgen.runtime.device import device_name, free_bytes
 from maskgen.training import model_folders
-from maskgen.training.cost import Cost, both, cost, saved_bytes
-from maskgen.training.freezing import freeze, rates
-from maskgen.training.metrics import PEAKS
-from maskgen.training.recipe import Recipe, Stage
+from maskgen.training.cost import SampleFlops, activation_bytes, forward_backward_flops, sample_flops
+from maskgen.training.freezing import freeze, peak_learning_rates
+from maskgen.training.metrics import PEAK_FLOPS
+from maskgen.training.recipe import Recipe, StageConfig
 
 MFU = 0.45
 """The share of the peak that predicted times reckon with: the trainer's target, not a measurement."""
@@ -144,13 +144,13 @@ def render(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _stage(recipe: Recipe, number: int, stage: Stage, config: Any, bare: Any) -> StagePlan:
-    peaks = rates(bare, stage)
+def _stage(recipe: Recipe, number: int, stage: StageConfig, config: Any, bare: Any) -> StagePlan:
+    peaks = peak_learning_rates(bare, stage)
     freeze(bare, peaks)
     samples = recipe.data.expected.get(stage.data, 0) * stage.epochs
     tokens = recipe.data.expected_tokens
-    forward, backward = both(bare, stage.size, tokens)
-    price: Cost = cost(config, stage)
+    forward, backward = forward_backward_flops(bare, stage.size, tokens)
+    price: SampleFlops = sample_flops(config, stage)
     sizes = {name: parameter.numel() for name, parameter in bare.named_parameters()}
     trained = sum(sizes[name] for name in peaks)
     micro = recipe.resources.micro_batch
@@ -170,7 +170,7 @@ def _stage(recipe: Recipe, number: int, stage: Stage, config: Any, bare: Any) ->
         # float32 weights; of what trains also a gradient and AdamW's two moments.
         state_bytes=4 * sum(sizes.values()) + 12 * trained,
         activation_bytes=_activations(config, stage, tokens, micro, recipe.precision),
-        hours={gpu: samples * (forward + backward) / (PEAKS[gpu] * MFU) / 3600 for gpu in GPUS},
+        hours={gpu: samples * (forward + backward) / (PEAK_FLOPS[gpu] * MFU) / 3600 for gpu in GPUS},
     )
 
 
@@ -194,13 +194,13 @@ def _modules(bare: Any, sizes: dict[str, int], peaks: dict[str, float]) -> list[
     return found
 
 
-def _activations(config: Any, stage: Stage, tokens: int, micro: int, precision: str) -> int:
+def _activations(config: Any, stage: StageConfig, tokens: int, micro: int, precision: str) -> int:
     """Reckoned from one sample: what autograd keeps grows with the batch."""
     model = meta_model(config)
-    freeze(model, rates(model, stage))
+    freeze(model, peak_learning_rates(model, stage))
     if precision == "bf16":
         model.to(torch.bfloat16)
-    return micro * saved_bytes(model, stage.size, tokens, batch=1)
+    return micro * activation_bytes(model, stage.size, tokens, batch=1)
 
 
 def _render_stage(stage: StagePlan, micro: int) -> list[str]:
@@ -251,4 +251,4 @@ def _hours(hours: float) -> str:
 
 
 def _peaks() -> str:
-    return ", ".join(f"{gpu} {PEAKS[gpu] / 1e12:.0f} TFLOP/s" for gpu in GPUS)
+    return ", ".join(f"{gpu} {PEAK_FLOPS[gpu] / 1e12:.0f} TFLOP/s" for gpu in GPUS)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from maskgen.errors import MaskgenError
-from maskgen.training.recipe import Stage
+from maskgen.training.recipe import StageConfig
 
 # A part comes after those that contain it, so that the narrowest one decides.
 _WIDE_TO_NARROW = (
@@ -27,7 +27,7 @@ class HasParts(Protocol):
     def parts(self) -> dict[str, list[str]]: ...
 
 
-def rates(model: HasParts, stage: Stage) -> dict[str, float]:
+def peak_learning_rates(model: HasParts, stage: StageConfig) -> dict[str, float]:
     """The peak rate of every parameter that trains, by name."""
     parts = model.parts()
     found: dict[str, float] = {}
@@ -56,20 +56,19 @@ def digests(tensors: dict[str, torch.Tensor]) -> dict[str, str]:
     return {name: _digest(tensor) for name, tensor in tensors.items()}
 
 
-def digest_of(digests: dict[str, str]) -> str:
+def combined_digest(digests: dict[str, str]) -> str:
     """One digest for them all."""
     lines = "".join(f"{name} {value}\n" for name, value in sorted(digests.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def check_untouched(before: dict[str, str], after: dict[str, str], stage: str) -> None:
+def check_frozen_unchanged(before: dict[str, str], after: dict[str, str], stage: str) -> None:
     """MaskgenError if a frozen tensor is not byte for byte what it was."""
     changed = [name for name in before if before[name] != after.get(name)]
     if changed:
         raise MaskgenError(
             f"stage {stage} changed {len(changed)} frozen tensors, {changed[0]} among them. Its result is "
-            "not "
-            "Table 1's and is not kept; this is a bug in the model or the trainer: please report it."
+            "not Table 1's and is not kept; this is a bug in the model or the trainer: please report it."
         )
 
 

@@ -10,23 +10,21 @@ import torch.distributed as dist
 
 from maskgen.runtime.device import choose_device
 from maskgen.training.distributed import World
-from maskgen.training.trainer import Request, train
+from maskgen.training.trainer import TrainRequest, train
 
 
-def launch(request: Request, address: str, processes: int, say: Callable[[str], None]) -> Path:
-    """Train in this process, in those that torchrun started beside it, or in `processes` of Ray's at
-    `address`.
-    """
+def launch(request: TrainRequest, address: str, processes: int, say: Callable[[str], None]) -> Path:
+    """Train in this process and those torchrun started with it, or in `processes` of Ray's at `address`."""
     if address:
         from maskgen.training.ray_train import train_on_ray
 
         return train_on_ray(request, address, processes, say)
-    with world() as here:
+    with init_world() as here:
         return train(request, here, say if here.is_main else _silent)
 
 
 @contextmanager
-def world() -> Iterator[World]:
+def init_world() -> Iterator[World]:
     """This process's place, from torchrun's variables; alone if there are none."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield World(0, 1, choose_device())

@@ -1,30 +1,27 @@
-"""The training loop: stages one after the other, each resumable at every checkpoint. Launchers only start
-it.
-"""
+"""The steps of one stage: losses, gradients, metrics, checkpoints, and a clean stop on a signal."""
 
 import contextlib
+import hashlib
 import math
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from maskgen.errors import MaskgenError
 from maskgen.training.checkpoint import Checkpoints, Position
-from maskgen.training.cost import Cost
-from maskgen.training.data_loader import Feed, Micro, MicroBatches
+from maskgen.training.collate import TrainBatch
+from maskgen.training.cost import SampleFlops
+from maskgen.training.data_loader import MicroBatch, MicroBatchDataset, StepLoader
 from maskgen.training.distributed import World
-from maskgen.training.losses import Counts, Losses, measure, targets
-from maskgen.training.metrics import Bar, Board, Lines, Stopwatch, peak
-from maskgen.training.optimizer import clip, factor, set_rate
-from maskgen.training.parallel import Wrapped
-from maskgen.training.recipe import Recipe, Stage
-
-if TYPE_CHECKING:
-    from maskgen.training.collate import Batch
+from maskgen.training.losses import LossCounts, LossSums, compute_losses, count_targets
+from maskgen.training.metrics import JsonLines, ProgressBar, StepTimer, TensorBoardWriter, peak_flops
+from maskgen.training.optimizer import clip_gradients, lr_factor, set_learning_rates
+from maskgen.training.parallel import ParallelModel
+from maskgen.training.recipe import Recipe, StageConfig
 
 
 class InterruptedRun(MaskgenError):
@@ -34,170 +31,175 @@ class InterruptedRun(MaskgenError):
 
 
 @dataclass
-class Leg:
-    """One stage on its way: everything that its steps need."""
+class StageRun:
+    """Everything that a stage's steps need. `batches` is None where they are made up (`step_benchmark`)."""
 
     number: int
-    stage: Stage
+    stage: StageConfig
     recipe: Recipe
     world: World
-    wrapped: Wrapped
-    optimiser: torch.optim.Optimizer
-    batches: MicroBatches | None
-    each: int
+    parallel_model: ParallelModel
+    optimizer: torch.optim.Optimizer
+    batches: MicroBatchDataset | None
+    accumulation_steps: int
     steps: int
-    cost: Cost
+    sample_flops: SampleFlops
     normalise: Callable[[torch.Tensor], torch.Tensor]
     lineage: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where a stage writes while it trains. `metrics`, `board` and `bar` belong to the main process."""
+    """Where a stage writes while it trains. All but `checkpoints` and `ledger` belong to the main process."""
 
     checkpoints: Checkpoints
-    ledger: Lines
-    metrics: Lines | None
-    board: Board | None
-    bar: Bar | None
+    ledger: JsonLines
+    metrics: JsonLines | None
+    tensorboard: TensorBoardWriter | None
+    progress_bar: ProgressBar | None
 
-    def keep(self) -> None:
-        """Everything told so far is on the disk."""
-        self.ledger.keep()
+    def sync(self) -> None:
+        """Return once everything written so far is on the disk."""
+        self.ledger.sync()
         if self.metrics:
-            self.metrics.keep()
+            self.metrics.sync()
 
     def close(self) -> None:
-        for one in (self.ledger, self.metrics, self.board, self.bar):
+        for one in (self.ledger, self.metrics, self.tensorboard, self.progress_bar):
             if one is not None:
                 one.close()
 
 
-def train_stage(leg: Leg, first: int, outputs: Outputs, steps_before: int = 0) -> None:
-    """Take the steps `first` to `leg.steps` - 1. `steps_before`: those of earlier stages, for TensorBoard's
-    axis.
+def train_stage(run: StageRun, first: int, outputs: Outputs, steps_before: int = 0) -> None:
+    """Take the steps `first` to `run.steps` - 1; `steps_before`, those of earlier stages, is for TensorBoard.
 
     Raises InterruptedRun, after a checkpoint, when SIGTERM or Ctrl-C arrives at any process.
     """
-    assert leg.batches is not None
-    resources, watch = leg.recipe.resources, Stopwatch()
-    feed = Feed(leg.batches, leg.each, first, resources.workers, leg.world.device)
-    with _stop_signals() as asked:
-        for step, batches in enumerate(feed, start=first):
-            counts, stop = agree(leg, batches, bool(asked))
+    assert run.batches is not None
+    resources, timer = run.recipe.resources, StepTimer()
+    loader = StepLoader(run.batches, run.accumulation_steps, first, resources.workers, run.world.device)
+    with _stop_signals() as signals:
+        for step, batches in enumerate(loader, start=first):
+            counts, stop = global_counts(run, batches, bool(signals))
             if stop:
-                _save(leg, step, outputs)
+                _save_checkpoint(run, step, outputs)
                 raise InterruptedRun(
-                    f"interrupted in stage {leg.number} before step {step} of {leg.steps}; a checkpoint is "
-                    "written. "
-                    "Run the same line again to go on."
+                    f"interrupted in stage {run.number} before step {step} of {run.steps}; a checkpoint is "
+                    "written. Run the same line again to go on."
                 )
-            line = take_step(leg, step, batches, counts)
-            seconds, waited = watch.lap(), feed.waited
-            feed.waited = 0.0
-            outputs.ledger.add({"stage": leg.number, "step": step, "keys": sample_keys(batches)})
-            if outputs.metrics and outputs.bar:
-                line |= _speed(leg, line, seconds, waited)
+            line = take_step(run, step, batches, counts)
+            seconds, wait_seconds = timer.lap(), loader.wait_seconds
+            loader.wait_seconds = 0.0
+            outputs.ledger.add({"stage": run.number, "step": step, "keys": sample_keys(batches)})
+            if outputs.metrics and outputs.progress_bar:
+                line |= _throughput(run, line, seconds, wait_seconds)
                 outputs.metrics.add(line)
-                outputs.bar.show(line)
-                if outputs.board:
-                    outputs.board.add(line, steps_before + step)
-            if (step + 1) % resources.checkpoint_steps == 0 and step + 1 < leg.steps:
-                _save(leg, step + 1, outputs)
-    outputs.keep()
+                outputs.progress_bar.update(line)
+                if outputs.tensorboard:
+                    outputs.tensorboard.add(line, steps_before + step)
+            if (step + 1) % resources.checkpoint_steps == 0 and step + 1 < run.steps:
+                _save_checkpoint(run, step + 1, outputs)
+    outputs.sync()
 
 
-def take_step(leg: Leg, step: int, batches: list[Micro], counts: Counts) -> dict[str, Any]:
-    """One optimiser step over the global batch; returns its metrics. MaskgenError if the loss is not
-    finite.
-    """
-    # Every step's randomness follows from its own number: resuming needs no random state.
-    torch.manual_seed(hash((leg.recipe.seed, leg.number, step, leg.world.rank)) % 2**63)
-    found = accumulate(leg, batches, counts)
-    parameters = [one for group in leg.optimiser.param_groups for one in group["params"]]
-    norm = float(clip(parameters, leg.recipe.optimiser.clip))
-    line = means(leg, step, batches, found, counts) | {"grad_norm": norm}
+def take_step(run: StageRun, step: int, batches: list[MicroBatch], counts: LossCounts) -> dict[str, Any]:
+    """One optimizer step over the global batch, to its metrics. MaskgenError if the loss is not finite."""
+    torch.manual_seed(step_seed(run.recipe.seed, run.number, step, run.world.rank))
+    losses = accumulate(run, batches, counts)
+    parameters = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
+    norm = float(clip_gradients(parameters, run.recipe.optimiser.clip))
+    line = step_metrics(run, step, batches, losses, counts) | {"grad_norm": norm}
     if not math.isfinite(line["loss"]) or not math.isfinite(norm):
-        raise _not_finite(leg, step, batches)
-    set_rate(leg.optimiser, factor(step, leg.steps, leg.recipe.optimiser.warmup))
-    leg.optimiser.step()
-    leg.optimiser.zero_grad(set_to_none=True)
+        raise _non_finite_error(run, step, batches)
+    set_learning_rates(run.optimizer, lr_factor(step, run.steps, run.recipe.optimiser.warmup))
+    run.optimizer.step()
+    run.optimizer.zero_grad(set_to_none=True)
     return line
 
 
-def accumulate(leg: Leg, batches: list[Micro], counts: Counts) -> list[Losses]:
+def step_seed(seed: int, stage: int, step: int, rank: int) -> int:
+    """The seed of one step in one process: resuming needs no random state."""
+    digest = hashlib.blake2b(f"{seed} {stage} {step} {rank}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest)
+
+
+def accumulate(run: StageRun, batches: list[MicroBatch], counts: LossCounts) -> list[LossSums]:
     """Gradients of the global batch's mean losses, whatever part of it each process and micro-batch holds.
 
     Each sum is divided by its count over all processes and micro-batches, so the parts add up to the mean.
     """
-    weights = leg.stage.losses
-    found = []
+    weights = run.stage.losses
+    sums = []
     for number, micro in enumerate(batches):
-        with leg.wrapped.gathering(last=number == len(batches) - 1):
-            losses = forward(leg, micro.batch)
+        with run.parallel_model.gradient_sync(last=number == len(batches) - 1):
+            losses = forward(run, micro.batch)
             loss = weights["lm"] * losses.lm / max(1.0, counts.tokens)
             if weights.get("guidance") and losses.mass.ndim:
                 loss = loss + weights["guidance"] * losses.guidance / max(1.0, counts.rows * len(losses.mass))
             # Gradients are averaged over processes; what is wanted is their sum.
-            (loss * leg.world.size).backward()
-        found.append(Losses(losses.lm.detach(), losses.guidance.detach(), losses.floor.detach(), losses.mass))
-    return found
+            (loss * run.world.size).backward()
+        sums.append(
+            LossSums(losses.lm.detach(), losses.guidance.detach(), losses.floor.detach(), losses.mass)
+        )
+    return sums
 
 
-def forward(leg: Leg, batch: "Batch") -> Losses:
+def forward(run: StageRun, batch: TrainBatch) -> LossSums:
     """Both losses of one micro-batch, summed."""
-    device = leg.world.device.type
-    with torch.autocast(device, torch.bfloat16, enabled=leg.recipe.precision == "bf16"):
-        output = leg.wrapped.model(
+    device = run.world.device.type
+    with torch.autocast(device, torch.bfloat16, enabled=run.recipe.precision == "bf16"):
+        output = run.parallel_model.model(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
-            pixel_values=leg.normalise(batch.pixels) if len(batch.pixels) else None,
+            pixel_values=run.normalise(batch.pixels) if len(batch.pixels) else None,
             has_image=batch.has_image,
             image_cells=batch.image_cells,
             query_mask=batch.query_mask,
-            guided=batch.guided if "guidance" in leg.stage.losses else None,
+            guided=batch.guided if "guidance" in run.stage.losses else None,
             use_cache=False,
         )
-    return measure(output, batch, leg.recipe.guidance.normalise)
+    return compute_losses(output, batch, run.recipe.guidance.normalise)
 
 
-def agree(leg: Leg, batches: list[Micro], stop: bool) -> tuple[Counts, bool]:
+def global_counts(run: StageRun, batches: list[MicroBatch], stop: bool) -> tuple[LossCounts, bool]:
     """The counts over the global batch, and whether any process was asked to stop."""
-    tokens = sum(targets(micro.batch) for micro in batches)
+    tokens = sum(count_targets(micro.batch) for micro in batches)
     rows = sum(int(micro.batch.guided.sum()) for micro in batches)
-    if "guidance" not in leg.stage.losses:
+    if "guidance" not in run.stage.losses:
         rows = 0
-    total, guided, stops = leg.world.sum([float(tokens), float(rows), float(stop)])
-    return Counts(total, guided), stops > 0
+    total, guided, stops = run.world.sum([float(tokens), float(rows), float(stop)])
+    return LossCounts(total, guided), stops > 0
 
 
-def means(leg: Leg, step: int, batches: list[Micro], found: list[Losses], counts: Counts) -> dict[str, Any]:
+def step_metrics(
+    run: StageRun, step: int, batches: list[MicroBatch], losses: list[LossSums], counts: LossCounts
+) -> dict[str, Any]:
     """The step's figures over the global batch, in one exchange between the processes."""
-    layers = max((len(losses.mass) for losses in found if losses.mass.ndim), default=0)
-    masses = [losses.mass for losses in found if losses.mass.ndim]
+    layers = max((len(one.mass) for one in losses if one.mass.ndim), default=0)
+    masses = [one.mass for one in losses if one.mass.ndim]
     mass = torch.stack(masses).sum(dim=0).tolist() if masses else []
     own = [
-        float(sum(losses.lm for losses in found)),
-        float(sum(losses.guidance for losses in found)),
-        float(sum(losses.floor for losses in found)),
+        float(sum(one.lm for one in losses)),
+        float(sum(one.guidance for one in losses)),
+        float(sum(one.floor for one in losses)),
         float(sum(int(micro.batch.attention_mask.sum()) for micro in batches)),
         float(len(sample_keys(batches))),
-        float(sum(micro.cut for micro in batches)),
+        float(sum(micro.truncated for micro in batches)),
         float(sum(micro.unguided for micro in batches)),
-        sum(_flops(leg.cost, micro.batch) for micro in batches),
+        sum(_batch_flops(run.sample_flops, micro.batch) for micro in batches),
     ]
-    # A process whose rows hold no mask has no layers to tell of.
-    most = int(max(leg.world.gather(layers)))
-    own += mass or [0.0] * most
-    lm, guidance, floor, tokens, samples, cut, empty, flops, *mass = leg.world.sum(own)
+    # A process whose rows hold no mask has seen no layer.
+    layers = int(max(run.world.gather(layers)))
+    own += mass or [0.0] * layers
+    lm, guidance, floor, tokens, samples, truncated, empty, flops, *mass = run.world.sum(own)
     lm /= max(1.0, counts.tokens)
-    pairs = counts.rows * most
-    weights = leg.stage.losses
+    pairs = counts.rows * layers
+    weights = run.stage.losses
     loss = weights["lm"] * lm
     if pairs:
         loss += weights["guidance"] * guidance / pairs
     return {
-        "stage": leg.number,
+        "stage": run.number,
         "step": step,
         "loss": loss,
         "lm": lm,
@@ -206,70 +208,67 @@ def means(leg: Leg, step: int, batches: list[Micro], found: list[Losses], counts
         "mass": [value / counts.rows for value in mass] if pairs else [],
         "guided": int(counts.rows),
         "empty_masks": int(empty),
-        "cut_texts": int(cut),
+        "cut_texts": int(truncated),
         "samples": int(samples),
         "tokens": int(tokens),
         "flops": flops,
-        "rate": factor(step, leg.steps, leg.recipe.optimiser.warmup),
+        "rate": lr_factor(step, run.steps, run.recipe.optimiser.warmup),
     }
 
 
-def _speed(leg: Leg, line: dict[str, Any], seconds: float, waited: float) -> dict[str, Any]:
-    """How fast the step was; MFU counts what the frozen parts really cost, and only where the peak is
-    known.
-    """
-    limit = peak(leg.world.device)
+def _throughput(run: StageRun, line: dict[str, Any], seconds: float, wait_seconds: float) -> dict[str, Any]:
+    """How fast the step was; MFU counts what frozen parts really cost, where the device's peak is known."""
+    limit = peak_flops(run.world.device)
     flops = line["flops"] / seconds
-    memory = torch.cuda.max_memory_allocated(leg.world.device) if leg.world.device.type == "cuda" else None
+    memory = torch.cuda.max_memory_allocated(run.world.device) if run.world.device.type == "cuda" else None
     return {
         "seconds": seconds,
         "samples_per_second": line["samples"] / seconds,
         "tokens_per_second": line["tokens"] / seconds,
         "flops_per_second": flops,
-        "mfu": flops / (limit * leg.world.size) if limit else None,
-        "data_wait": min(1.0, waited / seconds),
+        "mfu": flops / (limit * run.world.size) if limit else None,
+        "data_wait": min(1.0, wait_seconds / seconds),
         "memory": memory,
     }
 
 
-def _flops(cost: Cost, batch: "Batch") -> float:
+def _batch_flops(flops: SampleFlops, batch: TrainBatch) -> float:
     lengths = batch.attention_mask.sum(dim=1).tolist()
-    asked = (batch.query_mask.sum(dim=1) * batch.guided).tolist()
-    seen, weights = batch.has_image.tolist(), batch.weights.tolist()
+    query_tokens = (batch.query_mask.sum(dim=1) * batch.guided).tolist()
+    has_image, weights = batch.has_image.tolist(), batch.weights.tolist()
     return sum(
-        cost.of(int(length), bool(image), int(query))
-        for length, image, query, weight in zip(lengths, seen, asked, weights, strict=True)
+        flops.of(int(length), bool(image), int(query))
+        for length, image, query, weight in zip(lengths, has_image, query_tokens, weights, strict=True)
         if weight
     )
 
 
-def _not_finite(leg: Leg, step: int, batches: list[Micro]) -> MaskgenError:
+def _non_finite_error(run: StageRun, step: int, batches: list[MicroBatch]) -> MaskgenError:
     """Finds the samples whose own loss is not finite, so that they can be looked at."""
-    leg.optimiser.zero_grad(set_to_none=True)
+    run.optimizer.zero_grad(set_to_none=True)
     own = []
     with torch.no_grad():
-        for batch in leg.batches.alone(step) if leg.batches else ():
-            losses = forward(leg, batch.to(leg.world.device))
+        for batch in run.batches.single_samples(step) if run.batches else ():
+            losses = forward(run, batch.to(run.world.device))
             if not bool(torch.isfinite(losses.lm + losses.guidance)):
                 own += batch.keys
-    culprits = sorted(key for keys in leg.world.gather(own) for key in keys)
-    everyone = sorted(key for keys in leg.world.gather(sample_keys(batches)) for key in keys)
-    where = f"stage {leg.number}, step {step}"
+    culprits = sorted(key for keys in run.world.gather(own) for key in keys)
+    everyone = sorted(key for keys in run.world.gather(sample_keys(batches)) for key in keys)
+    where = f"stage {run.number}, step {step}"
     if culprits:
         return MaskgenError(
             f"the loss is not finite in {where}, by the samples {', '.join(culprits)}. Look at them with "
-            "maskgen show; "
-            "the last checkpoint is as it was."
+            "maskgen show; the last checkpoint is as it was."
         )
     return MaskgenError(
         f"the loss or its gradient is not finite in {where}, though each sample's own loss is finite. The "
-        "step's "
-        f"samples: {', '.join(everyone)}. Try a lower lr or precision=fp32; the last checkpoint is as it was."
+        f"step's samples: {', '.join(everyone)}. Try a lower lr or precision=fp32; the "
+        "last checkpoint is as it was."
     )
 
 
-def sample_keys(batches: list[Micro]) -> list[str]:
-    """The samples in hand; rows that only fill up have no weight."""
+def sample_keys(batches: list[MicroBatch]) -> list[str]:
+    """The keys of the step's samples, without the rows that only fill up."""
     return [
         key
         for micro in batches
@@ -278,27 +277,29 @@ def sample_keys(batches: list[Micro]) -> list[str]:
     ]
 
 
-def _save(leg: Leg, step: int, outputs: Outputs) -> None:
-    outputs.keep()
-    leg.world.wait()
-    outputs.checkpoints.save(Position(leg.number, step), leg.wrapped.bare, leg.optimiser, leg.lineage)
+def _save_checkpoint(run: StageRun, step: int, outputs: Outputs) -> None:
+    outputs.sync()
+    run.world.wait()
+    outputs.checkpoints.save(
+        Position(run.number, step), run.parallel_model.module, run.optimizer, run.lineage
+    )
 
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
     """Collects SIGINT and SIGTERM; the first asks to stop, a second Ctrl-C stops at once."""
-    asked: list[int] = []
+    signals: list[int] = []
 
-    def ask(number: int, _: Any) -> None:
-        if asked and number == signal.SIGINT:
+    def handle(number: int, _: Any) -> None:
+        if signals and number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked.append(number)
+        signals.append(number)
 
     before: dict[int, Any] = {}
     with contextlib.suppress(ValueError):  # not the main thread: whoever started it stops it
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,34 +1,28 @@
-"""Both losses as sums, to be divided by counts over the whole batch: the mean of one big batch, however it
-is cut.
-"""
+"""Both losses as sums, divided later by counts over the global batch: its mean, however it is split."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from maskgen.age_vlm.guidance import guidance
-
-if TYPE_CHECKING:
-    from maskgen.training.collate import Batch
+from maskgen.age_vlm.guidance import Normalisation, guidance_loss
+from maskgen.age_vlm.modeling import VlmOutput
+from maskgen.training.collate import TrainBatch
 
 _ROWS = 4  # rows whose float32 logits exist at a time
 
 
 @dataclass(frozen=True)
-class Counts:
-    """What a mean divides by. `tokens`: those to be learnt; `rows`: rows with guidance, each once for
-    every layer.
-    """
+class LossCounts:
+    """What a mean divides by. `tokens`: those to be learnt; `rows`: rows with guidance, once a layer."""
 
     tokens: float
     rows: float
 
 
 @dataclass(frozen=True)
-class Losses:
+class LossSums:
     """Sums over one micro-batch: scalars with gradients, and `floor` and `mass` (layers,) without."""
 
     lm: torch.Tensor
@@ -37,39 +31,40 @@ class Losses:
     mass: torch.Tensor
 
 
-def language_sum(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Sum of the cross-entropy of the next token, float32. `logits`: (B, T, words); `labels`: (B, T),
-    -100: not learnt.
+def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Sum of the next token's cross-entropy, float32. `logits`: (B, T, vocabulary); `labels`: (B, T), -100:
+    not learnt.
     """
     total = logits.new_zeros((), dtype=torch.float32)
-    for rows, wanted in zip(logits[:, :-1].split(_ROWS), labels[:, 1:].split(_ROWS), strict=True):
-        total = total + checkpoint(_entropy, rows, wanted, use_reentrant=False)
+    for rows, targets in zip(logits[:, :-1].split(_ROWS), labels[:, 1:].split(_ROWS), strict=True):
+        total = total + checkpoint(_cross_entropy, rows, targets, use_reentrant=False)
     return total
 
 
-def targets(batch: "Batch") -> int:
+def count_targets(batch: TrainBatch) -> int:
     """How many tokens of the batch are to be learnt."""
     return int((batch.labels[:, 1:] != -100).sum())
 
 
-def measure(output: Any, batch: "Batch", normalise: Any) -> Losses:
-    """Both sums of a forward pass; `output` is the model's, `batch` what it saw."""
-    lm = language_sum(output.logits, batch.labels)
+def compute_losses(output: VlmOutput, batch: TrainBatch, normalise: Normalisation) -> LossSums:
+    """Both sums of a forward pass; `output` is the model's, `batch` what it was given."""
+    assert output.logits is not None
+    lm = cross_entropy_sum(output.logits, batch.labels)
     maps = output.guidance_maps
     if maps is None or maps.shape[1] == 0:
-        nothing = torch.zeros((), device=lm.device)
-        return Losses(lm, nothing, nothing, nothing)
-    found = guidance(maps, batch.masks, normalise)
-    return Losses(
+        zero = torch.zeros((), device=lm.device)
+        return LossSums(lm, zero, zero, zero)
+    terms = guidance_loss(maps, batch.masks, normalise)
+    return LossSums(
         lm,
-        found.loss.sum(),
-        found.floor.sum() * len(maps),
-        found.mass.detach().sum(dim=1),
+        terms.loss.sum(),
+        terms.floor.sum() * len(maps),
+        terms.mass.detach().sum(dim=1),
     )
 
 
-def _entropy(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     with torch.autocast(logits.device.type, enabled=False):
         return F.cross_entropy(
-            logits.float().flatten(0, 1), wanted.flatten(), ignore_index=-100, reduction="sum"
+            logits.float().flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum"
         )

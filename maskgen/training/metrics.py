@@ -1,6 +1,4 @@
-"""What a run tells while it trains: a line a step in metrics.jsonl, the bar, TensorBoard, and the ledger
-of keys.
-"""
+"""What a run writes while it trains: metrics.jsonl, the progress bar, TensorBoard, the ledger of keys."""
 
 import json
 import os
@@ -18,18 +16,18 @@ from maskgen.errors import MaskgenError
 _QUIET_SECONDS = 15.0
 
 # Dense bf16, as the makers state it, in FLOP/s.
-PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A10G": 70e12, "4090": 165e12}
+PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A10G": 70e12, "4090": 165e12}
 
 
-def peak(device: torch.device) -> float | None:
+def peak_flops(device: torch.device) -> float | None:
     """The device's bf16 peak in FLOP/s; None if it is not known, and then nothing is called MFU."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((value for part, value in PEAKS.items() if part in name), None)
+    return next((value for part, value in PEAK_FLOPS.items() if part in name), None)
 
 
-def cut(path: Path, stage: int, step: int) -> None:
+def truncate_lines(path: Path, stage: int, step: int) -> None:
     """Drop every line at or after `step` of `stage`, and a last one that was not written whole."""
     if not path.is_file():
         return
@@ -39,7 +37,7 @@ def cut(path: Path, stage: int, step: int) -> None:
     partial.replace(path)
 
 
-class Lines:
+class JsonLines:
     """A JSON-lines file to which every step adds one."""
 
     def __init__(self, path: Path):
@@ -51,8 +49,8 @@ class Lines:
         self._stream.write(json.dumps(line) + "\n")
         self._stream.flush()
 
-    def keep(self) -> None:
-        """Force what was added onto the disk: a checkpoint must not know more steps than the file."""
+    def sync(self) -> None:
+        """Force what was added onto the disk: a checkpoint must not be ahead of the file."""
         os.fsync(self._stream.fileno())
 
     def close(self) -> None:
@@ -63,14 +61,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The file's lines; none if it is not there. A last line without its end is left out."""
     if not path.is_file():
         return []
-    found = []
-    for line in path.read_text().splitlines(keepends=True):
-        if line.endswith("\n"):
-            found.append(json.loads(line))
-    return found
+    lines = path.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-class Board:
+class TensorBoardWriter:
     """TensorBoard events, if asked for."""
 
     def __init__(self, folder: Path):
@@ -79,8 +74,7 @@ class Board:
         except ImportError as error:
             raise MaskgenError(
                 "resources.tensorboard is on, but the package is not installed: pip install tensorboard, "
-                "or leave it "
-                "off; metrics.jsonl is always written."
+                "or leave it off; metrics.jsonl is always written."
             ) from error
         self._writer = SummaryWriter(str(folder))
 
@@ -94,7 +88,7 @@ class Board:
         self._writer.close()
 
 
-class Bar:
+class ProgressBar:
     """One bar a stage."""
 
     def __init__(self, stage: int, steps: int, done: int):
@@ -108,8 +102,8 @@ class Bar:
             smoothing=0.05,
         )
 
-    def show(self, line: dict[str, Any]) -> None:
-        """Advance by the step that the metrics line tells of."""
+    def update(self, line: dict[str, Any]) -> None:
+        """Advance by one step and show its metrics."""
         shown = [f"loss {line['lm']:.3f}"]
         if line["guidance"] is not None:
             shown += [f"guidance {line['guidance_above_floor']:.3f}", f"in mask {mean(line['mass']):.0%}"]
@@ -123,16 +117,12 @@ class Bar:
         self._bar.set_postfix_str(" ".join(shown), refresh=False)
         self._bar.update(1)
 
-    def say(self, text: str) -> None:
-        """A line above the bar."""
-        self._bar.write(text, file=sys.stderr)
-
     def close(self) -> None:
         self._bar.close()
 
 
-class Stopwatch:
-    """Seconds since the last look."""
+class StepTimer:
+    """Seconds between laps."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()

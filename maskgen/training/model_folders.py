@@ -12,7 +12,7 @@ from maskgen.age_vlm.image_processing import normalise
 from maskgen.age_vlm.loading import model_type, processor
 from maskgen.age_vlm.registry import model_class, paper_config
 from maskgen.errors import MaskgenError
-from maskgen.training.recipe import Recipe, Stage
+from maskgen.training.recipe import Recipe, StageConfig
 from maskgen.training.small_start import small_config
 
 
@@ -35,13 +35,12 @@ def read_config(folder: str | Path, recipe: Recipe) -> Any:
     if kind != recipe.architecture:
         raise MaskgenError(
             f"--model {folder} holds a {kind}, but the recipe {recipe.recipe} trains a "
-            f"{recipe.architecture}. "
-            "Give another --model or another --recipe."
+            f"{recipe.architecture}. Give another --model or another --recipe."
         )
     return model_class(recipe.architecture).config_class.from_pretrained(folder)
 
 
-def load(folder: str | Path, recipe: Recipe, stage: Stage) -> Any:
+def load(folder: str | Path, recipe: Recipe, stage: StageConfig) -> Any:
     """The model in float32, set to the stage's resolution."""
     read_config(folder, recipe)
     settings = {"image_size": stage.size, "fit": recipe.data.fit}
@@ -54,9 +53,7 @@ def tokenizer(folder: str | Path) -> Any:
 
 
 def normaliser(folder: str | Path) -> Callable[[torch.Tensor], torch.Tensor]:
-    """From uint8 (N, S, S, 3) to what the model takes, float (N, 3, S, S), with the folder's mean and
-    deviation.
-    """
+    """From uint8 (N, S, S, 3) to float (N, 3, S, S) by the folder's mean and deviation."""
     images = processor(folder).image_processor
     return partial(normalise, mean=images.image_mean, std=images.image_std)
 

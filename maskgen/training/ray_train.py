@@ -1,6 +1,4 @@
-"""The loop on a Ray cluster, by Ray Train: the one file of the trainer that imports Ray, and only when
-called.
-"""
+"""The loop on a Ray cluster, by Ray Train: the trainer's one file that imports Ray, and only when called."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,12 +6,11 @@ from typing import Any
 
 from maskgen.errors import MaskgenError
 from maskgen.runtime.ray_address import check
-from maskgen.training.trainer import Request
+from maskgen.training.trainer import TrainRequest
 
 
-def train_on_ray(request: Request, address: str, processes: int, say: Callable[[str], None]) -> Path:
-    """Train with one process a GPU of the cluster at `address`, or `processes` of them; without GPUs, on
-    its CPUs.
+def train_on_ray(request: TrainRequest, address: str, processes: int, say: Callable[[str], None]) -> Path:
+    """Train on the cluster at `address`, with `processes` or one a GPU; without GPUs, on its CPUs.
 
     Data, model and output must be on storage that every node sees under the same path.
     """
@@ -25,8 +22,7 @@ def train_on_ray(request: Request, address: str, processes: int, say: Callable[[
     except ImportError as error:
         raise MaskgenError(
             f"--address needs Ray, which is not installed here ({error}). Install it (pip install "
-            "'ray[train]'), or start "
-            "the processes with torchrun."
+            "'ray[train]'), or start the processes with torchrun."
         ) from error
 
     try:
@@ -34,15 +30,14 @@ def train_on_ray(request: Request, address: str, processes: int, say: Callable[[
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise MaskgenError(
             f"Ray at {address} answers, but does not let us in ({str(error).splitlines()[0]}). Is it of "
-            "this Ray "
-            "version? If it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN."
+            "this Ray version? If it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN."
         ) from error
     try:
         gpus = int(ray.cluster_resources().get("GPU", 0))
         count = processes or gpus or 1
         say(f"training with {count} process(es) on Ray at {address}, {'a GPU each' if gpus else 'on CPUs'}")
         trainer = TorchTrainer(
-            _worker,
+            _train_worker,
             train_loop_config={"request": request},
             scaling_config=ScalingConfig(num_workers=count, use_gpu=bool(gpus)),
             run_config=RunConfig(
@@ -54,13 +49,13 @@ def train_on_ray(request: Request, address: str, processes: int, say: Callable[[
         try:
             trainer.fit()
         except Exception as error:
-            raise _as_said(error) from error
+            raise _unwrap_error(error) from error
     finally:
         ray.shutdown()
     return Path(request.out) / "model"
 
 
-def _worker(config: dict[str, Any]) -> None:
+def _train_worker(config: dict[str, Any]) -> None:
     """One process of the world, inside Ray's actor."""
     import ray.train
     import ray.train.torch
@@ -73,14 +68,14 @@ def _worker(config: dict[str, Any]) -> None:
     train(config["request"], world, print)
 
 
-def _as_said(error: Exception) -> Exception:
+def _unwrap_error(error: Exception) -> Exception:
     """The worker's own MaskgenError, out of Ray's wrappings."""
-    seen: BaseException | None = error
-    while seen is not None:
-        failures = getattr(seen, "worker_failures", None)
-        for one in [seen, *(failures.values() if isinstance(failures, dict) else [])]:
+    cause: BaseException | None = error
+    while cause is not None:
+        failures = getattr(cause, "worker_failures", None)
+        for one in [cause, *(failures.values() if isinstance(failures, dict) else [])]:
             inner = getattr(one, "_base_exc", one)
             if isinstance(inner, MaskgenError):
                 return inner
-        seen = seen.__cause__
+        cause = cause.__cause__
     return MaskgenError(f"training on Ray failed: {error}. The last checkpoint is as it was.")

@@ -29,7 +29,7 @@ Positive = Annotated[Number, Field(gt=0)]
 Weight = Annotated[Number, Field(ge=0)]
 
 
-class Stage(Section):
+class StageConfig(Section):
     """One row of Table 1: what trains, on which losses and data."""
 
     train: list[Part] = Field(min_length=1, description="parts that train; all others are frozen")
@@ -43,7 +43,7 @@ class Stage(Section):
     epochs: int = Field(1, ge=1, description="passes over the data")
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Stage":
+    def _consistent(self) -> "StageConfig":
         if foreign := sorted(set(self.lr_of) - set(self.train)):
             raise ValueError(f"lr_of names {', '.join(foreign)}, which train does not list")
         if not self.losses.get("lm"):
@@ -55,7 +55,7 @@ class Stage(Section):
         return self.lr_of.get(part, self.lr)
 
 
-class Data(Section):
+class DataConfig(Section):
     """How samples become batches."""
 
     order: Literal["stratified", "random"] = Field(
@@ -73,13 +73,13 @@ class Data(Section):
     )
 
 
-class Guidance(Section):
+class GuidanceConfig(Section):
     """Equation 3."""
 
     normalise: Literal["sum", "max", "minmax"] = Field("sum", description="how attention becomes P")
 
 
-class Optimiser(Section):
+class OptimizerConfig(Section):
     """AdamW with a linear warm-up and a cosine to zero, anew in each stage (Appendix B)."""
 
     betas: list[Annotated[Number, Field(ge=0, lt=1)]] = Field([0.9, 0.95], min_length=2, max_length=2)
@@ -88,7 +88,7 @@ class Optimiser(Section):
     clip: Positive = Field(1.0, description="largest norm of the whole gradient")
 
 
-class Resources(Section):
+class TrainResources(Section):
     """What a run may use: speed, not content. A resume may change these."""
 
     micro_batch: int = Field(16, ge=1, description="samples a device takes at once; the rest accumulates")
@@ -114,11 +114,13 @@ class Recipe(Section):
     seed: int = Field(0, ge=0)
     precision: Literal["bf16", "fp32"] = Field("bf16", description="of the arithmetic; weights are fp32")
     batch: int = Field(128, ge=1, description="samples a step, over all devices")
-    data: Data = Data()
-    guidance: Guidance = Guidance()
-    optimiser: Optimiser = Optimiser()
-    resources: Resources = Resources()
-    stages: dict[str, Stage] = Field(min_length=1, description="1, 2, ...: each starts from the one before")
+    data: DataConfig = DataConfig()
+    guidance: GuidanceConfig = GuidanceConfig()
+    optimiser: OptimizerConfig = OptimizerConfig()
+    resources: TrainResources = TrainResources()
+    stages: dict[str, StageConfig] = Field(
+        min_length=1, description="1, 2, ...: each starts from the one before"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from maskgen.age_vlm.init_model import start, write
+from maskgen.age_vlm.init_model import build_model, save_model
 from maskgen.age_vlm.registry import ARCHITECTURES
 from maskgen.small_models import INITIALIZER_RANGE, checkpoint
 from maskgen.training.recipe import Recipe
@@ -22,8 +22,8 @@ def initial_model(folder: Path, recipe: Recipe) -> Path:
     if folder.is_dir():
         return folder
     language, vision = checkpoint("llama"), checkpoint("convnext")
-    made = start(str(language), str(vision), recipe.architecture, recipe.seed, **_options(recipe))
-    write(made, str(folder))
+    made = build_model(str(language), str(vision), recipe.architecture, recipe.seed, **_options(recipe))
+    save_model(made, str(folder))
     return folder
 
 

@@ -12,17 +12,17 @@ from maskgen.age_vlm.registry import model_class
 from maskgen.draw import text
 from maskgen.runtime.device import choose_device, device_name
 from maskgen.training import model_folders
-from maskgen.training.collate import Batch
-from maskgen.training.cost import cost
-from maskgen.training.data_loader import Micro
+from maskgen.training.collate import TrainBatch
+from maskgen.training.cost import sample_flops
+from maskgen.training.data_loader import MicroBatch
 from maskgen.training.distributed import World
-from maskgen.training.freezing import freeze, rates
-from maskgen.training.loop import Leg, take_step
-from maskgen.training.losses import Counts, targets
-from maskgen.training.metrics import peak
-from maskgen.training.optimizer import optimiser
-from maskgen.training.parallel import Wrapped
-from maskgen.training.recipe import Recipe, Stage
+from maskgen.training.freezing import freeze, peak_learning_rates
+from maskgen.training.loop import StageRun, take_step
+from maskgen.training.losses import LossCounts, count_targets
+from maskgen.training.metrics import peak_flops
+from maskgen.training.optimizer import build_optimizer
+from maskgen.training.parallel import ParallelModel
+from maskgen.training.recipe import Recipe, StageConfig
 
 WARM_STEPS = 3
 
@@ -83,42 +83,42 @@ def to_dict(found: list[Measured]) -> list[dict[str, Any]]:
 
 
 def _stage(
-    recipe: Recipe, name: str, stage: Stage, config: Any, device: torch.device, steps: int
+    recipe: Recipe, name: str, stage: StageConfig, config: Any, device: torch.device, steps: int
 ) -> Measured:
     config.image_size = stage.size
     torch.manual_seed(recipe.seed)
     with torch.device(device):
         model = model_class(recipe.architecture)(config)
-    peaks = rates(model, stage)
+    peaks = peak_learning_rates(model, stage)
     freeze(model, peaks)
     world = World(0, 1, device)
-    leg = Leg(
+    run = StageRun(
         number=1,
         stage=stage,
         recipe=recipe,
         world=world,
-        wrapped=Wrapped(model, recipe.resources, world),
-        optimiser=optimiser(model, peaks, recipe.optimiser),
+        parallel_model=ParallelModel(model, recipe.resources, world),
+        optimizer=build_optimizer(model, peaks, recipe.optimiser),
         batches=None,
-        each=1,
+        accumulation_steps=1,
         steps=WARM_STEPS + steps,
-        cost=cost(config, stage),
+        sample_flops=sample_flops(config, stage),
         normalise=lambda pixels: pixels.permute(0, 3, 1, 2).float() / 255,
         lineage={},
     )
-    micro = Micro(_batch(recipe, stage, config).to(device), 0, 0)
-    counts = Counts(targets(micro.batch), float(micro.batch.guided.sum()))
+    micro = MicroBatch(_batch(recipe, stage, config).to(device), 0, 0)
+    counts = LossCounts(count_targets(micro.batch), float(micro.batch.guided.sum()))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     times, line = [], {}
-    for step in range(leg.steps):
+    for step in range(run.steps):
         began = time.perf_counter()
-        line = take_step(leg, step, [micro], counts)
+        line = take_step(run, step, [micro], counts)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - began)
     seconds = sorted(times[WARM_STEPS:])[steps // 2]
-    flops, limit = line["flops"] / seconds, peak(device)
+    flops, limit = line["flops"] / seconds, peak_flops(device)
     return Measured(
         stage=name,
         samples_per_second=line["samples"] / seconds,
@@ -128,7 +128,7 @@ def _stage(
     )
 
 
-def _batch(recipe: Recipe, stage: Stage, config: Any) -> Batch:
+def _batch(recipe: Recipe, stage: StageConfig, config: Any) -> TrainBatch:
     """A full micro-batch: every row has an image, the first one a mask, and a quarter of its text is the
     query.
     """
@@ -143,7 +143,7 @@ def _batch(recipe: Recipe, stage: Stage, config: Any) -> Batch:
     guided = torch.zeros(rows, dtype=torch.bool)
     guided[0] = "guidance" in stage.losses
     shape = (rows, stage.size, stage.size, 3)
-    return Batch(
+    return TrainBatch(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         labels=ids.clone(),

@@ -1,16 +1,13 @@
-"""`maskgen train`: what is left of the recipe's stages, on this process and its peers. Rerunning is
-resuming.
-"""
+"""`maskgen train`: the stages of a recipe that are not done, in every process. Rerunning is resuming."""
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from maskgen import __version__
 from maskgen.age_vlm.chat import ChatTemplate
@@ -19,27 +16,32 @@ from maskgen.geometry import Frame
 from maskgen.pipeline.fingerprint import differences, packages
 from maskgen.runtime.lease import Lease
 from maskgen.training import model_folders
-from maskgen.training.checkpoint import Checkpoints, Position, folder, whole
-from maskgen.training.cost import cost
-from maskgen.training.data_loader import MicroBatches, accumulation, cells
-from maskgen.training.dataset import ShardDataset
+from maskgen.training.checkpoint import Checkpoints, Position, new_folder, to_full_tensor
+from maskgen.training.cost import sample_flops
+from maskgen.training.data_loader import MicroBatchDataset, cells_per_side, gradient_accumulation_steps
+from maskgen.training.dataset import ShardDataset, ShardSamples
 from maskgen.training.distributed import World
-from maskgen.training.freezing import check_untouched, digest_of, digests, freeze, frozen_tensors, rates
-from maskgen.training.loop import Leg, Outputs, train_stage
-from maskgen.training.metrics import Bar, Board, Lines, cut
-from maskgen.training.optimizer import optimiser
-from maskgen.training.parallel import Wrapped
-from maskgen.training.recipe import Recipe, SetName, Stage
+from maskgen.training.freezing import (
+    check_frozen_unchanged,
+    combined_digest,
+    digests,
+    freeze,
+    frozen_tensors,
+    peak_learning_rates,
+)
+from maskgen.training.loop import Outputs, StageRun, train_stage
+from maskgen.training.metrics import JsonLines, ProgressBar, TensorBoardWriter, truncate_lines
+from maskgen.training.optimizer import build_optimizer
+from maskgen.training.parallel import ParallelModel
+from maskgen.training.recipe import Recipe, SetName, StageConfig
 from maskgen.training.sampler import Schedule
 
 METRICS, LEDGER, RECORD = "metrics.jsonl", "ledger", "run.json"
 
 
 @dataclass(frozen=True)
-class Request:
-    """One `maskgen train`. `data`: the sets of shards by the name that stages call them; `first`: the
-    first stage.
-    """
+class TrainRequest:
+    """One `maskgen train`. `data`: sets of shards by the name stages call them; `first`: the first stage."""
 
     recipe: Recipe
     model: str
@@ -48,7 +50,7 @@ class Request:
     first: int = 1
 
 
-def train(request: Request, world: World, say: Callable[[str], None]) -> Path:
+def train(request: TrainRequest, world: World, say: Callable[[str], None]) -> Path:
     """Take the stages that are not done; returns the folder of the last one's model.
 
     Every process of the world calls it; the main one writes, prints and holds the lease.
@@ -59,39 +61,40 @@ def train(request: Request, world: World, say: Callable[[str], None]) -> Path:
         return _train(request, world, say)
 
 
-def done(out: Path, stage: int) -> dict[str, Any] | None:
+def stage_record(out: Path, stage: int) -> dict[str, Any] | None:
     """The record of a stage that has ended; None before that."""
     path = out / f"stage-{stage}" / "stage.json"
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def _train(request: Request, world: World, say: Callable[[str], None]) -> Path:
+def _train(request: TrainRequest, world: World, say: Callable[[str], None]) -> Path:
     out, recipe = Path(request.out), request.recipe
-    accumulation(recipe, world)  # what cannot be shared out is said before anything is read
-    _begin(request, world)
+    gradient_accumulation_steps(recipe, world)  # what cannot be shared out is said before anything is read
+    _start_run(request, world)
     numbers = [number for number in range(1, len(recipe.stages) + 1) if number >= request.first]
     for number in numbers:
-        if done(out, number):
+        if stage_record(out, number):
             continue
-        _stage(request, world, number, say)
+        _train_one_stage(request, world, number, say)
     last = out / f"stage-{numbers[-1]}" / "model"
     if world.is_main and not (out / "model").exists():
-        with folder(out / "model") as target:
-            _copy(last, target)
+        with new_folder(out / "model") as target:
+            shutil.copytree(last, target, dirs_exist_ok=True)
     world.wait()
     return out / "model"
 
 
-def _begin(request: Request, world: World) -> None:
+def _start_run(request: TrainRequest, world: World) -> None:
     """The run's identity, written at its start; MaskgenError if what is there was begun with another one."""
     out = Path(request.out)
-    held = {
-        stage.data: _samples(request, stage.data, request.model, stage)[0]
-        for stage in request.recipe.stages.values()
-    }
+    stages = request.recipe.stages.values()
+    config = model_folders.read_config(request.model, request.recipe)
+    for stage in stages:
+        cells_per_side(stage, config)  # what does not fit is said before anything is trained
+    sets = {name: ShardSamples(request.data[name]) for name in {stage.data: None for stage in stages}}
     identity = {
         "recipe": request.recipe.content(),
-        "data": {name: samples.fingerprint() for name, samples in held.items()},
+        "data": {name: samples.fingerprint() for name, samples in sets.items()},
         "model": _weights_digest(Path(request.model)),
         "first_stage": request.first,
     }
@@ -106,7 +109,7 @@ def _begin(request: Request, world: World) -> None:
                 "model": str(request.model),
                 "data": request.data,
                 "steps": {
-                    number: stage.epochs * -(-len(held[stage.data]) // request.recipe.batch)
+                    number: stage.epochs * -(-len(sets[stage.data]) // request.recipe.batch)
                     for number, stage in request.recipe.stages.items()
                 },
                 "resources": request.recipe.resources.model_dump(mode="json"),
@@ -120,27 +123,27 @@ def _begin(request: Request, world: World) -> None:
 
 
 def _refuse_mixing(old: dict[str, Any], new: dict[str, Any], out: str) -> None:
-    lines = differences(old, json.loads(json.dumps(new)))
-    if lines:
-        listed = "\n  ".join(lines)
+    changed = differences(old, json.loads(json.dumps(new)))
+    if changed:
+        listed = "\n  ".join(changed)
         raise MaskgenError(
             f"{out} was begun with other settings:\n  {listed}\n"
             "Train with the settings it was begun with, or give another --out."
         )
 
 
-def prepare(request: Request, world: World, number: int, source: str | Path) -> Leg:
-    """Stage `number`, starting from the model folder `source`, at its first step."""
+def prepare_stage(request: TrainRequest, world: World, number: int, source: str | Path) -> StageRun:
+    """Stage `number`, at its first step, from the model folder `source`."""
     recipe = request.recipe
     stage = recipe.stages[str(number)]
-    each = accumulation(recipe, world)
+    accumulation_steps = gradient_accumulation_steps(recipe, world)
     model = model_folders.load(source, recipe, stage)
-    peaks = rates(model, stage)
+    peaks = peak_learning_rates(model, stage)
     if not peaks:
         raise MaskgenError(f"stages.{number}.train names no part that this model has.")
     freeze(model, peaks)
     model.to(world.device)
-    samples, template = _samples(request, stage.data, source, stage)
+    samples, template = _dataset(request, stage.data, source, stage)
     epochs = [
         Schedule(
             n=len(samples),
@@ -148,7 +151,7 @@ def prepare(request: Request, world: World, number: int, source: str | Path) -> 
             shards=samples.shards,
             batch=recipe.batch,
             world_size=world.size,
-            accumulation=each,
+            accumulation=accumulation_steps,
             seed=recipe.seed + epoch,
             stage=number,
             order=recipe.data.order,
@@ -157,19 +160,19 @@ def prepare(request: Request, world: World, number: int, source: str | Path) -> 
     ]
     steps = sum(epoch.steps for epoch in epochs)
     data = samples.fingerprint()
-    price = cost(model.config, stage)
-    wrapped = Wrapped(model, recipe.resources, world)
-    return Leg(
+    flops = sample_flops(model.config, stage)  # before the model is sharded
+    parallel_model = ParallelModel(model, recipe.resources, world)
+    return StageRun(
         number=number,
         stage=stage,
         recipe=recipe,
         world=world,
-        wrapped=wrapped,
-        optimiser=optimiser(model, peaks, recipe.optimiser),
-        batches=MicroBatches(samples, epochs, world.rank, template.pad_id, each),
-        each=each,
+        parallel_model=parallel_model,
+        optimizer=build_optimizer(model, peaks, recipe.optimiser),
+        batches=MicroBatchDataset(samples, epochs, world.rank, template.pad_id, accumulation_steps),
+        accumulation_steps=accumulation_steps,
         steps=steps,
-        cost=price,
+        sample_flops=flops,
         normalise=model_folders.normaliser(source),
         lineage={
             "parent": _weights_digest(Path(source)),
@@ -180,93 +183,89 @@ def prepare(request: Request, world: World, number: int, source: str | Path) -> 
     )
 
 
-def _stage(request: Request, world: World, number: int, say: Callable[[str], None]) -> None:
+def _train_one_stage(request: TrainRequest, world: World, number: int, say: Callable[[str], None]) -> None:
     out = Path(request.out)
     source = Path(request.model) if number == request.first else out / f"stage-{number - 1}" / "model"
-    leg = prepare(request, world, number, source)
-    model = leg.wrapped.bare
+    run = prepare_stage(request, world, number, source)
+    model = run.parallel_model.module
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     before = digests(frozen_tensors(model, trained))
-    checkpoints = Checkpoints(out, leg.recipe.resources.keep, world)
-    found: Position | None = world.gather(checkpoints.newest(number))[0]
-    if found:
-        checkpoints.restore(found, model, leg.optimiser)
-        say(f"going on in stage {number} at step {found.step} of {leg.steps}")
-    first = found.step if found else 0
-    outputs = _outputs(out, leg, first, checkpoints)
+    checkpoints = Checkpoints(out, run.recipe.resources.keep, world)
+    position: Position | None = world.gather(checkpoints.newest(number))[0]
+    if position:
+        checkpoints.restore(position, model, run.optimizer)
+        say(f"going on in stage {number} at step {position.step} of {run.steps}")
+    first = position.step if position else 0
+    outputs = _open_outputs(out, run, first, checkpoints)
     began = time.monotonic()
     try:
-        train_stage(leg, first, outputs, _steps_before(out, number))
+        train_stage(run, first, outputs, _steps_before(out, number))
     finally:
         outputs.close()
-    check_untouched(before, digests(frozen_tensors(model, trained)), str(number))
-    _finish(out, leg, source, trained, time.monotonic() - began)
+    check_frozen_unchanged(before, digests(frozen_tensors(model, trained)), str(number))
+    _publish_stage(out, run, source, trained, time.monotonic() - began)
     checkpoints.clear(number)
     world.wait()
 
 
-def _outputs(out: Path, leg: Leg, first: int, checkpoints: Checkpoints) -> Outputs:
+def _open_outputs(out: Path, run: StageRun, first: int, checkpoints: Checkpoints) -> Outputs:
     """The files of the run, cut back to where it goes on."""
-    world = leg.world
+    world = run.world
     if world.is_main:
         for path in [out / METRICS, *(out / LEDGER).glob("*.jsonl")]:
-            cut(path, leg.number, first)
+            truncate_lines(path, run.number, first)
     world.wait()
-    ledger = Lines(out / LEDGER / f"rank-{world.rank:04d}.jsonl")
+    ledger = JsonLines(out / LEDGER / f"rank-{world.rank:04d}.jsonl")
     if not world.is_main:
         return Outputs(checkpoints, ledger, None, None, None)
-    board = Board(out / "tensorboard") if leg.recipe.resources.tensorboard else None
-    return Outputs(checkpoints, ledger, Lines(out / METRICS), board, Bar(leg.number, leg.steps, first))
+    tensorboard = TensorBoardWriter(out / "tensorboard") if run.recipe.resources.tensorboard else None
+    return Outputs(
+        checkpoints, ledger, JsonLines(out / METRICS), tensorboard, ProgressBar(run.number, run.steps, first)
+    )
 
 
-def _finish(out: Path, leg: Leg, source: Path, trained: set[str], seconds: float) -> None:
+def _publish_stage(out: Path, run: StageRun, source: Path, trained: set[str], seconds: float) -> None:
     """Publish the stage: its model with lineage, and stage.json, which is the stage's commit."""
-    model = leg.wrapped.bare
+    model = run.parallel_model.module
     # Sharded weights are gathered: every process takes part.
-    weights = {name: whole(tensor) for name, tensor in model.state_dict().items()}
-    if leg.world.is_main:
+    weights = {name: to_full_tensor(tensor) for name, tensor in model.state_dict().items()}
+    if run.world.is_main:
         counts = {name: tensor.numel() for name, tensor in model.named_parameters()}
-        with folder(out / f"stage-{leg.number}") as target:
+        with new_folder(out / f"stage-{run.number}") as target:
             (target / "model").mkdir()
             model_folders.save(model, weights, source, target / "model")
             lineage = {
-                **leg.lineage,
-                "stage": leg.number,
+                **run.lineage,
+                "stage": run.number,
                 "weights": _weights_digest(target / "model"),
             }
             (target / "model" / "lineage.json").write_text(json.dumps(lineage, indent=2) + "\n")
             record = {
                 **lineage,
-                "steps": leg.steps,
+                "steps": run.steps,
                 "seconds": round(seconds, 3),
                 "trained": sum(counts[name] for name in trained),
                 "frozen": sum(count for name, count in counts.items() if name not in trained),
                 "frozen_unchanged": True,
             }
             (target / "stage.json").write_text(json.dumps(record, indent=2) + "\n")
-    leg.world.wait()
+    run.world.wait()
 
 
-def _samples(
-    request: Request, name: SetName, source: str | Path, stage: Stage
+def _dataset(
+    request: TrainRequest, name: SetName, source: str | Path, stage: StageConfig
 ) -> tuple[ShardDataset, ChatTemplate]:
     recipe = request.recipe
     template = ChatTemplate(model_folders.tokenizer(source), recipe.data.max_tokens)
     config = model_folders.read_config(source, recipe)
-    frame = Frame(recipe.data.fit, stage.size, cells(stage, config))
+    frame = Frame(recipe.data.fit, stage.size, cells_per_side(stage, config))
     guided = "guidance" in stage.losses
     places, threshold = request.data[name], recipe.data.threshold
     return ShardDataset(places, template, frame, guided, threshold=threshold), template
 
 
 def _steps_before(out: Path, number: int) -> int:
-    return sum((done(out, stage) or {}).get("steps", 0) for stage in range(1, number))
-
-
-def _copy(source: Path, target: Path) -> None:
-    import shutil
-
-    shutil.copytree(source, target, dirs_exist_ok=True)
+    return sum((stage_record(out, stage) or {}).get("steps", 0) for stage in range(1, number))
 
 
 def _digest(tree: Any) -> str:
@@ -277,13 +276,11 @@ def _weights_digest(folder: Path) -> str:
     """One digest of a model folder's weights, tensor by tensor: however they are spread over files."""
     from safetensors import safe_open
 
-    found: dict[str, torch.Tensor] = {}
     values: dict[str, str] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118  # no mapping
-                found = {name: file.get_tensor(name)}
-                values.update(digests(found))
+                values |= digests({name: file.get_tensor(name)})
     if not values:
         raise MaskgenError(f"{folder} holds no .safetensors weights. Give a model folder with them.")
-    return digest_of(values)
+    return combined_digest(values)

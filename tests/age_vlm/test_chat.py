@@ -65,10 +65,10 @@ def test_special_tokens_in_a_text_are_text(template):
 def test_what_is_too_long_is_cut_at_its_end(template):
     whole = template.encode(TALK)
     short = ChatTemplate(template.tokenizer, 10).encode(TALK)
-    assert short.cut and not whole.cut
+    assert short.truncated and not whole.truncated
     assert short.input_ids == whole.input_ids[:10] and len(short.labels) == len(short.query_mask) == 10
     prompt = ChatTemplate(template.tokenizer, 10).prompt(TALK[:3])
-    assert prompt.cut and prompt.input_ids == template.prompt(TALK[:3]).input_ids[-10:]
+    assert prompt.truncated and prompt.input_ids == template.prompt(TALK[:3]).input_ids[-10:]
 
 
 TURNS = st.lists(

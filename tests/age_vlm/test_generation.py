@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from helpers.tiny_age_vlm import made
-from maskgen.age_vlm.generation import Answerer, Decoding, Question
+from maskgen.age_vlm.generation import Answerer, ChatPrompt, GenerationOptions
 from maskgen.errors import MaskgenError
 from maskgen.sample import Turn
 
@@ -18,10 +18,10 @@ def picture(seed, width=40, height=30):
 
 
 QUESTIONS = [
-    Question([Turn("user", "Where is the star?")], picture(0)),
-    Question([Turn("user", "Count the red circles and say how many there are.")], picture(1, 20, 60)),
-    Question([Turn("user", "Hello")]),
-    Question(
+    ChatPrompt([Turn("user", "Where is the star?")], picture(0)),
+    ChatPrompt([Turn("user", "Count the red circles and say how many there are.")], picture(1, 20, 60)),
+    ChatPrompt([Turn("user", "Hello")]),
+    ChatPrompt(
         [
             Turn("system", "Be brief."),
             Turn("user", "A?"),
@@ -37,7 +37,7 @@ QUESTIONS = [
 @pytest.mark.parametrize(("kind", "fit"), [("age_vlm", "squash"), ("age_vlm", "pad"), ("concat", "squash")])
 def test_a_batch_is_answered_as_each_alone(kind, fit, options):
     model, processor = made(kind, fit)
-    answers = Answerer(model, processor).answer(QUESTIONS, Decoding(12, options=options))
+    answers = Answerer(model, processor).answer(QUESTIONS, GenerationOptions(12, options=options))
     expected = []
     for question in QUESTIONS:
         messages = [{"role": turn.speaker, "content": turn.value} for turn in question.turns]
@@ -56,15 +56,15 @@ def test_a_batch_is_answered_as_each_alone(kind, fit, options):
 def test_the_image_counts():
     answerer = Answerer(*made("age_vlm"))
     turns = QUESTIONS[0].turns
-    shown = [Question(turns, picture(seed)) for seed in range(4)] + [Question(turns)]
-    assert len({answer.text for answer in answerer.answer(shown, Decoding(12))}) > 1
+    shown = [ChatPrompt(turns, picture(seed)) for seed in range(4)] + [ChatPrompt(turns)]
+    assert len({answer.text for answer in answerer.answer(shown, GenerationOptions(12))}) > 1
 
 
 def test_an_answer_ends_before_a_stop_word_and_no_later():
     answerer = Answerer(*made("age_vlm"))
-    whole = answerer.answer(QUESTIONS[:2], Decoding(24))
+    whole = answerer.answer(QUESTIONS[:2], GenerationOptions(24))
     word = whole[0].text[6:9]
-    ended = answerer.answer(QUESTIONS[:2], Decoding(24, until=("not there", word)))
+    ended = answerer.answer(QUESTIONS[:2], GenerationOptions(24, until=("not there", word)))
     assert [one.text for one in ended] == [one.text.split(word)[0].strip() for one in whole]
     assert ended[0].tokens < whole[0].tokens
 
@@ -73,18 +73,18 @@ def test_a_question_too_long_loses_its_beginning_and_says_so():
     model, processor = made("age_vlm")
     answerer = Answerer(model, processor)
     words = " ".join(["star"] * 400)
-    long = Question([Turn("user", f"{words} Where?")])
-    short = Question([Turn("user", "Where?")])
+    long = ChatPrompt([Turn("user", f"{words} Where?")])
+    short = ChatPrompt([Turn("user", "Where?")])
     positions = model.config.text_config.max_position_embeddings
-    answers = answerer.answer([long, short], Decoding(10 * positions))
-    assert [answer.cut for answer in answers] == [True, False]
+    answers = answerer.answer([long, short], GenerationOptions(10 * positions))
+    assert [answer.truncated for answer in answers] == [True, False]
     assert answers[0].prompt_tokens + positions // 2 == positions
     assert all(answer.tokens <= positions // 2 for answer in answers)
 
 
 def test_sampling_follows_the_seed():
     answerer = Answerer(*made("age_vlm"))
-    decoding = Decoding(12, options={"do_sample": True, "temperature": 1.5, "top_p": 0.9})
+    decoding = GenerationOptions(12, options={"do_sample": True, "temperature": 1.5, "top_p": 0.9})
     told = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
@@ -94,7 +94,7 @@ def test_sampling_follows_the_seed():
 
 def test_answers_come_as_batches_do():
     answerer = Answerer(*made("age_vlm"))
-    alone = [answerer.answer([question], Decoding(12))[0].text for question in QUESTIONS]
+    alone = [answerer.answer([question], GenerationOptions(12))[0].text for question in QUESTIONS]
     drawn = []
 
     def batches():
@@ -102,11 +102,11 @@ def test_answers_come_as_batches_do():
             drawn.append(len(batch))
             yield batch
 
-    coming = answerer.answers(batches(), Decoding(12))
+    coming = answerer.answers(batches(), GenerationOptions(12))
     assert next(coming).text == alone[0]
     assert drawn[:1] == [1] and len(drawn) < 3  # the next one at most
     assert [answer.text for answer in coming] == alone[1:]
-    assert list(answerer.answers([], Decoding(12))) == []
+    assert list(answerer.answers([], GenerationOptions(12))) == []
 
 
 def test_memory_that_runs_out_is_a_sentence(monkeypatch):
@@ -117,4 +117,4 @@ def test_memory_that_runs_out_is_a_sentence(monkeypatch):
 
     monkeypatch.setattr(model, "generate", full)
     with pytest.raises(MaskgenError, match=r"does not hold 4 questions at once\. Give a smaller batch"):
-        Answerer(model, processor).answer(QUESTIONS, Decoding(12))
+        Answerer(model, processor).answer(QUESTIONS, GenerationOptions(12))

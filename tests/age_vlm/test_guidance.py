@@ -7,13 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskgen.age_vlm.guidance import guidance
+from maskgen.age_vlm.guidance import guidance_loss
 
 
 def test_the_literal_reading():
     maps = torch.tensor([[[0.1, 0.2, 0.3, 0.4]]])
     masks = torch.tensor([[False, True, True, False]])
-    found = guidance(maps, masks)
+    found = guidance_loss(maps, masks)
     assert found.loss.item() == pytest.approx(-math.log(2 * 0.5 / (2 + 1)))
     assert found.floor.item() == pytest.approx(math.log(1.5))
     assert found.mass.item() == pytest.approx(0.5)
@@ -22,9 +22,9 @@ def test_the_literal_reading():
 def test_max_and_minmax():
     maps = torch.tensor([[[0.1, 0.2, 0.3, 0.4]]])
     masks = torch.tensor([[False, True, True, False]])
-    peak = guidance(maps, masks, "max")
+    peak = guidance_loss(maps, masks, "max")
     assert peak.loss.item() == pytest.approx(-math.log(2 * 1.25 / (2 + 2.5)))
-    stretched = guidance(maps, masks, "minmax")
+    stretched = guidance_loss(maps, masks, "minmax")
     assert stretched.loss.item() == pytest.approx(-math.log(2 * 1.0 / (2 + 2.0)))
     assert not peak.floor.any() and not stretched.floor.any()
 
@@ -34,7 +34,7 @@ def test_empty_masks_count_for_nothing(normalise):
     maps = torch.rand(2, 3, 9).softmax(dim=-1).requires_grad_()
     masks = torch.zeros(3, 9, dtype=torch.bool)
     masks[1, 4] = True
-    found = guidance(maps, masks, normalise)
+    found = guidance_loss(maps, masks, normalise)
     assert found.valid.tolist() == [False, True, False]
     assert not found.loss[:, [0, 2]].any() and not found.mass[:, [0, 2]].any()
     found.loss.sum().backward()
@@ -53,7 +53,7 @@ def test_empty_masks_count_for_nothing(normalise):
 )
 def test_it_is_finite_and_not_below_its_floor(values, mask, normalise):
     maps = torch.tensor(values)[None, None].requires_grad_()
-    found = guidance(maps, torch.tensor(mask)[None], normalise)
+    found = guidance_loss(maps, torch.tensor(mask)[None], normalise)
     assert torch.isfinite(found.loss).all() and (found.mass >= 0).all() and (found.mass <= 1 + 1e-6).all()
     assert (found.loss >= found.floor - 1e-5).all() or normalise != "sum"
     found.loss.sum().backward()
@@ -63,4 +63,4 @@ def test_it_is_finite_and_not_below_its_floor(values, mask, normalise):
 def test_half_precision_is_widened():
     maps = torch.full((1, 1, 576), 1 / 576, dtype=torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert guidance(maps, torch.ones(1, 576, dtype=torch.bool)).loss.dtype == torch.float32
+        assert guidance_loss(maps, torch.ones(1, 576, dtype=torch.bool)).loss.dtype == torch.float32

@@ -11,7 +11,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LlamaForCau
 
 from helpers import tiny_age_vlm as tiny
 from maskgen.age_vlm import convnext_checkpoints
-from maskgen.age_vlm.init_model import start, write
+from maskgen.age_vlm.init_model import build_model, save_model
 from maskgen.errors import MaskgenError
 from maskgen.small_models import small_llama
 
@@ -129,7 +129,9 @@ def parts(tmp_path_factory):
 @pytest.mark.parametrize("architecture", ["age_vlm", "concat_vlm"])
 def test_a_started_model_loads_and_is_the_llama_without_an_image(parts, tmp_path, architecture):
     options: dict[str, Any] = {"slots": [1, 4]} if architecture == "age_vlm" else {}
-    lines = write(start(parts[0], parts[1], architecture, image_size=64, **options), str(tmp_path / "model"))
+    lines = save_model(
+        build_model(parts[0], parts[1], architecture, image_size=64, **options), str(tmp_path / "model")
+    )
     assert "missing in the source, and new: 0" in lines and "in the source, and not used: 0" in lines
     assert "  model.adapter.linear_1.weight" in lines
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "model").eval()
@@ -145,7 +147,9 @@ def test_a_started_model_loads_and_is_the_llama_without_an_image(parts, tmp_path
 
 def test_the_seed_decides_the_new_layers(parts):
     language, vision = parts
-    first, again, other = (start(language, vision, seed=seed, slots=[1], image_size=64) for seed in (0, 0, 1))
+    first, again, other = (
+        build_model(language, vision, seed=seed, slots=[1], image_size=64) for seed in (0, 0, 1)
+    )
     name = "model.cross.0.cross_attn.q_proj.weight"
     weights = [dict(each.model.named_parameters())[name] for each in (first, again, other)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
@@ -166,16 +170,16 @@ def test_bad_sources_are_sentences(parts, tmp_path, capsys):
     with pytest.raises(MaskgenError, match="holds no ConvNeXt of four stages"):
         convnext_checkpoints.convert({"visual.trunk.blocks.0.attn.qkv.weight": torch.ones(3, 3)}, "a ViT")
     with pytest.raises(MaskgenError, match="cannot be read as a LLaMA"):
-        start(str(tmp_path / "nowhere"), vision)
+        build_model(str(tmp_path / "nowhere"), vision)
     with pytest.raises(MaskgenError, match="do not fit"):
-        start(language, vision, image_size=64)  # a LLaMA of four layers has no slot 12
+        build_model(language, vision, image_size=64)  # a LLaMA of four layers has no slot 12
     with pytest.raises(MaskgenError, match="no multiple of 32"):
-        start(language, vision, slots=[1], image_size=100)
+        build_model(language, vision, slots=[1], image_size=100)
     with pytest.raises(MaskgenError, match="no architecture"):
-        start(language, vision, "perceiver")
-    write(start(language, vision, slots=[1], image_size=64), str(tmp_path / "once"))
+        build_model(language, vision, "perceiver")
+    save_model(build_model(language, vision, slots=[1], image_size=64), str(tmp_path / "once"))
     with pytest.raises(MaskgenError, match="exists already"):
-        write(start(language, vision, slots=[1], image_size=64), str(tmp_path / "once"))
+        save_model(build_model(language, vision, slots=[1], image_size=64), str(tmp_path / "once"))
 
 
 def test_a_bert_is_no_llama(parts, tmp_path):
@@ -183,7 +187,7 @@ def test_a_bert_is_no_llama(parts, tmp_path):
 
     BertConfig().save_pretrained(tmp_path)
     with pytest.raises(MaskgenError, match="is a bert, not a LLaMA"):
-        start(str(tmp_path), parts[1])
+        build_model(str(tmp_path), parts[1])
 
 
 def test_tiny_is_what_it_says():

@@ -12,7 +12,7 @@ from helpers import tiny_age_vlm as tiny
 from maskgen.age_vlm import AgeVlmConfig, AgeVlmForConditionalGeneration
 from maskgen.age_vlm.configuration import SLOTS
 from maskgen.age_vlm.cross_attention import CrossAttentionLayer, split_heads
-from maskgen.age_vlm.guidance import guidance
+from maskgen.age_vlm.guidance import guidance_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -131,7 +131,7 @@ def test_guidance_maps_and_gradients_are_eager_attentions(normalise):
 
     def gradients(maps):
         model.zero_grad()
-        guidance(maps, masks, normalise).loss.mean().backward()
+        guidance_loss(maps, masks, normalise).loss.mean().backward()
         return {name: w.grad.clone() for name, w in model.named_parameters() if w.grad is not None}
 
     ours = model(**given, query_mask=query_mask, guided=guided).guidance_maps

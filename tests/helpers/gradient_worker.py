@@ -9,23 +9,23 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from helpers.small_training import small
 from maskgen.training import loop
-from maskgen.training.checkpoint import whole
-from maskgen.training.data_loader import Feed
-from maskgen.training.launch import world
-from maskgen.training.trainer import Request, prepare
+from maskgen.training.checkpoint import to_full_tensor
+from maskgen.training.data_loader import StepLoader
+from maskgen.training.launch import init_world
+from maskgen.training.trainer import TrainRequest, prepare_stage
 
 model, data, to, micro, parallel = sys.argv[1:]
 torch.set_num_threads(1)
 options = [f"resources.micro_batch={micro}", f"resources.parallel={parallel}", "stages.4.losses.guidance=1"]
-with world() as here:
-    request = Request(small(*options), model, {"pretrain": [data], "finetune": [data]}, "unused")
-    leg = prepare(request, here, 4, model)
-    step = next(iter(Feed(leg.batches, leg.each, 0, 0, here.device)))  # type: ignore[arg-type]
-    counts, _ = loop.agree(leg, step, False)
-    loop.accumulate(leg, step, counts)
+with init_world() as here:
+    request = TrainRequest(small(*options), model, {"pretrain": [data], "finetune": [data]}, "unused")
+    run = prepare_stage(request, here, 4, model)
+    step = next(iter(StepLoader(run.batches, run.accumulation_steps, 0, 0, here.device)))  # type: ignore[arg-type]
+    counts, _ = loop.global_counts(run, step, False)
+    loop.accumulate(run, step, counts)
     found = {
-        name: whole(parameter.grad)
-        for name, parameter in leg.wrapped.bare.named_parameters()
+        name: to_full_tensor(parameter.grad)
+        for name, parameter in run.parallel_model.module.named_parameters()
         if parameter.grad is not None
     }
     if here.is_main:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from helpers import benchmark_files, peaked_attention, small_training, tiny_llava, tiny_peers
-from maskgen.age_vlm.generation import Decoding, Question
+from maskgen.age_vlm.generation import ChatPrompt, GenerationOptions
 from maskgen.cli import app
 from maskgen.errors import MaskgenError
 from maskgen.peers.peer_generation import PeerAnswerer
@@ -113,12 +113,12 @@ def test_answers_are_greedy_and_do_not_depend_on_their_batch(make, tmp_path):
     model = PeerModel.load(make(tmp_path / "x"), "cpu")
     pictures = np.random.default_rng(1).integers(0, 255, (4, 30, 50, 3), np.uint8)
     asked = [
-        Question([Turn("human", text)], image)
+        ChatPrompt([Turn("human", text)], image)
         for text, image in zip(
             ["Is there a star?", "How many?", "?", "a red star"], [*pictures[:3], None], strict=True
         )
     ]
-    answerer, decoding = PeerAnswerer(model), Decoding(6)
+    answerer, decoding = PeerAnswerer(model), GenerationOptions(6)
     together = [answer.text for answer in answerer.answers([asked], decoding)]
     alone = [answer.text for answer in answerer.answers([[one] for one in asked], decoding)]
     assert together == alone and len(set(together)) > 1
@@ -139,7 +139,7 @@ def test_answers_are_greedy_and_do_not_depend_on_their_batch(make, tmp_path):
 def test_a_question_too_long_is_told(tmp_path):
     answerer = PeerAnswerer(PeerModel.load(tiny_peers.convllava(tmp_path / "x"), "cpu"))
     with pytest.raises(MaskgenError, match=r"tokens long with its image, and x has 2048 positions"):
-        list(answerer.answers([[Question([Turn("human", "star " * 3000)])]], Decoding(8)))
+        list(answerer.answers([[ChatPrompt([Turn("human", "star " * 3000)])]], GenerationOptions(8)))
 
 
 def test_similarity_refuses_a_llava_that_lacks_weights(place, tmp_path):

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from maskgen.age_vlm.init_model import start, write
+from maskgen.age_vlm.init_model import build_model, save_model
 from maskgen.errors import MaskgenError
 from maskgen.scenes.drawing import draw_scene
 from maskgen.small_models import checkpoint
@@ -35,13 +35,15 @@ TEXTS = ["Where is the star?", "How many circles are there?", "What is in the pi
 def model(folder, architecture):
     """The demo's LLaMA and ConvNeXt as a run's model, its new layers awake so that images count."""
     slots: dict[str, Any] = {"slots": [1, 4]} if architecture == "age_vlm" else {}
-    made = start(str(checkpoint("llama")), str(checkpoint("convnext")), architecture, image_size=96, **slots)
+    made = build_model(
+        str(checkpoint("llama")), str(checkpoint("convnext")), architecture, image_size=96, **slots
+    )
     torch.manual_seed(0)
     with torch.no_grad():
         for name, weight in made.model.named_parameters():
             if name.startswith(("model.cross", "model.adapter")) and weight.dim() == 2:
                 weight.normal_(0, 0.08 if "cross" in name else 0.15)
-    write(made, str(folder / "model"))
+    save_model(made, str(folder / "model"))
     return folder
 
 

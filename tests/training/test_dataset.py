@@ -110,7 +110,7 @@ def test_packed_rows_are_for_the_language_model_alone(packed, template):
     assert not dataset.has_mask.any() and len(dataset) == 4
     examples = {name: dataset[dataset.keys.tolist().index(sample.key)] for name, sample in rows.items()}
     assert examples["wide"].pixels is not None and examples["text"].pixels is None
-    assert examples["long"].cut and not examples["text"].cut
+    assert examples["long"].truncated and not examples["text"].truncated
     batch = collate(list(examples.values()), template.pad_id)
     assert batch.has_image.tolist() == [examples[name].pixels is not None for name in rows]
     assert batch.pixels.shape == (2, small_runs.SIZE, small_runs.SIZE, 3) and not batch.guided.any()

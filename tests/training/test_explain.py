@@ -13,9 +13,9 @@ from maskgen.cli import app
 from maskgen.errors import MaskgenError
 from maskgen.training import explain as explaining
 from maskgen.training import recipe, step_benchmark
-from maskgen.training.cost import both
+from maskgen.training.cost import forward_backward_flops
 from maskgen.training.explain import check_memory, explain, render
-from maskgen.training.freezing import freeze, rates
+from maskgen.training.freezing import freeze, peak_learning_rates
 from maskgen.training.model_folders import config_of, read_config
 from maskgen.training.small_start import initial_model
 
@@ -65,8 +65,8 @@ def test_flops_of_a_linear_layer_by_hand():
     config.vision_config.depths, config.text_config.num_hidden_layers, config.slots = [1, 1, 1, 1], 1, [1]
     model = meta_model(config)
     stage = recipe.load("age-vlm").stages["1"]
-    freeze(model, rates(model, stage))
-    few, many = both(model, 64, 16)[0], both(model, 64, 17)[0]
+    freeze(model, peak_learning_rates(model, stage))
+    few, many = forward_backward_flops(model, 64, 16)[0], forward_backward_flops(model, 64, 17)[0]
     width, mlp, words, keys = 2048, 8192, 128256, 512
     layer = 2 * (2 * width * width + 2 * width * keys + 3 * width * mlp)
     cross = 2 * (2 * width * width + 3 * width * mlp) + 4 * width * 4  # keys and values are the image's

@@ -13,16 +13,16 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from helpers.small_training import model_folder, shards, small
-from maskgen.age_vlm.guidance import guidance
+from maskgen.age_vlm.guidance import guidance_loss
 from maskgen.errors import MaskgenError
 from maskgen.training import loop, model_folders
-from maskgen.training.data_loader import Feed
+from maskgen.training.data_loader import StepLoader
 from maskgen.training.distributed import World
-from maskgen.training.losses import language_sum
+from maskgen.training.losses import cross_entropy_sum
 from maskgen.training.metrics import read_lines
-from maskgen.training.optimizer import factor
+from maskgen.training.optimizer import lr_factor
 from maskgen.training.recipe import SetName
-from maskgen.training.trainer import Request, prepare, train
+from maskgen.training.trainer import TrainRequest, prepare_stage, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ALONE = World(0, 1, torch.device("cpu"))
@@ -34,48 +34,48 @@ def world(tmp_path_factory) -> tuple[str, str]:
     return str(model_folder(folder / "model")), shards(folder / "shards")
 
 
-def request_for(world: tuple[str, str], out: Path, *overrides: str) -> Request:
+def request_for(world: tuple[str, str], out: Path, *overrides: str) -> TrainRequest:
     model, data = world
-    return Request(small(*overrides), model, {"pretrain": [data], "finetune": [data]}, str(out))
+    return TrainRequest(small(*overrides), model, {"pretrain": [data], "finetune": [data]}, str(out))
 
 
-def leg_of(world: tuple[str, str], out: Path, stage: int, *overrides: str) -> loop.Leg:
-    return prepare(request_for(world, out, *overrides), ALONE, stage, world[0])
+def stage_run_of(world: tuple[str, str], out: Path, stage: int, *overrides: str) -> loop.StageRun:
+    return prepare_stage(request_for(world, out, *overrides), ALONE, stage, world[0])
 
 
-def step_of(leg: loop.Leg, number: int = 0) -> list:
-    assert leg.batches is not None
-    return next(iter(Feed(leg.batches, leg.each, number, 0, torch.device("cpu"))))
+def step_of(run: loop.StageRun, number: int = 0) -> list:
+    assert run.batches is not None
+    return next(iter(StepLoader(run.batches, run.accumulation_steps, number, 0, torch.device("cpu"))))
 
 
-def alone(leg: loop.Leg, number: int = 0) -> list:
-    assert leg.batches is not None
-    return list(leg.batches.alone(number))
+def single_samples(run: loop.StageRun, number: int = 0) -> list:
+    assert run.batches is not None
+    return list(run.batches.single_samples(number))
 
 
-def gradients(leg: loop.Leg) -> dict[str, torch.Tensor]:
-    step = step_of(leg)
-    counts, _ = loop.agree(leg, step, False)
-    loop.accumulate(leg, step, counts)
+def gradients(run: loop.StageRun) -> dict[str, torch.Tensor]:
+    step = step_of(run)
+    counts, _ = loop.global_counts(run, step, False)
+    loop.accumulate(run, step, counts)
     return {
         name: parameter.grad.clone()
-        for name, parameter in leg.wrapped.bare.named_parameters()
+        for name, parameter in run.parallel_model.module.named_parameters()
         if parameter.grad is not None
     }
 
 
 def test_losses_are_means_over_the_global_batch(world, tmp_path):
     """An oracle that sees the whole batch at once, row by row."""
-    leg = leg_of(world, tmp_path, 3, "resources.micro_batch=2", "stages.3.losses.guidance=0.5")
-    step = step_of(leg)
-    counts, _ = loop.agree(leg, step, False)
-    line = loop.means(leg, 0, step, loop.accumulate(leg, step, counts), counts)
+    run = stage_run_of(world, tmp_path, 3, "resources.micro_batch=2", "stages.3.losses.guidance=0.5")
+    step = step_of(run)
+    counts, _ = loop.global_counts(run, step, False)
+    line = loop.step_metrics(run, 0, step, loop.accumulate(run, step, counts), counts)
     lm, pairs = [], []
-    for batch in alone(leg):
+    for batch in single_samples(run):
         with torch.no_grad():
-            out = leg.wrapped.bare(
+            out = run.parallel_model.module(
                 input_ids=batch.input_ids,
-                pixel_values=leg.normalise(batch.pixels),
+                pixel_values=run.normalise(batch.pixels),
                 query_mask=batch.query_mask,
                 guided=batch.guided,
             )
@@ -83,7 +83,7 @@ def test_losses_are_means_over_the_global_batch(world, tmp_path):
         entropy = F.cross_entropy(out.logits[0, :-1], wanted, reduction="none", ignore_index=-100)
         lm += entropy[wanted != -100].tolist()
         if batch.guided[0]:
-            pairs += guidance(out.guidance_maps, batch.masks).loss.flatten().tolist()
+            pairs += guidance_loss(out.guidance_maps, batch.masks).loss.flatten().tolist()
     assert len(pairs) == 2 * line["guided"] > 2
     assert line["lm"] == pytest.approx(sum(lm) / len(lm), rel=1e-5)
     assert line["guidance"] == pytest.approx(sum(pairs) / len(pairs), rel=1e-5)
@@ -93,9 +93,9 @@ def test_losses_are_means_over_the_global_batch(world, tmp_path):
 
 
 def test_accumulation_gives_the_gradients_of_one_big_batch(world, tmp_path):
-    big = gradients(leg_of(world, tmp_path, 4, "stages.4.losses.guidance=1", "resources.micro_batch=8"))
+    big = gradients(stage_run_of(world, tmp_path, 4, "stages.4.losses.guidance=1", "resources.micro_batch=8"))
     small_ones = gradients(
-        leg_of(world, tmp_path, 4, "stages.4.losses.guidance=1", "resources.micro_batch=2")
+        stage_run_of(world, tmp_path, 4, "stages.4.losses.guidance=1", "resources.micro_batch=2")
     )
     assert big.keys() == small_ones.keys()
     for name, value in big.items():
@@ -103,32 +103,34 @@ def test_accumulation_gives_the_gradients_of_one_big_batch(world, tmp_path):
 
 
 def test_guidance_of_weight_zero_is_measured_and_changes_no_gradient(world, tmp_path):
-    measured = leg_of(world, tmp_path, 2)
-    plain = leg_of(world, tmp_path, 2, "stages.2.losses={lm: 1}")
+    measured = stage_run_of(world, tmp_path, 2)
+    plain = stage_run_of(world, tmp_path, 2, "stages.2.losses={lm: 1}")
     step = step_of(measured)
-    counts, _ = loop.agree(measured, step, False)
+    counts, _ = loop.global_counts(measured, step, False)
     found = loop.accumulate(measured, step, counts)
-    assert loop.means(measured, 0, step, found, counts)["guidance"] > 0
-    before = {name: p.grad for name, p in measured.wrapped.bare.named_parameters() if p.grad is not None}
+    assert loop.step_metrics(measured, 0, step, found, counts)["guidance"] > 0
+    before = {
+        name: p.grad for name, p in measured.parallel_model.module.named_parameters() if p.grad is not None
+    }
     for name, value in gradients(plain).items():
         assert torch.equal(before[name], value), name
 
 
 def test_rows_that_fill_up_the_tail_count_for_nothing(world, tmp_path):
-    leg = leg_of(world, tmp_path, 3, "resources.micro_batch=8")
-    tail = step_of(leg, 2)
+    run = stage_run_of(world, tmp_path, 3, "resources.micro_batch=8")
+    tail = step_of(run, 2)
     keys = loop.sample_keys(tail)
     assert (len(keys), len(tail[0].batch.keys)) == (5, 8)
-    counts, _ = loop.agree(leg, tail, False)
-    assert counts.tokens == sum(int((one.labels[:, 1:] != -100).sum()) for one in alone(leg, 2))
+    counts, _ = loop.global_counts(run, tail, False)
+    assert counts.tokens == sum(int((one.labels[:, 1:] != -100).sum()) for one in single_samples(run, 2))
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_samples_keys(world, tmp_path, monkeypatch):
-    leg = leg_of(world, tmp_path, 1)
-    step = step_of(leg)
+    run = stage_run_of(world, tmp_path, 1)
+    step = step_of(run)
     culprit = step[1].batch.keys[2]
-    weight = leg.wrapped.bare.get_input_embeddings().weight.detach().clone()
-    plain = leg.wrapped.model.forward
+    weight = run.parallel_model.module.lm_head.weight.detach().clone()
+    plain = run.parallel_model.model.forward
 
     def poisoned(*args, pixel_values, **kwargs):
         out = plain(*args, pixel_values=pixel_values, **kwargs)
@@ -136,12 +138,12 @@ def test_a_loss_that_is_not_finite_stops_with_the_samples_keys(world, tmp_path, 
         out.logits = out.logits + torch.where(bad, float("nan"), 0.0)[:, None, None]
         return out
 
-    target = leg.normalise(step[1].batch.pixels)[2]
-    monkeypatch.setattr(leg.wrapped.model, "forward", poisoned)
-    counts, _ = loop.agree(leg, step, False)
+    target = run.normalise(step[1].batch.pixels)[2]
+    monkeypatch.setattr(run.parallel_model.model, "forward", poisoned)
+    counts, _ = loop.global_counts(run, step, False)
     with pytest.raises(MaskgenError, match=f"by the samples {culprit}\\."):
-        loop.take_step(leg, 0, step, counts)
-    assert torch.equal(weight, leg.wrapped.bare.get_input_embeddings().weight)
+        loop.take_step(run, 0, step, counts)
+    assert torch.equal(weight, run.parallel_model.module.lm_head.weight)
 
 
 def test_the_sum_of_the_cross_entropy_in_pieces():
@@ -149,24 +151,24 @@ def test_the_sum_of_the_cross_entropy_in_pieces():
     logits, labels = torch.randn(7, 5, 11, requires_grad=True), torch.randint(0, 11, (7, 5))
     labels[:, :2] = -100
     whole = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
-    torch.testing.assert_close(language_sum(logits, labels), whole)
-    (ours,) = torch.autograd.grad(language_sum(logits, labels), logits)
+    torch.testing.assert_close(cross_entropy_sum(logits, labels), whole)
+    (ours,) = torch.autograd.grad(cross_entropy_sum(logits, labels), logits)
     (theirs,) = torch.autograd.grad(whole, logits)
     torch.testing.assert_close(ours, theirs)
 
 
 def test_the_rate_rises_and_falls():
-    course = [factor(step, 100, 0.03) for step in range(100)]
+    course = [lr_factor(step, 100, 0.03) for step in range(100)]
     assert course[:3] == pytest.approx([1 / 3, 2 / 3, 1])
     assert course[3] == 1 and course[51] == pytest.approx(0.5, abs=0.01) and 0 < course[99] < 0.001
     assert course[3:] == sorted(course[3:], reverse=True)
 
 
 def test_decay_and_rates_by_parameter(world, tmp_path):
-    leg = leg_of(world, tmp_path, 2, "stages.2.lr=1e-3", "stages.2.lr_of={adapter: 1e-2}")
-    names = {parameter: name for name, parameter in leg.wrapped.bare.named_parameters()}
+    run = stage_run_of(world, tmp_path, 2, "stages.2.lr=1e-3", "stages.2.lr_of={adapter: 1e-2}")
+    names = {parameter: name for name, parameter in run.parallel_model.module.named_parameters()}
     trained = set()
-    for group in leg.optimiser.param_groups:
+    for group in run.optimizer.param_groups:
         for parameter in group["params"]:
             name = names[parameter]
             trained.add(name)
@@ -174,7 +176,7 @@ def test_decay_and_rates_by_parameter(world, tmp_path):
             assert group["lr"] == (1e-2 if "adapter" in name else 1e-3), name
     starts = ("model.vision.encoder.stages.3.", "model.adapter.", "model.cross.")
     assert trained == {name for name in names.values() if name.startswith(starts)}
-    assert isinstance(leg.optimiser, torch.optim.AdamW) and leg.optimiser.defaults["betas"] == (0.9, 0.95)
+    assert isinstance(run.optimizer, torch.optim.AdamW) and run.optimizer.defaults["betas"] == (0.9, 0.95)
 
 
 @pytest.mark.parametrize("name", ["age-vlm", "age-vlm-lm", "ca-baseline", "concat"])
@@ -182,7 +184,7 @@ def test_every_shipped_recipe_trains_and_its_model_answers(world, tmp_path, name
     chosen = small(name=name)
     start = model_folder(tmp_path / "start", chosen.architecture)
     data: dict[SetName, list[str]] = {"pretrain": [world[1]], "finetune": [world[1]]}
-    done = train(Request(chosen, str(start), data, str(tmp_path / "run")), ALONE, lambda _: None)
+    done = train(TrainRequest(chosen, str(start), data, str(tmp_path / "run")), ALONE, lambda _: None)
     lines = read_lines(tmp_path / "run" / "metrics.jsonl")
     guided = {line["stage"] for line in lines if line["guidance"] is not None}
     assert guided == {"age-vlm": {3}, "age-vlm-lm": {3, 4}, "ca-baseline": set(), "concat": set()}[name]

@@ -20,7 +20,7 @@ from maskgen.training.checkpoint import Checkpoints, Position
 from maskgen.training.distributed import World
 from maskgen.training.loop import InterruptedRun
 from maskgen.training.metrics import read_lines
-from maskgen.training.trainer import Request, train
+from maskgen.training.trainer import TrainRequest, train
 from maskgen.views.folder_status import folder_status
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -35,10 +35,10 @@ def world(tmp_path_factory) -> tuple[str, str]:
     return str(model_folder(folder / "model")), shards(folder / "shards", SAMPLES, shard=40)
 
 
-def request_for(world: tuple[str, str], out: Path, *overrides: str) -> Request:
+def request_for(world: tuple[str, str], out: Path, *overrides: str) -> TrainRequest:
     model, data = world
     options = [f"batch={BATCH}", f"resources.checkpoint_steps={EVERY}", *overrides]
-    return Request(small(*options), model, {"pretrain": [data], "finetune": [data]}, str(out))
+    return TrainRequest(small(*options), model, {"pretrain": [data], "finetune": [data]}, str(out))
 
 
 def weights(run: Path, stage: int = 4) -> dict[str, torch.Tensor]:
@@ -121,7 +121,7 @@ def test_killed_in_the_middle_of_each_stage_it_ends_with_the_same_weights(world,
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-        assert runs.done(out, stage) is None
+        assert runs.stage_record(out, stage) is None
         told = read_lines(out / "metrics.jsonl")[-1]["step"]
         kept = Checkpoints(out, 2, ALONE).newest(stage)
         assert kept is not None and kept.step <= told + 1
@@ -155,7 +155,7 @@ def test_stopped_and_resumed_in_one_process(world, uninterrupted, tmp_path, monk
     request = request_for(world, out)
     plain = runs.train_stage
 
-    def stopping(leg, first, outputs, before=0):
+    def stopping(run, first, outputs, before=0):
         take = outputs.metrics.add
 
         def add(line):
@@ -164,7 +164,7 @@ def test_stopped_and_resumed_in_one_process(world, uninterrupted, tmp_path, monk
                 signal.raise_signal(signal.SIGTERM)
 
         outputs.metrics.add = add
-        plain(leg, first, outputs, before)
+        plain(run, first, outputs, before)
 
     monkeypatch.setattr(runs, "train_stage", stopping)
     with pytest.raises(InterruptedRun, match="stage 3 before step 7 of 30"):
@@ -219,7 +219,7 @@ def test_stages_can_be_shared_between_runs(world, uninterrupted, tmp_path):
     """--first-stage: two recipes that differ in stage 4 need the first three once."""
     source = uninterrupted / "stage-3" / "model"
     request = request_for((str(source), world[1]), tmp_path / "fourth")
-    request = Request(request.recipe, request.model, request.data, request.out, first=4)
+    request = TrainRequest(request.recipe, request.model, request.data, request.out, first=4)
     train(request, ALONE, lambda _: None)
     assert identical(weights(tmp_path / "fourth"), weights(uninterrupted))
     assert not (tmp_path / "fourth" / "stage-1").exists()

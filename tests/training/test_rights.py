@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from maskgen.age_vlm.init_model import start, write
+from maskgen.age_vlm.init_model import build_model, save_model
 from maskgen.small_models import checkpoint
-from maskgen.training.checkpoint import folder
+from maskgen.training.checkpoint import new_folder
 
 
 @pytest.fixture(params=[0o022, 0o027, 0o077])
@@ -23,7 +23,7 @@ def rights(place):
 
 
 def test_a_published_folder_follows_the_umask(tmp_path, umask):
-    with folder(tmp_path / "stage-1") as partial:
+    with new_folder(tmp_path / "stage-1") as partial:
         (partial / "model").mkdir()
         save_file({"a": torch.zeros(2)}, partial / "model" / "model.safetensors")
         (partial / "stage.json").write_text("{}")
@@ -35,5 +35,5 @@ def test_a_published_folder_follows_the_umask(tmp_path, umask):
 
 def test_a_new_model_follows_the_umask(tmp_path, umask):
     parts = str(checkpoint("llama")), str(checkpoint("convnext"))
-    write(start(*parts, image_size=64, slots=[1]), str(tmp_path / "new"))
+    save_model(build_model(*parts, image_size=64, slots=[1]), str(tmp_path / "new"))
     assert rights(tmp_path / "new") == {0o666 & ~umask}

@@ -14,12 +14,12 @@ def world(n, share=0.3, shard=10, seed=0):
     return random.random(n) < share, np.arange(n) // shard
 
 
-def steps(found, world_size, accumulation):
+def steps(found, world_size, gradient_accumulation_steps):
     """The global batch of each step."""
     return [
         [
             row
-            for micro in range(accumulation)
+            for micro in range(gradient_accumulation_steps)
             for rank in range(world_size)
             for row in found.batch(step, rank, micro)
         ]

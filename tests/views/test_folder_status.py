@@ -7,7 +7,7 @@ import pytest
 from maskgen.errors import MaskgenError
 from maskgen.evaluation.predictions import Answers, Asked
 from maskgen.evaluation.question import Question
-from maskgen.training.checkpoint import folder
+from maskgen.training.checkpoint import new_folder
 from maskgen.views.folder_status import folder_status
 
 
@@ -24,7 +24,7 @@ def training(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(record))
     lines = [line(1, step) for step in range(3)] + [line(2, step) for step in range(4)]
     (tmp_path / "metrics.jsonl").write_text("".join(lines))
-    with folder(tmp_path / "stage-1") as partial:
+    with new_folder(tmp_path / "stage-1") as partial:
         (partial / "stage.json").write_text(json.dumps({"steps": 3}))
     for step in (10, 9):
         (tmp_path / "checkpoints" / f"stage-2-step-{step}").mkdir(parents=True)
