@@ -7,7 +7,7 @@ from typing import Any
 
 from maskgen.draw import text
 from maskgen.training.metrics import read_lines
-from maskgen.training.trainer import METRICS, done
+from maskgen.training.trainer import METRICS, stage_record
 
 _RECENT = 50  # steps that speed, losses and data wait are means of
 
@@ -76,7 +76,7 @@ def training_status(out: str, record: dict[str, Any], running: bool) -> Training
     planned = record.get("steps", {})
     stages = []
     for number in (int(name) for name in recipe["stages"] if int(name) >= first):
-        ended = done(folder, number)
+        ended = stage_record(folder, number)
         step = max((line["step"] + 1 for line in lines if line["stage"] == number), default=0)
         steps = ended["steps"] if ended else planned.get(str(number))
         stages.append(StageProgress(number, steps if ended else step, steps, ended is not None))
