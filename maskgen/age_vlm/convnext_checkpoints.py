@@ -45,8 +45,10 @@ def load(source: str) -> tuple[ConvNextModel, list[str], list[str]]:
     """
     described = Path(source) / "config.json"
     if described.is_file() and json.loads(described.read_text()).get("model_type") == "convnext":
-        model, told = ConvNextModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
-        return model, sorted(told["missing_keys"]), sorted(told["unexpected_keys"])
+        model, loading_info = ConvNextModel.from_pretrained(
+            source, dtype=torch.float32, output_loading_info=True
+        )
+        return model, sorted(loading_info["missing_keys"]), sorted(loading_info["unexpected_keys"])
     return convert(_read(_file(source)), source)
 
 
@@ -64,8 +66,8 @@ def convert(tensors: dict[str, torch.Tensor], source: str) -> tuple[ConvNextMode
         else:
             named[renamed] = _linear(renamed, tensor)
     model = ConvNextModel(_config(named, source))
-    told = model.load_state_dict({name: tensor.float() for name, tensor in named.items()}, strict=False)
-    return model, sorted(told.missing_keys), sorted([*unused, *told.unexpected_keys])
+    loaded = model.load_state_dict({name: tensor.float() for name, tensor in named.items()}, strict=False)
+    return model, sorted(loaded.missing_keys), sorted([*unused, *loaded.unexpected_keys])
 
 
 def _linear(name: str, tensor: torch.Tensor) -> torch.Tensor:

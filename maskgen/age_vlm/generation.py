@@ -1,4 +1,4 @@
-"""Questions to answers, a batch at a time, with a trained model of either architecture."""
+"""Answers to prompts, a batch at a time, by a trained model of either architecture."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,19 +24,21 @@ class ChatPrompt:
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """How answers are written. `until`: strings before which an answer ends. `options`: transformers' for
-    sampling and beams, as `generate` takes them; none is greedy.
+    """How answers are written.
+
+    `until`: strings before which an answer ends. `generate_kwargs`: for sampling and beams, as transformers'
+    `generate` takes them; none is greedy.
     """
 
     max_new_tokens: int = 1024
     until: tuple[str, ...] = ()
-    options: dict[str, Any] = field(default_factory=dict)
+    generate_kwargs: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class GeneratedAnswer:
     """`text`: without white space at its ends. `prompt_tokens`, `tokens`: their number, the end token not
-    counted. `truncated`: the question was too long and lost its beginning.
+    counted. `truncated`: the prompt was too long and lost its beginning.
     """
 
     text: str
@@ -53,21 +55,21 @@ class Answerer:
         self._images = processor.image_processor
         self._positions = int(model.config.text_config.max_position_embeddings)
 
-    def length(self, question: ChatPrompt) -> int:
+    def length(self, prompt: ChatPrompt) -> int:
         """The prompt's tokens."""
-        return len(ChatTemplate(self._tokenizer, self._positions).prompt(question.turns).input_ids)
+        return len(ChatTemplate(self._tokenizer, self._positions).prompt(prompt.turns).input_ids)
 
-    def answer(self, questions: Sequence[ChatPrompt], decoding: GenerationOptions) -> list[GeneratedAnswer]:
-        """One answer a question, in their order, all in one batch.
+    def answer(self, prompts: Sequence[ChatPrompt], options: GenerationOptions) -> list[GeneratedAnswer]:
+        """One answer a prompt, in their order, all in one batch.
 
         An answer does not depend on those it shares the batch with, but for the rounding of floats. Prompt
         and answer share the LLaMA's positions: an answer gets half of them at most, and a prompt that does
         not fit beside it loses its beginning. MaskgenError if the GPU's memory does not hold the batch.
         """
-        return self._answer(questions, self._pixels(questions), decoding)
+        return self._answer(prompts, self._pixels(prompts), options)
 
     def answers(
-        self, batches: Iterable[Sequence[ChatPrompt]], decoding: GenerationOptions
+        self, batches: Iterable[Sequence[ChatPrompt]], options: GenerationOptions
     ) -> Iterator[GeneratedAnswer]:
         """The same for one batch after the other, as they come. A thread draws the next batch meanwhile, and
         makes its images ready.
@@ -75,29 +77,29 @@ class Answerer:
         coming = iter(batches)
 
         def following() -> tuple[Sequence[ChatPrompt], dict[str, torch.Tensor]] | None:
-            questions = next(coming, None)
-            return None if questions is None else (questions, self._pixels(questions))
+            prompts = next(coming, None)
+            return None if prompts is None else (prompts, self._pixels(prompts))
 
         with ThreadPoolExecutor(1) as reader:
             waiting = reader.submit(following)
             while (ready := waiting.result()) is not None:
                 waiting = reader.submit(following)
-                yield from self._answer(*ready, decoding)
+                yield from self._answer(*ready, options)
 
     @torch.inference_mode()
     def _answer(
-        self, questions: Sequence[ChatPrompt], pixels: dict[str, torch.Tensor], decoding: GenerationOptions
+        self, prompts: Sequence[ChatPrompt], pixels: dict[str, torch.Tensor], options: GenerationOptions
     ) -> list[GeneratedAnswer]:
-        longest = min(decoding.max_new_tokens, self._positions // 2)
+        longest = min(options.max_new_tokens, self._positions // 2)
         template = ChatTemplate(self._tokenizer, self._positions - longest)
-        prompts = [template.prompt(question.turns) for question in questions]
-        inputs = self._inputs([prompt.input_ids for prompt in prompts], template.pad_id)
+        encoded = [template.prompt(prompt.turns) for prompt in prompts]
+        inputs = self._inputs([prompt.input_ids for prompt in encoded], template.pad_id)
         start = inputs["input_ids"].shape[1]
-        stop = [_StopStrings(self._tokenizer, decoding.until, start)] if decoding.until else None
+        stop = [_StopStrings(self._tokenizer, options.until, start)] if options.until else None
         try:
             written = self._model.generate(
                 **{name: value.to(self._model.device) for name, value in {**inputs, **pixels}.items()},
-                **{"do_sample": False, "num_beams": 1, **decoding.options},
+                **{"do_sample": False, "num_beams": 1, **options.generate_kwargs},
                 max_new_tokens=longest,
                 eos_token_id=self._tokenizer.eos_token_id,
                 pad_token_id=template.pad_id,
@@ -105,14 +107,14 @@ class Answerer:
             )
         except torch.OutOfMemoryError as error:
             raise MaskgenError(
-                f"the GPU's memory does not hold {len(questions)} questions at once. Give a smaller batch."
+                f"the GPU's memory does not hold {len(prompts)} questions at once. Give a smaller batch."
             ) from error
         ends = {self._tokenizer.eos_token_id, template.pad_id}
         answers = []
-        for prompt, row in zip(prompts, written[:, start:].tolist(), strict=True):
+        for prompt, row in zip(encoded, written[:, start:].tolist(), strict=True):
             tokens = next((place for place, token in enumerate(row) if token in ends), len(row))
             text = self._tokenizer.decode(row[:tokens], skip_special_tokens=True)
-            for word in decoding.until:
+            for word in options.until:
                 text = text.split(word)[0]
             answers.append(GeneratedAnswer(text.strip(), len(prompt.input_ids), tokens, prompt.truncated))
         return answers
@@ -124,9 +126,9 @@ class Answerer:
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts])
         return {"input_ids": ids, "attention_mask": mask}
 
-    def _pixels(self, questions: Sequence[ChatPrompt]) -> dict[str, torch.Tensor]:
+    def _pixels(self, prompts: Sequence[ChatPrompt]) -> dict[str, torch.Tensor]:
         """What `forward` takes of the images: `pixel_values`, `has_image`, and `image_cells` with "pad"."""
-        images = [question.image for question in questions]
+        images = [prompt.image for prompt in prompts]
         shown = [image for image in images if image is not None]
         if not shown:
             return {}

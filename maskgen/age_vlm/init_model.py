@@ -102,12 +102,16 @@ def _llama(source: str) -> tuple[LlamaForCausalLM, Any]:
         kind = AutoConfig.from_pretrained(source).model_type
         if kind != "llama":
             raise MaskgenError(f"{source} is a {kind}, not a LLaMA. Give a folder or hub id of a LLaMA.")
-        model, told = LlamaForCausalLM.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+        model, loading_info = LlamaForCausalLM.from_pretrained(
+            source, dtype=torch.float32, output_loading_info=True
+        )
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise MaskgenError(
             f"{source} cannot be read as a LLaMA: {first_line(error)} Give a local folder or a hub id."
         ) from error
-    if told["missing_keys"]:
-        raise MaskgenError(f"{source} lacks {', '.join(sorted(told['missing_keys'])[:3])}. Fetch it again.")
+    if loading_info["missing_keys"]:
+        raise MaskgenError(
+            f"{source} lacks {', '.join(sorted(loading_info['missing_keys'])[:3])}. Fetch it again."
+        )
     return model, tokenizer

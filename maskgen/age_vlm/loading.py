@@ -75,7 +75,7 @@ def load(
     config_class, model_class = ARCHITECTURES[kind]
     disable_progress_bar()
     try:
-        model, told = model_class.from_pretrained(
+        model, loading_info = model_class.from_pretrained(
             folder,
             config=config_class.from_pretrained(folder, **(config or {})),
             dtype=DTYPES.get(dtype) or usual_dtype(where),
@@ -84,20 +84,20 @@ def load(
         )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise MaskgenError(f"the model in {folder} cannot be read: {first_line(error)}") from error
-    check_whole(told, folder)
+    check_whole(loading_info, folder)
     made = processor(folder)
     images, read = made.image_processor, model.config
     images.size, images.cells, images.fit = read.image_size, read.cells, read.fit
     return model.to(where).eval(), made
 
 
-def check_whole(told: Mapping[str, Any], folder: str | Path) -> None:
+def check_whole(loading_info: Mapping[str, Any], folder: str | Path) -> None:
     """MaskgenError if weights were missing, which transformers draws at random.
 
-    `told`: what from_pretrained gives with `output_loading_info`.
+    `loading_info`: what from_pretrained gives with `output_loading_info`.
     """
-    if told["missing_keys"]:
-        missing = ", ".join(sorted(told["missing_keys"])[:3])
+    if loading_info["missing_keys"]:
+        missing = ", ".join(sorted(loading_info["missing_keys"])[:3])
         raise MaskgenError(f"the model in {folder} lacks weights ({missing}). Copy it again, whole.")
 
 

@@ -15,7 +15,7 @@ class Answering(Protocol):
     """A model that answers: `generation.Answerer`, or `peer_generation.PeerAnswerer`."""
 
     def answers(
-        self, batches: Iterable[Sequence[generation.ChatPrompt]], decoding: GenerationOptions
+        self, batches: Iterable[Sequence[generation.ChatPrompt]], options: GenerationOptions
     ) -> Iterator[generation.GeneratedAnswer]:
         """One batch after the other, an answer a question."""
         ...

@@ -19,14 +19,14 @@ class PeerAnswerer:
         self._positions = int(model.language.config.max_position_embeddings)
 
     def answers(
-        self, batches: Iterable[Sequence[ChatPrompt]], decoding: GenerationOptions
+        self, batches: Iterable[Sequence[ChatPrompt]], options: GenerationOptions
     ) -> Iterator[GeneratedAnswer]:
         """The answers of one batch after the other, as they come.
 
         MaskgenError if a question and its answer have too few positions, or the memory does not hold a batch.
         """
         for questions in batches:
-            yield from self._answer(questions, min(decoding.max_new_tokens, self._positions // 2))
+            yield from self._answer(questions, min(options.max_new_tokens, self._positions // 2))
 
     @torch.inference_mode()
     def _answer(self, questions: Sequence[ChatPrompt], longest: int) -> list[GeneratedAnswer]:

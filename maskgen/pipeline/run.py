@@ -1,12 +1,9 @@
 """`maskgen run`: plan once, make what is missing, index. Rerunning the same line is resuming."""
 
-import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from maskgen import __version__
@@ -23,6 +20,7 @@ from maskgen.pipeline.worker import Job, Task
 from maskgen.runtime.device import describe_device
 from maskgen.runtime.journal import Journal
 from maskgen.runtime.lease import Lease
+from maskgen.runtime.stop_signals import stop_signals
 from maskgen.runtime.store import Store
 from maskgen.sharding.commit import Commit, committed, shard_name
 from maskgen.sharding.index import finish
@@ -32,6 +30,8 @@ from maskgen.sources.rows import find_files
 
 if TYPE_CHECKING:
     from maskgen.pipeline.ray_cluster import RayCluster
+
+_STOPPING = "stopping; finished shards stay, the rest is made when you run the same line again"
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ class GroundingRun:
             self.made.add(commit.shard)
             progress.committed(task.rows, commit)
 
-        with _stop_signals(progress) as asked:
+        with stop_signals(lambda: progress.say(_STOPPING)) as signals:
             driver = Driver(
                 cluster=cluster,
                 job=self.job,
@@ -246,13 +246,13 @@ class GroundingRun:
                 on_commit=landed,
                 on_tick=progress.tick,
                 on_loaded=lambda models: self.loaded(models, progress.say),
-                should_stop=lambda: bool(asked) or self.lease.lost,
+                should_stop=lambda: bool(signals) or self.lease.lost,
                 say=progress.say,
             )
             driver.run()
             self.lease.check()
             self.given_up = driver.given_up
-            self.interrupted = bool(asked)
+            self.interrupted = bool(signals)
 
     def loaded(self, models: dict[str, Any], say: Callable[[str], None]) -> None:
         """What the first worker loaded goes into run.json; of a later one, what differs is said once."""
@@ -346,22 +346,3 @@ def _refuse(differences: list[str], out: str) -> None:
         f"{out} was begun with other settings:\n  {lines}\n"
         "Run with the settings it was begun with, or give another --out."
     )
-
-
-@contextmanager
-def _stop_signals(progress: Progress) -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM; the first asks to stop, a second Ctrl-C stops at once."""
-    asked: list[int] = []
-
-    def ask(number: int, _: FrameType | None) -> None:
-        if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.append(number)
-        progress.say("stopping; finished shards stay, the rest is made when you run the same line again")
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

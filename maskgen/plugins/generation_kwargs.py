@@ -13,27 +13,27 @@ _SAMPLING = {"temperature": float, "top_p": float, "top_k": int}
 _READ = {"max_new_tokens", "max_gen_toks", "until", "do_sample", *_ALWAYS, *_SAMPLING}
 
 
-def decoding(given: dict[str, Any]) -> GenerationOptions:
+def generation_options(given: dict[str, Any]) -> GenerationOptions:
     """What `given` says; None is as good as absent. MaskgenError for a value that is no number.
 
     `do_sample` decides; where it is missing, a temperature over 0 samples. Temperature 0 never does.
     """
-    said = {name: value for name, value in given.items() if value is not None}
-    longest = said.get("max_new_tokens", said.get("max_gen_toks", MAX_NEW_TOKENS))
-    temperature = _number("temperature", said.get("temperature", 1), float)
-    sample = bool(said.get("do_sample", "temperature" in said)) and temperature > 0
+    values = {name: value for name, value in given.items() if value is not None}
+    longest = values.get("max_new_tokens", values.get("max_gen_toks", MAX_NEW_TOKENS))
+    temperature = _number("temperature", values.get("temperature", 1), float)
+    sample = bool(values.get("do_sample", "temperature" in values)) and temperature > 0
     kinds = _ALWAYS | _SAMPLING if sample else _ALWAYS
-    options = {name: _number(name, said[name], kind) for name, kind in kinds.items() if name in said}
-    until = said.get("until", ())
+    options = {name: _number(name, values[name], kind) for name, kind in kinds.items() if name in values}
+    until = values.get("until", ())
     words = [until] if isinstance(until, str) else until
     return GenerationOptions(
         max_new_tokens=_number("max_new_tokens", longest, int),
         until=tuple(word for word in words if word),
-        options={"do_sample": sample, **options},
+        generate_kwargs={"do_sample": sample, **options},
     )
 
 
-def unused(given: dict[str, Any]) -> list[str]:
+def unused_names(given: dict[str, Any]) -> list[str]:
     """The names in `given` that mean nothing to maskgen."""
     return sorted(name for name, value in given.items() if value is not None and name not in _READ)
 

@@ -19,12 +19,12 @@ from maskgen.age_vlm.generation import Answerer, ChatPrompt, GeneratedAnswer
 from maskgen.age_vlm.loading import load
 from maskgen.errors import MaskgenError
 from maskgen.pixels import open_image
-from maskgen.plugins.generation_kwargs import decoding, unused
+from maskgen.plugins.generation_kwargs import generation_options, unused_names
 from maskgen.sample import Turn
 
 
 @dataclass(frozen=True)
-class _Request:
+class _TaskRequest:
     """One of lmms-eval's: where its question stands, how to read it, and how it is to be answered."""
 
     task: str
@@ -70,16 +70,18 @@ class Maskgen(lmms):
         All questions are read before the first is answered, so that one that AGE-VLM cannot be asked ends the
         evaluation at once: MaskgenError names its task.
         """
-        asked = [_request(instance) for instance in requests]
-        for task, name in sorted({(one.task, name) for one in asked for name in unused(one.kwargs)}):
+        task_requests = [_task_request(instance) for instance in requests]
+        for task, name in sorted(
+            {(one.task, name) for one in task_requests for name in unused_names(one.kwargs)}
+        ):
             logger.warning(f"{task}: generation_kwargs.{name} means nothing to maskgen and is not used")
-        lengths = [self._answerer.length(self._question(request)) for request in asked]
-        answers: list[GeneratedAnswer | None] = [None] * len(asked)
+        lengths = [self._answerer.length(self._prompt(request)) for request in task_requests]
+        answers: list[GeneratedAnswer | None] = [None] * len(task_requests)
         began = time.monotonic()
-        with tqdm(total=len(asked), desc="answering", disable=self.rank != 0) as bar:
-            for rows in self._batches(asked, lengths):
-                questions = [self._question(asked[row]) for row in rows]
-                found = self._answerer.answer(questions, decoding(asked[rows[0]].kwargs))
+        with tqdm(total=len(task_requests), desc="answering", disable=self.rank != 0) as bar:
+            for rows in self._batches(task_requests, lengths):
+                prompts = [self._prompt(task_requests[row]) for row in rows]
+                found = self._answerer.answer(prompts, generation_options(task_requests[rows[0]].kwargs))
                 for row, answer in zip(rows, found, strict=True):
                     answers[row] = answer
                 bar.update(len(rows))
@@ -100,7 +102,7 @@ class Maskgen(lmms):
         del self._answerer
         super().clean()
 
-    def _question(self, request: _Request) -> ChatPrompt:
+    def _prompt(self, request: _TaskRequest) -> ChatPrompt:
         messages = request.messages(self.task_dict[request.task][request.split][request.number])
         turns, shown = [], []
         for message in messages:
@@ -118,22 +120,22 @@ class Maskgen(lmms):
             )
         return ChatPrompt(turns, _image(shown[0]["url"], request.name) if shown else None)
 
-    def _batches(self, asked: list[_Request], lengths: list[int]) -> Iterator[list[int]]:
+    def _batches(self, task_requests: list[_TaskRequest], lengths: list[int]) -> Iterator[list[int]]:
         """Rows answered alike, `batch_size` at most, the longest first: what does not fit is known soon."""
 
         def alike(row: int) -> str:
-            return repr(sorted(asked[row].kwargs.items()))
+            return repr(sorted(task_requests[row].kwargs.items()))
 
-        order = sorted(range(len(asked)), key=lambda row: (alike(row), -lengths[row]))
+        order = sorted(range(len(task_requests)), key=lambda row: (alike(row), -lengths[row]))
         for _, group in groupby(order, key=alike):
             rows = list(group)
             for first in range(0, len(rows), self.batch_size):
                 yield rows[first : first + self.batch_size]
 
 
-def _request(instance: Instance) -> _Request:
+def _task_request(instance: Instance) -> _TaskRequest:
     _, messages, kwargs, number, task, split = instance.args
-    return _Request(task, split, number, messages, kwargs)
+    return _TaskRequest(task, split, number, messages, kwargs)
 
 
 def _image(given: Any, name: str) -> Any:

@@ -79,7 +79,7 @@ def audit(
     `read`: how many samples to decode, 0 for all. MaskgenError if a set is unfinished or a tar is damaged.
     """
     dataset = ShardDataset(places, template, frame, threshold=recipe.data.threshold)
-    steps, bare = _steps(dataset, recipe)
+    steps, without_mask = _steps(dataset, recipe)
     keys, counts = np.unique(dataset.keys.astype(str), return_counts=True)
     found = _Reading()
     chosen = _chosen(dataset, read, recipe.seed)
@@ -99,7 +99,7 @@ def audit(
         with_mask=int(dataset.has_mask.sum()),
         duplicates=keys[counts > 1][:_EXAMPLES].tolist(),
         steps=steps,
-        steps_without_mask=bare,
+        steps_without_mask=without_mask,
         read=len(chosen),
         masks=found.masks,
         empty=found.empty,

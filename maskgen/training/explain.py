@@ -86,14 +86,14 @@ class Plan:
 def explain(recipe: Recipe, model: str = "") -> Plan:
     """The plan of `recipe` for the model in a folder, or for its own; no weights are loaded or made."""
     config = model_folders.config_of(recipe, model)
-    bare = meta_model(config)
-    stages = [_stage(recipe, int(name), stage, config, bare) for name, stage in recipe.stages.items()]
+    meta = meta_model(config)
+    stages = [_stage(recipe, int(name), stage, config, meta) for name, stage in recipe.stages.items()]
     return Plan(
         recipe=recipe.recipe,
         architecture=recipe.architecture,
         self_layers=int(config.text_config.num_hidden_layers),
         cross_layers=config.cross_attention_layers,
-        parameters=sum(parameter.numel() for parameter in bare.parameters()),
+        parameters=sum(parameter.numel() for parameter in meta.parameters()),
         micro_batch=recipe.resources.micro_batch,
         stages=stages,
     )
@@ -108,13 +108,13 @@ def check_memory(plan: Plan, where: torch.device) -> str:
     free, micro = free_bytes(where), plan.micro_batch
     stage = max(plan.stages, key=lambda stage: stage.bytes_for(micro, micro))
     needed, fixed = stage.bytes_for(micro, micro), max(stage.state_bytes for stage in plan.stages)
-    told = (
+    demand = (
         f"takes about {text.size(needed)} at most (stage {stage.stage}, {micro} samples at once), and "
         f"{text.size(free)} are free on {device_name(where)}"
     )
     if (fixed if where.type == "cuda" else needed) <= free:
-        return f"measuring {told}"
-    raise MaskgenError(f"--measure {told}. {_smaller(plan, free)}")
+        return f"measuring {demand}"
+    raise MaskgenError(f"--measure {demand}. {_smaller(plan, free)}")
 
 
 def _smaller(plan: Plan, free: int) -> str:
@@ -144,19 +144,19 @@ def render(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _stage(recipe: Recipe, number: int, stage: StageConfig, config: Any, bare: Any) -> StagePlan:
-    peaks = peak_learning_rates(bare, stage)
-    freeze(bare, peaks)
+def _stage(recipe: Recipe, number: int, stage: StageConfig, config: Any, meta: Any) -> StagePlan:
+    peaks = peak_learning_rates(meta, stage)
+    freeze(meta, peaks)
     samples = recipe.data.expected.get(stage.data, 0) * stage.epochs
     tokens = recipe.data.expected_tokens
-    forward, backward = forward_backward_flops(bare, stage.size, tokens)
+    forward, backward = forward_backward_flops(meta, stage.size, tokens)
     price: SampleFlops = sample_flops(config, stage)
-    sizes = {name: parameter.numel() for name, parameter in bare.named_parameters()}
+    sizes = {name: parameter.numel() for name, parameter in meta.named_parameters()}
     trained = sum(sizes[name] for name in peaks)
     micro = recipe.resources.micro_batch
     return StagePlan(
         stage=number,
-        modules=_modules(bare, sizes, peaks),
+        modules=_modules(meta, sizes, peaks),
         losses={str(name): weight for name, weight in stage.losses.items()},
         data=stage.data,
         samples=samples,
@@ -174,8 +174,8 @@ def _stage(recipe: Recipe, number: int, stage: StageConfig, config: Any, bare: A
     )
 
 
-def _modules(bare: Any, sizes: dict[str, int], peaks: dict[str, float]) -> list[Module]:
-    parts = bare.parts()
+def _modules(meta: Any, sizes: dict[str, int], peaks: dict[str, float]) -> list[Module]:
+    parts = meta.parts()
     found = []
     for name, part in _ROWS:
         members = set(parts.get(part, []))

@@ -1,17 +1,15 @@
 """The steps of one stage: losses, gradients, metrics, checkpoints, and a clean stop on a signal."""
 
-import contextlib
 import hashlib
 import math
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from maskgen.errors import MaskgenError
+from maskgen.runtime.stop_signals import stop_signals
 from maskgen.training.checkpoint import Checkpoints, Position
 from maskgen.training.collate import TrainBatch
 from maskgen.training.cost import SampleFlops
@@ -78,7 +76,7 @@ def train_stage(run: StageRun, first: int, outputs: Outputs, steps_before: int =
     assert run.batches is not None
     resources, timer = run.recipe.resources, StepTimer()
     loader = StepLoader(run.batches, run.accumulation_steps, first, resources.workers, run.world.device)
-    with _stop_signals() as signals:
+    with stop_signals() as signals:
         for step, batches in enumerate(loader, start=first):
             counts, stop = global_counts(run, batches, bool(signals))
             if stop:
@@ -283,23 +281,3 @@ def _save_checkpoint(run: StageRun, step: int, outputs: Outputs) -> None:
     outputs.checkpoints.save(
         Position(run.number, step), run.parallel_model.module, run.optimizer, run.lineage
     )
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM; the first asks to stop, a second Ctrl-C stops at once."""
-    signals: list[int] = []
-
-    def handle(number: int, _: Any) -> None:
-        if signals and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        signals.append(number)
-
-    before: dict[int, Any] = {}
-    with contextlib.suppress(ValueError):  # not the main thread: whoever started it stops it
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

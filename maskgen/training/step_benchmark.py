@@ -71,8 +71,7 @@ def render(found: list[Measured], recipe: Recipe) -> str:
     ]
     head = (
         f"{recipe.recipe} on {name}: random weights, {recipe.precision}, {recipe.resources.micro_batch} "
-        "samples with an "
-        f"image and {recipe.data.expected_tokens} text tokens each, one of them with a mask"
+        f"samples with an image and {recipe.data.expected_tokens} text tokens each, one of them with a mask"
     )
     return "\n".join([head, *text.table(rows, right=frozenset({1, 2, 3, 4}))])
 

@@ -37,7 +37,7 @@ QUESTIONS = [
 @pytest.mark.parametrize(("kind", "fit"), [("age_vlm", "squash"), ("age_vlm", "pad"), ("concat", "squash")])
 def test_a_batch_is_answered_as_each_alone(kind, fit, options):
     model, processor = made(kind, fit)
-    answers = Answerer(model, processor).answer(QUESTIONS, GenerationOptions(12, options=options))
+    answers = Answerer(model, processor).answer(QUESTIONS, GenerationOptions(12, generate_kwargs=options))
     expected = []
     for question in QUESTIONS:
         messages = [{"role": turn.speaker, "content": turn.value} for turn in question.turns]
@@ -84,7 +84,7 @@ def test_a_question_too_long_loses_its_beginning_and_says_so():
 
 def test_sampling_follows_the_seed():
     answerer = Answerer(*made("age_vlm"))
-    decoding = GenerationOptions(12, options={"do_sample": True, "temperature": 1.5, "top_p": 0.9})
+    decoding = GenerationOptions(12, generate_kwargs={"do_sample": True, "temperature": 1.5, "top_p": 0.9})
     told = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
