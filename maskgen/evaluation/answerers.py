@@ -1,18 +1,25 @@
 """Which models can be asked: maskgen's own, and the paper's peers."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 from maskgen.age_vlm.generation import Answerer
 from maskgen.age_vlm.loading import load, model_folder
 from maskgen.evaluation.inference import Answering
+from maskgen.evaluation.predictions import digest, identity
 from maskgen.peers.peer_generation import PeerAnswerer
-from maskgen.peers.peer_model import PeerModel, fetched, is_peer
+from maskgen.peers.peer_model import PeerModel, fetched, is_peer, tower_folder
 
 
-def folder_of(place: str) -> Path:
-    """The folder of a run's model or of a peer's published name, or itself. MaskgenError if it is none."""
-    return fetched(place) if is_peer(place) else model_folder(place)
+def identity_of(place: str) -> str:
+    """See `predictions.identity`; of a peer with a tower in a folder of its own that counts too.
+
+    MaskgenError if there is no such model.
+    """
+    if not is_peer(place):
+        return identity(model_folder(place))
+    folder = fetched(place)
+    tower = tower_folder(folder, place)
+    return identity(folder) if tower is None else digest([identity(folder), identity(tower)])
 
 
 def answerer(place: str, device: str, say: Callable[[str], None]) -> Answering:

@@ -54,7 +54,7 @@ class Scored:
 
 def ask(request: Request, say: Callable[[str], None], count: Count) -> None:
     """Write the answers that are missing in `request.out`. MaskgenError if something else lies there."""
-    from maskgen.evaluation.answerers import answerer, folder_of
+    from maskgen.evaluation.answerers import answerer, identity_of
     from maskgen.evaluation.inference import answers as ask_model
     from maskgen.runtime.lease import Lease
 
@@ -63,7 +63,7 @@ def ask(request: Request, say: Callable[[str], None], count: Count) -> None:
         raise MaskgenError(
             f"--out {out} holds a set of shards or a run. Give the answers a folder of their own."
         )
-    identity = predictions.identity(folder_of(request.model))
+    identity = identity_of(request.model)
     settings = {"max_new_tokens": request.max_new_tokens}
     with Lease(request.out):
         todo = []

@@ -92,7 +92,7 @@ class PeerModel:
             tower: Any
             projector: nn.Module
             if family == "ConvLLaVA":
-                beside = _tower_folder(folder, str(config["mm_vision_tower"]), str(place))
+                beside = tower_folder(folder, str(place))
                 tower = ConvNextTower(_tower_tensors(inner, beside, say), kind)
                 size = _square(folder, beside, config)
                 side, projector = size // tower.stride, MlpProjector(tower.channels, config["hidden_size"])
@@ -181,10 +181,13 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def _tower_folder(folder: Path, named: str, place: str) -> Path | None:
+def tower_folder(folder: Path, place: str) -> Path | None:
     """The folder that the configuration names as ConvLLaVA's tower: there, beside the model's, or in the
-    hub's cache; of a model by its published name from the hub.
+    hub's cache; of a model by its published name, `place`, from the hub. None of another model.
     """
+    named = str(_json(folder / "config.json").get("mm_vision_tower", ""))
+    if "convnext" not in named.lower():
+        return None
     for candidate in (Path(named), folder / named, folder.parent / Path(named).name):
         if (candidate / "config.json").is_file():
             return candidate

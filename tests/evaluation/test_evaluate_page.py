@@ -40,7 +40,7 @@ def test_the_pages_commands_run(there, monkeypatch, capsys):
 def test_the_pages_python_runs(there, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     exec(compile(code, "evaluate.md", "exec"), {})
-    assert "Figure(value=" in capsys.readouterr().out
+    assert "BootstrapEstimate(value=" in capsys.readouterr().out
 
 
 def test_the_page_names_every_benchmark_and_protocol():

@@ -16,6 +16,7 @@ from helpers import benchmark_files, peaked_attention, small_training, tiny_llav
 from maskgen.age_vlm.generation import ChatPrompt, GenerationOptions
 from maskgen.cli import app
 from maskgen.errors import MaskgenError
+from maskgen.evaluation.answerers import identity_of
 from maskgen.peers.peer_generation import PeerAnswerer
 from maskgen.peers.peer_model import PeerModel
 from maskgen.sample import Turn
@@ -105,6 +106,16 @@ def test_one_command_makes_the_figure_and_the_tables(place, models, tmp_path):
     ).output  # fmt: skip
     with pytest.raises(MaskgenError, match=r"give --shards for Fig\. 2, --grid for Tables 4 and 6"):
         run(*line)
+
+
+def test_answers_with_another_tower_are_of_another_model(tmp_path):
+    folder = tiny_peers.convllava(tmp_path / "a" / "x", tower="beside")
+    both = identity_of(str(folder))
+    tower = next((tmp_path / "a").glob("ConvLLaVA-ConvNeXt-*"))
+    torch.save({}, tower / "pytorch_model.bin")
+    other = identity_of(str(folder))
+    shutil.rmtree(tower)
+    assert len({both, other, identity_of(str(folder))}) == 3
 
 
 @pytest.mark.parametrize("make", PEERS.values())
