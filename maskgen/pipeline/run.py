@@ -25,6 +25,7 @@ from maskgen.runtime.store import Store
 from maskgen.sharding.commit import Commit, committed, shard_name
 from maskgen.sharding.index import finish
 from maskgen.sources.data_root import ensure
+from maskgen.sources.gzip_archives import restore_points
 from maskgen.sources.plan import count_rows, find_again, make_plan, passed_over
 from maskgen.sources.rows import find_files
 
@@ -107,6 +108,8 @@ def prepare(request: RunRequest, store: Store, say: Callable[[str], None]) -> tu
         _refuse_mixing(begun, identity, request.out)
         if Outcome.IMAGE_MISSING in request.retry:
             _look_for_images(config, request.data, store, say)
+        with store.open("plan.parquet") as file:
+            restore_points(config.source, request.data, file, store, say)
     else:
         say(f"planning from {', '.join(files)}")
         summary = _publish_plan(config, request.data, store, say)

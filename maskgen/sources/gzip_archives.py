@@ -11,15 +11,18 @@ from contextlib import closing
 from itertools import islice
 from os import cpu_count
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from maskgen.config import Source
 from maskgen.errors import SampleError
 from maskgen.runtime.store import Store
 from maskgen.sources.gzip_points import SPACING, WINDOW, Inflated, Points, find_points
 from maskgen.sources.image_folder import ImageFolder
 from maskgen.sources.members import Kind, Member, Oddities
+from maskgen.sources.rows import place
 from maskgen.sources.tar_members import tar_members
 
 _ENDINGS = (".tar.gz", ".tgz")
@@ -124,6 +127,22 @@ class GzipArchives:
             with self._store.publish(f"{stem}.members") as members, points.open("wb") as into:
                 find_points(file, into, lambda inflated: _write_members(inflated, members))
             self._store.move_in(points, f"{stem}.points")
+
+
+def restore_points(
+    source: Source, data: str, plan: IO[bytes], kept: Store, say: Callable[[str], None]
+) -> None:
+    """Read through again those .tar.gz archives that a plan reads from, of which nothing is kept any more."""
+    with pq.ParquetFile(plan) as file:
+        names = {
+            name
+            for batch in file.iter_batches(columns=["archive"])
+            for name in batch["archive"].unique().to_pylist()
+            if is_gzip(name)
+        }
+    if names:
+        folder = ImageFolder(place(data, source.images), source.allow_links_to)
+        GzipArchives(folder, kept).prepare(sorted(names), say)
 
 
 def _write_members(inflated: Inflated, path: Path) -> None:
