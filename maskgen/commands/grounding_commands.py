@@ -100,16 +100,20 @@ def plan(
     gpus: Annotated[
         str, typer.Option(metavar="N,N,...", help="With --pilot: reckon the time on so many GPUs.")
     ] = "1,8,64,512",
+    out: Annotated[
+        str, typer.Option(help="The run's --out: what is known of .tar.gz archives stays there for it.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """The dry run: rows read and skipped and why, shards, disk; with --pilot also time and GPU-hours."""
     from maskgen.estimate.estimate import estimate
     from maskgen.estimate.scaling import counts
+    from maskgen.runtime.store import Store
     from maskgen.views.summary import render_estimate
 
     settings = config.load(split, file, overrides)
     data = data_or_scenes(settings, data, f"shards/{settings.split}")
-    found = estimate(settings, data, pilot, counts(gpus), say)
+    found = estimate(settings, data, pilot, counts(gpus), say, Store(out or f"shards/{settings.split}"))
     typer.echo(as_text(found.to_dict()) if as_json else render_estimate(found))
 
 

@@ -13,6 +13,7 @@ from maskgen.estimate.scaling import Time, Work, time_on
 from maskgen.grounding.auto_settings import on_this_machine
 from maskgen.pipeline.progress import progress_bar
 from maskgen.pipeline.recorded_names import compare_recorded
+from maskgen.runtime.store import Store
 from maskgen.sources.data_root import ensure
 from maskgen.sources.plan import PlanSummary, estimate_bytes, make_plan
 
@@ -44,20 +45,28 @@ class Estimate:
 
 
 def estimate(
-    config: Config, data: str, pilot: int, gpus: Sequence[int], say: Callable[[str], None]
+    config: Config,
+    data: str,
+    pilot: int,
+    gpus: Sequence[int],
+    say: Callable[[str], None],
+    kept: Store | None = None,
 ) -> Estimate:
-    """Plan into a temporary folder; with `pilot` > 0 also ground that many rows, and reckon the times."""
+    """Plan into a temporary folder; with `pilot` > 0 also ground that many rows, and reckon the times.
+
+    `kept`: where what is known of .tar.gz archives stays for the run.
+    """
     ensure(config, data, say)
     with tempfile.TemporaryDirectory(prefix="maskgen-plan-") as folder:
         path = Path(folder) / "plan.parquet"
         with progress_bar("planning", "rows") as count:
-            plan = make_plan(config, data, path, count, say=say)
+            plan = make_plan(config, data, path, count, kept, say)
         plan.notes.extend(compare_recorded(config, data, path))
         disk = estimate_bytes(config, data, path) + plan.groundable * _MASK_BYTES
     resolved = on_this_machine(config)
     if not pilot or not plan.planned:
         return Estimate(plan, disk, resolved=resolved)
-    flown = run_pilot(config, data, min(pilot, plan.planned), say)
+    flown = run_pilot(config, data, min(pilot, plan.planned), say, kept)
     say("pilot: measuring what one driver can hand out")
     work = Work(
         plan.planned, config.shards.size, flown.rate, flown.loading_seconds, driver_ceiling.measure(config)

@@ -33,8 +33,13 @@ class Pilot:
         return self.rows / self.seconds
 
 
-def run_pilot(config: Config, data: str, rows: int, say: Callable[[str], None]) -> Pilot:
-    """Plan `rows` and a warm-up of the same kind, ground them, and throw the shards away."""
+def run_pilot(
+    config: Config, data: str, rows: int, say: Callable[[str], None], kept: Store | None = None
+) -> Pilot:
+    """Plan `rows` and a warm-up of the same kind, ground them, and throw the shards away.
+
+    `kept`: as in `make_plan`.
+    """
     here = choose_device()
     config = resolve(config, here)
     say(f"pilot: {in_words(config) or 'no model'} on {device_name(here)}")
@@ -49,12 +54,12 @@ def run_pilot(config: Config, data: str, rows: int, say: Callable[[str], None]) 
     with tempfile.TemporaryDirectory(prefix="maskgen-pilot-") as out:
         store = Store(out)
         with store.publish("plan.parquet") as path:
-            make_plan(small, data, path, kept=store)
+            make_plan(small, data, path, kept=kept or store)
         with store.open("plan.parquet") as file:
             sizes = count_rows(file)
         say("pilot: loading the models")
         began = time.monotonic()
-        worker = ShardWorker(Job(small, data, out, FINGERPRINT), "pilot", str(here))
+        worker = ShardWorker(Job(small, data, out, FINGERPRINT, (kept or store).url), "pilot", str(here))
         loaded = time.monotonic()
         if len(sizes) == 1:
             say(f"pilot: only {sizes[0]} rows, so they are measured without a warm-up")

@@ -136,7 +136,7 @@ def prepare(request: RunRequest, store: Store, say: Callable[[str], None]) -> tu
 def _look_for_images(config: Config, data: str, store: Store, say: Callable[[str], None]) -> None:
     """Bring the plan up to what is there now: an archive that was merged, a file that was fetched."""
     with store.open("plan.parquet") as file, store.publish("plan.parquet") as path:
-        found = find_again(config, data, file, path, store)
+        found = find_again(config, data, file, path, store, say)
     say(f"images found that were missing: {found:,}")
 
 

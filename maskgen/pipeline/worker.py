@@ -36,12 +36,16 @@ QUEUE_CAPACITY = {"reading": 2, "proposing": 1, "refining": 2, "encoding": 2}
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to know; small, so that an actor restarts with it anywhere."""
+    """What a worker needs to know; small, so that an actor restarts with it anywhere.
+
+    `kept`: the place of what is known of .tar.gz archives, if that is not `out`.
+    """
 
     config: Config
     data: str
     out: str
     fingerprint: str
+    kept: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ class ShardWorker:
         self._store = Store(job.out)
         self._journal = Journal(job.out)
         source, limit = job.config.source, job.config.limits.image_bytes
-        self.images = ImageRoot(place(job.data, source.images), limit, source.allow_links_to, self._store)
+        kept = Store(job.kept or job.out)
+        self.images = ImageRoot(place(job.data, source.images), limit, source.allow_links_to, kept)
         self.grounder = Grounder(job.config, job.data, device)
         self._device = describe_device(device) | counts(self.grounder.config)
         self.threads = PersistentThreads()  # for all shards: cuDNN keeps its plans by thread

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from maskgen.config import Source
 from maskgen.errors import MaskgenError, SampleError
 from maskgen.file_kinds import LFS_POINTER
+from maskgen.outcome import Outcome
 from maskgen.runtime.store import Store
 from maskgen.sample import ArchiveMember
 from maskgen.sources.gzip_archives import GzipArchives, is_gzip
@@ -100,6 +101,17 @@ class ImageIndex:
         names = [self._name(reference) for reference in references]
         there = self._exist(names)
         return [self._find(*asked) for asked in zip(references, names, there, strict=True)]
+
+    def why_not(self, reference: str) -> SampleError:
+        """Of an image that `find` did not find: PATH_ESCAPE if a link to it may not be followed, else
+        IMAGE_MISSING."""
+        if self._folder.is_refused(self._name(reference)):
+            return SampleError(Outcome.PATH_ESCAPE, "a link leads out of the image folder")
+        return SampleError(Outcome.IMAGE_MISSING, "there is no such file")
+
+    def forget_matches(self) -> None:
+        """Begin anew to count, for `notes`, what was found under another name."""
+        self._matches = MatchNotes()
 
     @property
     def notes(self) -> list[str]:

@@ -112,14 +112,19 @@ def passed_over(record: dict[str, Any]) -> dict[str, int]:
 
 
 def find_again(
-    config: Config, data: str, plan: IO[bytes], destination: Path, kept: Store | None = None
+    config: Config,
+    data: str,
+    plan: IO[bytes],
+    destination: Path,
+    kept: Store | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> int:
     """Write the plan anew with the places its images have now; returns how many were missing and are there.
 
     Which rows are planned does not change, nor what is known of an image that was there.
     """
     file, found = _open(plan), 0
-    with ImageIndex(data, config.source, kept) as images, _writer(destination) as writer:
+    with ImageIndex(data, config.source, kept, say) as images, _writer(destination) as writer:
         for shard in range(file.num_row_groups):
             before = [_sample(row) for row in file.read_row_group(shard).to_pylist()]
             asked = [_as_before_looking(sample) for sample in before]
@@ -191,6 +196,7 @@ class _Planner:
                 folder.mkdir(parents=True)
                 cut = Cut(self._config.select, drawn)
                 reading = self._choose(folder, cut)
+                images.forget_matches()
                 writing = self._write(spilled(folder, cut.bound), images, destination)
                 shutil.rmtree(folder)
                 if not wanted or not drawn or writing.groundable >= wanted or cut.bound == EVERYTHING:
@@ -370,16 +376,18 @@ def _first(samples: list[Sample], wanted: int) -> list[Sample]:
 
 
 def find_images(samples: list[Sample], images: ImageIndex) -> list[Sample]:
-    """The samples with the place of each image, or with IMAGE_MISSING where it is nowhere."""
+    """The samples with the place of each image, or with the outcome that says why there is none."""
     found = iter(images.find([sample.image for sample in samples if sample.image and not sample.outcome]))
     return [
-        _found(sample, next(found)) if sample.image and not sample.outcome else sample for sample in samples
+        _found(sample, next(found), images) if sample.image and not sample.outcome else sample
+        for sample in samples
     ]
 
 
-def _found(sample: Sample, there: FoundImage | None) -> Sample:
+def _found(sample: Sample, there: FoundImage | None, images: ImageIndex) -> Sample:
     if there is None:
-        return replace(sample, outcome=Outcome.IMAGE_MISSING, reason="there is no such file")
+        why = images.why_not(sample.image)
+        return replace(sample, outcome=why.outcome, reason=why.reason)
     return replace(sample, member=there.member)
 
 

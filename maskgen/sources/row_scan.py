@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -19,9 +19,11 @@ import fsspec
 import orjson
 from fsspec.implementations.local import LocalFileSystem
 
-from maskgen.config import Config, NoProposer
+from maskgen.config import Config, NoProposer, Text
 from maskgen.errors import MaskgenError
+from maskgen.sample import Query
 from maskgen.sources import conversation, row_layout
+from maskgen.sources.image_names import renamed
 from maskgen.sources.lenient_json import is_exact, loads
 from maskgen.sources.row_filter import RowFilter
 from maskgen.sources.row_layout import BrokenRow, RawRow
@@ -155,10 +157,16 @@ class RowScanner:
 
 
 def check_of(config: Config) -> conversation.Check:
-    """What says whether a row can be used: for grounding, or for packing."""
+    """What says whether a row can be used: for grounding, or for packing; of its image by the new name."""
+    check = conversation.check
     if isinstance(config.proposer, NoProposer):
-        return partial(conversation.check_packed, text_only=config.proposer.text_only == "keep")
-    return conversation.check
+        check = partial(conversation.check_packed, text_only=config.proposer.text_only == "keep")
+    rename = config.source.rename
+
+    def check_renamed(image: conversation.Image, turns: Sequence[Sequence[str]], text: Text) -> Query:
+        return check(renamed(image, rename) if isinstance(image, str) else image, turns, text)
+
+    return check_renamed if rename else check
 
 
 def portions(files: list[str]) -> list[Portion | str]:

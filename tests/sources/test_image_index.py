@@ -16,6 +16,7 @@ import pytest
 from helpers.archive_files import split, write_tar, write_zip
 from maskgen.config import Source
 from maskgen.errors import MaskgenError, SampleError
+from maskgen.outcome import Outcome
 from maskgen.runtime.store import Store
 from maskgen.sample import Query, Sample
 from maskgen.sources import gzip_archives
@@ -419,3 +420,14 @@ def test_images_that_are_there_are_found_in_files_and_archives(tmp_path):
         assert in_folder is not None and in_folder.member is None
         assert nowhere is None
         assert index.has("1.jpg") and not index.has("3.jpg")
+
+
+def test_why_an_image_is_not_found(tmp_path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    (tmp_path / "root" / "out.jpg").symlink_to("../secret.jpg")
+    with index_of(tmp_path / "root") as index:
+        assert index.find(["out.jpg", "gone.jpg"]) == [None, None]
+        assert index.why_not("out.jpg").outcome is Outcome.PATH_ESCAPE
+        assert index.why_not("gone.jpg").outcome is Outcome.IMAGE_MISSING
+        assert any("out.jpg" in note for note in index.notes)

@@ -453,3 +453,15 @@ def test_portions_hold_every_line_once(tmp_path, size):
         with path.open("rb") as stream:
             found += [got.rstrip(b"\n") for got in read_lines(stream, start, min(start + size, total))]
     assert found == lines
+
+
+def test_an_absolute_path_is_planned_by_its_new_name(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes(b"picture")
+    rows = [(1, "/mnt/set/a.jpg", "Where?"), (2, "/mnt/other/a.jpg", "Where?")]
+    settings = config(source={"files": ["*.jsonl"], "rename": {"/mnt/set/": "images/"}})
+    make_plan(settings, str(write(tmp_path, rows)), tmp_path / "plan")
+    renamed, absolute = sorted(read_shard(tmp_path / "plan", 0), key=lambda sample: sample.id)
+    assert renamed.outcome is None and renamed.image == "/mnt/set/a.jpg"
+    assert renamed.member is not None and renamed.member.archive == "images/a.jpg"
+    assert absolute.outcome is Outcome.PATH_ESCAPE
