@@ -110,7 +110,7 @@ def similarity(
         list[str],
         typer.Option(
             "--model",
-            help="A run, a model folder, or the folder of a LLaVA-style model of transformers. Repeatable.",
+            help="A run, a model folder, a peer (docs/analyse.md), or a LLaVA-style model of transformers. Repeatable.",
         ),
     ],
     data: Data,
