@@ -110,7 +110,7 @@ def similarity(
         list[str],
         typer.Option(
             "--model",
-            help="A run, a model folder, a peer (docs/analyse.md), or a LLaVA-style model of transformers. Repeatable.",
+            help="A run, a model folder, one of the paper's peers, or a LLaVA of transformers. Repeatable.",
         ),
     ],
     data: Data,
