@@ -14,6 +14,7 @@ from maskgen.errors import MaskgenError
 
 FILES = (
     "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
     "open_clip_pytorch_model.bin",
     "model.safetensors",
     "pytorch_model.bin",

@@ -99,14 +99,19 @@ def save_model(initial: InitialModel, out: str) -> list[str]:
 
 def _llama(source: str) -> tuple[LlamaForCausalLM, Any]:
     try:
-        kind = AutoConfig.from_pretrained(source).model_type
+        kind = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
         if kind != "llama":
             raise MaskgenError(f"{source} is a {kind}, not a LLaMA. Give a folder or hub id of a LLaMA.")
         model, loading_info = LlamaForCausalLM.from_pretrained(
             source, dtype=torch.float32, output_loading_info=True
         )
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise MaskgenError(
+                f"{source} comes with code of its own, which is never run. "
+                "Give a LLaMA that transformers itself knows."
+            ) from error
         raise MaskgenError(
             f"{source} cannot be read as a LLaMA: {first_line(error)} Give a local folder or a hub id."
         ) from error

@@ -13,13 +13,25 @@ from maskgen.commands.options import (
     Json,
     Out,
     Overrides,
+    RunFolder,
     Split,
     as_text,
     data_or_scenes,
     say,
 )
 from maskgen.errors import MaskgenError
+from maskgen.outcome import Outcome
+from maskgen.pipeline import run_record
+from maskgen.pipeline.run import RunRequest, to_retry
 from maskgen.training import recipe as recipes
+
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Also try failed samples again, and rewrite their shards.")
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(metavar="outcome=NAME", help="With --retry-failed: only this outcome. Repeatable."),
+]
 
 
 def run(
@@ -33,36 +45,58 @@ def run(
         bool,
         typer.Option("--exact", help="Decode in float32, whatever the encoders' dtype (proposer.exact)."),
     ] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Also try failed samples again, and rewrite their shards.")
-    ] = False,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(metavar="outcome=NAME", help="With --retry-failed: only this outcome. Repeatable."),
-    ] = None,
+    retry_failed: RetryFailed = False,
+    where: Where = None,
 ) -> None:
     """Ground a split into shards. Rerun the same line after a failure: it makes what is missing.
 
     Exit codes: 0 all done; 1 usage or configuration; 2 finished, but over the failure budget;
     3 interrupted, resumable.
     """
-    from maskgen.pipeline.run import RunRequest, run, to_retry
-    from maskgen.views.summary import summarise_run
+    overrides = [*(overrides or []), *(["proposer.exact=true"] if exact else [])]
+    if not split and not file and run_record.is_begun(out):
+        settings, data = run_record.settings(out, data, overrides)
+    else:
+        settings = config.load(split, file, overrides)
+        out = out or f"shards/{settings.split}"
+        data = data_or_scenes(settings, data, out)
+    _finish(RunRequest(settings, data, out, address, _retry(retry_failed, where)))
 
-    settings = config.load(split, file, [*(overrides or []), *(["proposer.exact=true"] if exact else [])])
-    out = out or f"shards/{settings.split}"
+
+def resume(
+    out: RunFolder,
+    data: Data = "",
+    overrides: Overrides = None,
+    address: Address = "",
+    retry_failed: RetryFailed = False,
+    where: Where = None,
+) -> None:
+    """Go on with the run in OUT as it was begun: nothing else need be said.
+
+    --data where the data has moved; --set for what may change (resources.*, batches). Exit codes as of run.
+    """
+    settings, data = run_record.settings(out, data, overrides)
+    _finish(RunRequest(settings, data, out, address, _retry(retry_failed, where)))
+
+
+def _retry(retry_failed: bool, where: list[str] | None) -> tuple[Outcome, ...]:
     if where and not retry_failed:
         raise MaskgenError("--where chooses what --retry-failed tries again: give both.")
-    retry = to_retry(where or []) if retry_failed else ()
-    request = RunRequest(settings, data_or_scenes(settings, data, out), out, address, retry)
+    return to_retry(where or []) if retry_failed else ()
+
+
+def _finish(request: RunRequest) -> None:
+    from maskgen.pipeline.run import run
+    from maskgen.views.summary import summarise_run
+
     summary = run(request, say)
     typer.echo(summarise_run(request, summary))
     raise typer.Exit(summary.exit_code)
 
 
 def pack(
-    data: Data,
     out: Out,
+    data: Data = "",
     split: Split = "pretrain",
     file: File = "",
     without: Annotated[
@@ -78,17 +112,16 @@ def pack(
 
     All rows, unless --set select.count=N says otherwise. Rerun the same line after a failure.
     """
-    from maskgen.pipeline.run import RunRequest, run
-    from maskgen.views.summary import summarise_run
-
+    if not data and run_record.is_begun(out):
+        settings, data = run_record.settings(out, data, overrides)
+        _finish(RunRequest(settings, data, out, address))
+    if not data:
+        raise MaskgenError("--data is missing: the folder that holds the annotations and the images.")
     keep = "keep" if text_only else "drop"
     unasked = [f"proposer={{kind: none, text_only: {keep}}}", "refiner={kind: none}", "source.truth=''"]
     everything = ["select.count=null", "select.fraction=null", f"select.without={json.dumps(without or [])}"]
     settings = config.load("" if file else split, file, [*unasked, *everything, *(overrides or [])])
-    request = RunRequest(settings, data, out, address)
-    summary = run(request, say)
-    typer.echo(summarise_run(request, summary))
-    raise typer.Exit(summary.exit_code)
+    _finish(RunRequest(settings, data, out, address))
 
 
 def plan(
@@ -103,6 +136,9 @@ def plan(
     out: Annotated[
         str, typer.Option(help="The run's --out: what is known of .tar.gz archives stays there for it.")
     ] = "",
+    show_texts: Annotated[
+        int, typer.Option(min=0, help="Print what would be asked for this many rows, and what is cut off.")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """The dry run: rows read and skipped and why, shards, disk; with --pilot also time and GPU-hours."""
@@ -113,7 +149,8 @@ def plan(
 
     settings = config.load(split, file, overrides)
     data = data_or_scenes(settings, data, f"shards/{settings.split}")
-    found = estimate(settings, data, pilot, counts(gpus), say, Store(out or f"shards/{settings.split}"))
+    kept = Store(out or f"shards/{settings.split}")
+    found = estimate(settings, data, pilot, counts(gpus), say, kept, show_texts)
     typer.echo(as_text(found.to_dict()) if as_json else render_estimate(found))
 
 
@@ -148,6 +185,7 @@ def show_config(
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command()(run)
+    app.command()(resume)
     app.command()(pack)
     app.command()(plan)
     app.command("config")(show_config)

@@ -12,13 +12,14 @@ from maskgen.commands.options import (
     Json,
     Out,
     Overrides,
-    ReproductionFolder,
+    RunFolder,
     Split,
     as_text,
 )
+from maskgen.pipeline import run_record
 
 
-def status(out: ReproductionFolder, as_json: Json = False) -> None:
+def status(out: RunFolder, as_json: Json = False) -> None:
     """What is done, what is under way, what is left: from files alone, also while a run works."""
     from maskgen.views.folder_status import folder_status
 
@@ -26,7 +27,7 @@ def status(out: ReproductionFolder, as_json: Json = False) -> None:
     typer.echo(as_text(found.to_dict()) if as_json else found.render())
 
 
-def verify(out: ReproductionFolder) -> None:
+def verify(out: RunFolder) -> None:
     """Recount, rehash and re-read every shard with the strict decoder. Exit code 1 if anything is wrong."""
     from maskgen.pipeline.progress import progress_bar
     from maskgen.runtime.store import Store
@@ -40,7 +41,7 @@ def verify(out: ReproductionFolder) -> None:
 
 
 def show(
-    out: ReproductionFolder,
+    out: RunFolder,
     key: Annotated[str, typer.Argument(metavar="KEY", help="The sample's key, as in index.parquet.")],
     to: Annotated[str, typer.Option("--to", "-o", help="The PNG to write. Default: KEY.png.")] = "",
 ) -> None:
@@ -50,7 +51,7 @@ def show(
     typer.echo(write_png(out, key, to or f"{key}.png"))
 
 
-def report(out: ReproductionFolder) -> None:
+def report(out: RunFolder) -> None:
     """Write report.html, one self-contained page: outcomes, distributions, throughput, pictures."""
     from maskgen.runtime.store import Store
     from maskgen.views.report import write_report
@@ -70,6 +71,8 @@ def doctor(
     from maskgen.views.doctor import examine, render
 
     settings = config.load(split, file, overrides) if split or file else None
+    if settings is None and run_record.is_begun(out):
+        settings, data = run_record.settings(out, data, overrides)
     findings = examine(settings, out, data, address)
     typer.echo(render(findings))
     raise typer.Exit(1 if any(finding.ok is False for finding in findings) else 0)

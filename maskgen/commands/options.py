@@ -19,9 +19,7 @@ Out = Annotated[str, typer.Option(help="Where the shards go: a folder or URL. De
 Address = Annotated[
     str, typer.Option(help="An existing Ray cluster, e.g. auto. Default: this machine alone.")
 ]
-ReproductionFolder = Annotated[
-    str, typer.Argument(metavar="OUT", help="The folder or URL that maskgen run wrote to.")
-]
+RunFolder = Annotated[str, typer.Argument(metavar="OUT", help="The folder or URL that maskgen run wrote to.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 

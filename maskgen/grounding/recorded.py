@@ -11,7 +11,6 @@ from typing import Any
 
 import fsspec
 import numpy as np
-import orjson
 import shapely
 from shapely import Polygon
 
@@ -19,6 +18,7 @@ from maskgen import config, rle
 from maskgen.errors import MaskgenError
 from maskgen.grounding.drawn_size import Placing
 from maskgen.sample import Picture, Proposal, Sample
+from maskgen.sources import lenient_json
 from maskgen.sources.image_names import form, printable
 
 _FEW = 0.5  # share of the rows' images below which it is said that the file has few of them
@@ -145,8 +145,8 @@ class RecordedProposer:
     def _read(self, content: bytes) -> Iterator[tuple[str, Shape | None]]:
         """(image, shape) for every annotation in the file; (image, None) for every image."""
         try:
-            tree = orjson.loads(content)
-        except orjson.JSONDecodeError as error:
+            tree = lenient_json.loads(content)
+        except (ValueError, RecursionError) as error:
             raise MaskgenError(f"{self._where} is not JSON: {error}. Mend the file.") from error
         if not isinstance(tree, dict):
             raise self._broken("the file", "it is no JSON object, so neither COCO nor {image: [shapes]}")

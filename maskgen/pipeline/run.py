@@ -12,7 +12,7 @@ from maskgen.errors import MaskgenError
 from maskgen.grounding import weights
 from maskgen.grounding.auto_settings import automatic_dtypes, with_dtypes
 from maskgen.outcome import Outcome, failures
-from maskgen.pipeline import fingerprint
+from maskgen.pipeline import fingerprint, run_record
 from maskgen.pipeline.driver import Driver
 from maskgen.pipeline.progress import Progress, progress_bar
 from maskgen.pipeline.recorded_names import compare_recorded
@@ -23,6 +23,7 @@ from maskgen.runtime.lease import Lease
 from maskgen.runtime.stop_signals import stop_signals
 from maskgen.runtime.store import Store
 from maskgen.sharding.commit import Commit, committed, shard_name
+from maskgen.sharding.format import SCHEMA
 from maskgen.sharding.index import finish
 from maskgen.sources.data_root import ensure
 from maskgen.sources.gzip_archives import restore_points
@@ -87,22 +88,53 @@ def run(request: RunRequest, say: Callable[[str], None]) -> RunSummary:
     store = Store(request.out)
     if request.out.rstrip("/") == request.data.rstrip("/"):
         raise MaskgenError(f"--out and --data are both {request.out}. Give the shards a folder of their own.")
+    _refuse_before_anything(request, store)
     ensure(request.config, request.data, say)
+    config, identity = _identify(request, store, say)
     with Lease(request.out) as lease:
+        job, rows = _plan(request, config, identity, store, say)
         store.sweep()
-        job, rows = prepare(request, store, say)
         return _make_missing(request, store, job, rows, lease, say)
+
+
+def _refuse_before_anything(request: RunRequest, store: Store) -> None:
+    """Refuse other settings than the set was begun with before anything is drawn, fetched or written."""
+    begun = run_record.read(store)
+    if begun:
+        _refuse_other_kinds(begun, request)
+        told = {
+            "schema": SCHEMA,
+            "config": fingerprint.settings(_with_dtypes(request, begun, lambda _: None)),
+        }
+        lines = fingerprint.differences({name: begun["identity"][name] for name in told}, told)
+        if lines:
+            raise _mixing(lines, request.out)
+
+
+def _identify(request: RunRequest, store: Store, say: Callable[[str], None]) -> tuple[Config, dict[str, Any]]:
+    """The configuration with nothing left open, and what the set's fingerprint is made of. Writes nothing."""
+    begun = run_record.read(store)
+    recorded = begun["identity"]["models"].get("proposer") if begun else None
+    config = weights.pinned(_with_dtypes(request, begun, say), recorded)
+    identity = fingerprint.identity(config, request.data, find_files(request.data, config.source.files))
+    if begun:
+        _refuse_mixing(begun, identity, request.out)
+    return config, identity
 
 
 def prepare(request: RunRequest, store: Store, say: Callable[[str], None]) -> tuple[Job, list[int]]:
     """The plan and the run's record, made or checked; returns the job and each shard's planned rows."""
-    begun = store.read_json("run.json") if store.exists("run.json") else None
-    if begun:
-        _refuse_other_kinds(begun, request)
-    recorded = begun["identity"]["models"].get("proposer") if begun else None
-    config = weights.pinned(_with_dtypes(request, begun, say), recorded)
-    files = find_files(request.data, config.source.files)
-    identity = fingerprint.identity(config, request.data, files)
+    return _plan(request, *_identify(request, store, say), store, say)
+
+
+def _plan(
+    request: RunRequest,
+    config: Config,
+    identity: dict[str, Any],
+    store: Store,
+    say: Callable[[str], None],
+) -> tuple[Job, list[int]]:
+    begun = run_record.read(store)  # again, now that nobody else works on the set
     job = Job(config, request.data, request.out, fingerprint.digest(identity))
     if begun:
         _refuse_mixing(begun, identity, request.out)
@@ -111,7 +143,7 @@ def prepare(request: RunRequest, store: Store, say: Callable[[str], None]) -> tu
         with store.open("plan.parquet") as file:
             restore_points(config.source, request.data, file, store, say)
     else:
-        say(f"planning from {', '.join(files)}")
+        say(f"planning from {', '.join(find_files(request.data, config.source.files))}")
         summary = _publish_plan(config, request.data, store, say)
         say(f"planned {summary['planned']:,} of {summary['read']:,} rows in {summary['shards']:,} shards")
         if summary["outcomes"]:
@@ -124,6 +156,7 @@ def prepare(request: RunRequest, store: Store, say: Callable[[str], None]) -> tu
             "fingerprint": job.fingerprint,
             "identity": identity,
             "config": config.model_dump(mode="json"),
+            "data": run_record.data_place(request.data),
             "packages": fingerprint.packages(),
             "plan": summary,
             "models": {},
@@ -334,18 +367,18 @@ def _refuse_other_kinds(record: dict[str, Any], request: RunRequest) -> None:
     """Before anybody looks for the weights of a model that the set was not made with."""
     before, now = record["identity"]["config"], fingerprint.settings(request.config)
     if any(before[part]["kind"] != now[part]["kind"] for part in ("proposer", "refiner")):
-        _refuse(fingerprint.differences(before, now), request.out)
+        raise _mixing(fingerprint.differences(before, now), request.out)
 
 
 def _refuse_mixing(record: dict[str, Any], identity: dict[str, Any], out: str) -> None:
     if fingerprint.digest(identity) == record["fingerprint"]:
         return
-    _refuse(fingerprint.differences(record["identity"], identity), out)
+    raise _mixing(fingerprint.differences(record["identity"], identity), out)
 
 
-def _refuse(differences: list[str], out: str) -> None:
+def _mixing(differences: list[str], out: str) -> MaskgenError:
     lines = "\n  ".join(differences)
-    raise MaskgenError(
+    return MaskgenError(
         f"{out} was begun with other settings:\n  {lines}\n"
-        "Run with the settings it was begun with, or give another --out."
+        f"Go on with those it was begun with (maskgen resume {out}), or give another --out."
     )

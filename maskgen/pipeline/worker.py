@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import repeat
 
-from maskgen.config import Config, Florence2, NoProposer, NoRefiner, Recorded, Sam, settled
+from maskgen.config import Config, Florence2, Limits, NoProposer, NoRefiner, Recorded, Sam, settled
 from maskgen.errors import MaskgenError, SampleError
 from maskgen.grounding.auto_settings import counts
 from maskgen.grounding.grounder import Grounder, Work
@@ -18,7 +18,7 @@ from maskgen.runtime.journal import Journal
 from maskgen.runtime.spans import span
 from maskgen.runtime.stages import PersistentThreads, StageThreads
 from maskgen.runtime.store import Store
-from maskgen.sample import Sample
+from maskgen.sample import Picture, Sample
 from maskgen.sharding import shard_table
 from maskgen.sharding.commit import Commit, read_commit, shard_name
 from maskgen.sharding.reader import read_raw
@@ -172,11 +172,9 @@ class ShardWorker:
             return Work(sample, STAND_IN)  # planned without an outcome: to be packed as text
         try:
             with span("read", host=True):
-                return Work(sample, decode(self.images.read(sample), self.job.config.limits))
+                return Work(sample, read_picture(self.images, sample, self.job.config.limits))
         except SampleError as error:
             return Work(sample, failure=error.bare())
-        except Exception as error:  # a surprise in one image must not cost the shard
-            return Work(sample, failure=SampleError(Outcome.ERROR, f"reading raised {type(error).__name__}"))
 
     def _propose(self, chunks: Iterable[list[Work]]) -> Iterator[list[Work]]:
         for chunk in chunks:
@@ -199,6 +197,16 @@ class ShardWorker:
         if grounding.outcome.in_tar:
             return Record(work.sample, grounding.outcome, grounding.reason, work.picture, grounding)
         return Record(work.sample, grounding.outcome, grounding.reason)
+
+
+def read_picture(images: ImageRoot, sample: Sample, limits: Limits) -> Picture:
+    """The sample's picture; a SampleError says what is wrong with it, a surprise too."""
+    try:
+        return decode(images.read(sample), limits)
+    except SampleError:
+        raise
+    except Exception as error:  # a surprise in one image must not cost the shard
+        raise SampleError(Outcome.ERROR, f"reading raised {type(error).__name__}") from None
 
 
 def chunk_size(config: Config) -> int:

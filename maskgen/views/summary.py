@@ -33,13 +33,25 @@ def render_estimate(found: Estimate) -> str:
         ("duplicates", f"{plan.duplicates:,}", "planned once"),
         ("broken rows", f"{plan.broken:,}", "skipped"),
         *(("", "", example) for example in plan.broken_examples),
+        *_opened_rows(found),
         ("shards", f"{plan.shards:,}", ""),
         ("disk", text.size(found.disk_bytes), ""),
         *([("settings", "auto", found.resolved)] if found.resolved else []),
         *_time_rows(found),
         *(("note", "", note) for note in plan.notes),
+        *(("text", f"-{one.cut:,}" if one.cut else "", one.query) for one in found.texts),
     ]
     return "\n".join(text.table(rows, right=frozenset({1})))
+
+
+def _opened_rows(found: Estimate) -> list[tuple[str, str, str]]:
+    """Images that were opened as a worker opens them, and each kind of failure with an example."""
+    opened = found.opened
+    if not opened.images:
+        return []
+    good = opened.images - sum(opened.failures.values())
+    rows = [("opened", f"{opened.images:,}", f"planned images, of them {good:,} can be read")]
+    return rows + [("", f"{n:,}", f"{kind}: {opened.examples[kind]}") for kind, n in opened.failures.items()]
 
 
 def _time_rows(found: Estimate) -> list[tuple[str, str, str]]:

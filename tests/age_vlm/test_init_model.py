@@ -192,3 +192,29 @@ def test_a_bert_is_no_llama(parts, tmp_path):
 
 def test_tiny_is_what_it_says():
     assert tiny.age_vlm().config.cells ** 2 == tiny.CELLS
+
+
+def test_a_folder_with_code_of_its_own_is_refused_and_its_code_not_run(tmp_path, monkeypatch):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "config.json").write_text(
+        '{"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig", "AutoTokenizer": ["own.T", null]}}'
+    )
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nclass OwnConfig: pass\n")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks"))
+    with pytest.raises(MaskgenError, match="code of its own, which is never run"):
+        start(str(folder), str(folder))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", convnext_checkpoints.FILES)
+def test_a_folder_is_read_under_every_published_name(tmp_path, name):
+    prefix = "visual.trunk." if "clip" in name else ""
+    tensors = timm_convnext(prefix)
+    if name.endswith(".bin"):
+        torch.save(tensors, tmp_path / name)
+    else:
+        save_file(tensors, tmp_path / name)
+    trunk, missing, unused = convnext_checkpoints.load(str(tmp_path))
+    assert (missing, unused) == ([], [])
+    assert torch.equal(trunk.embeddings.patch_embeddings.weight, tensors[f"{prefix}stem.0.weight"])

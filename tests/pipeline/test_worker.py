@@ -15,7 +15,7 @@ from maskgen.runtime.journal import Journal
 from maskgen.runtime.store import Store
 from maskgen.sharding import format
 from maskgen.sharding.reader import read_shard
-from maskgen.sources.plan import make_plan
+from maskgen.sources.plan import find_again, make_plan
 
 ROWS = 9
 
@@ -118,6 +118,9 @@ def test_retry_redoes_only_what_it_is_asked_to(data, tmp_path):
     (data / "3.png").write_bytes(healed)
     (data / "7.png").write_bytes(healed)
     (data / "0.png").write_bytes(b"broken since")  # a sample that went well is not looked at again
+    store = Store(made.out)
+    with store.open("plan.parquet") as plan, store.publish("plan.parquet") as path:
+        assert find_again(made.config, made.data, plan, path) == 1
     worker.make(Task(0, {}, retry=(Outcome.IMAGE_MISSING,)))
     found = outcomes(tmp_path / "out")
     assert (found["7"], found["3"], found["0"]) == ("no_grounding", "image_corrupt", "ok")
