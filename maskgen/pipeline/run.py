@@ -101,7 +101,6 @@ def _refuse_before_anything(request: RunRequest, store: Store) -> None:
     """Refuse other settings than the set was begun with before anything is drawn, fetched or written."""
     begun = run_record.read(store)
     if begun:
-        _refuse_other_kinds(begun, request)
         told = {
             "schema": SCHEMA,
             "config": fingerprint.settings(_with_dtypes(request, begun, lambda _: None)),
@@ -114,6 +113,8 @@ def _refuse_before_anything(request: RunRequest, store: Store) -> None:
 def _identify(request: RunRequest, store: Store, say: Callable[[str], None]) -> tuple[Config, dict[str, Any]]:
     """The configuration with nothing left open, and what the set's fingerprint is made of. Writes nothing."""
     begun = run_record.read(store)
+    if begun:
+        _refuse_other_kinds(begun, request)
     recorded = begun["identity"]["models"].get("proposer") if begun else None
     config = weights.pinned(_with_dtypes(request, begun, say), recorded)
     identity = fingerprint.identity(config, request.data, find_files(request.data, config.source.files))
