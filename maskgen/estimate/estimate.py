@@ -61,8 +61,8 @@ def estimate(
 ) -> Estimate:
     """Plan into a temporary folder; with `pilot` > 0 also ground that many rows, and reckon the times.
 
-    `kept`: where what is known of .tar.gz archives stays for the run. Some planned images are opened as a worker
-    opens them; `texts`: how many queries to tell.
+    `kept`: where what is known of .tar.gz archives stays for the run. Some planned images are opened as a
+    worker opens them; `texts`: how many queries to tell.
     """
     ensure(config, data, say)
     with tempfile.TemporaryDirectory(prefix="maskgen-plan-") as folder:

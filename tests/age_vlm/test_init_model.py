@@ -203,7 +203,7 @@ def test_a_folder_with_code_of_its_own_is_refused_and_its_code_not_run(tmp_path,
     (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nclass OwnConfig: pass\n")
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks"))
     with pytest.raises(MaskgenError, match="code of its own, which is never run"):
-        start(str(folder), str(folder))
+        build_model(str(folder), str(folder))
     assert not (tmp_path / "ran").exists()
 
 
