@@ -127,7 +127,7 @@ def map_tile(image: Image.Image, layer_map: LayerMap, top: int) -> Tile:
     if layer_map.padding_share is None:
         return Tile(drawn, caption)
     if not layer_map.attendable[~layer_map.image_cells].any():
-        return Tile(drawn, f"{caption}, padding closed")
+        return Tile(drawn, f"{caption}, padding masked")
     meter = layer_map.padding_share, float((~layer_map.image_cells).mean())
     return Tile(drawn, f"{caption}, padding {100 * layer_map.padding_share:.0f} %", meter)
 

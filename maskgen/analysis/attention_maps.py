@@ -8,7 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
+from maskgen.age_vlm import AgeVlmProcessor
 from maskgen.age_vlm.chat import ChatTemplate
 from maskgen.age_vlm.cross_attention import QuerySelection
 from maskgen.age_vlm.image_processing import normalise
@@ -77,7 +79,7 @@ class AttentionReader:
     order.
     """
 
-    def __init__(self, model: Any, processor: Any, name: str):
+    def __init__(self, model: PreTrainedModel, processor: AgeVlmProcessor, name: str):
         config = model.config
         self.model, self.name, self.model_type = model.eval(), name, str(config.model_type)
         self.template = ChatTemplate(processor.tokenizer)

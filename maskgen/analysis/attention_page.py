@@ -118,8 +118,8 @@ def render_html(readers: Sequence[MapReader], rows: Sequence[PageRow]) -> str:
     head = ["question", "image", *(reader.name for reader in readers)]
     scale = f'<img src="{page.data_uri(heatmap.colour_bar(top))}" alt="1 to {top} times the even share">'
     return page.document(
-        "Where the models look",
-        "<header><h1>Where the models look</h1>",
+        "Attention of the models",
+        "<header><h1>Attention of the models</h1>",
         f'<p class="soft">{page.escape_text(legend([row.maps for row in rows]))}</p>{scale}</header>',
         page.table(head, cells),
     )

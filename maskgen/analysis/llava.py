@@ -2,13 +2,18 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PretrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from maskgen.age_vlm.loading import LOCAL_KWARGS, SAFE_KWARGS, check_whole, model_folder
@@ -23,7 +28,7 @@ _DEFAULT_PROMPT = "USER: {image}\n{text}\nASSISTANT:"
 class LlavaReader:
     """A model that transformers' AutoModelForImageTextToText loads, from a local folder, without its code."""
 
-    def __init__(self, model: Any, processor: Any, name: str):
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, name: str):
         self.model, self.processor, self.name = model.eval(), processor, name
         self.model_type = str(model.config.model_type)
         self._image_token = _image_token(model.config)
@@ -88,7 +93,7 @@ class LlavaReader:
         return np.array([False] * (length - len(query_mask)) + query_mask)
 
 
-def _image_token(config: Any) -> int:
+def _image_token(config: PretrainedConfig) -> int:
     for name in ("image_token_id", "image_token_index"):
         if isinstance(found := getattr(config, name, None), int):
             return found

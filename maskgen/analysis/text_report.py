@@ -96,7 +96,7 @@ def _padding(reader: MapReader, one: LayerMap) -> str:
     if one.padding_share is None:
         return "no padding"
     cells = f"{text.share(float((~one.image_cells).mean()), 1)} of the cells"
-    return f"{text.share(one.padding_share, 1)} ({cells}" + (", closed)" if reader.masks_padding else ")")
+    return f"{text.share(one.padding_share, 1)} ({cells}" + (", masked)" if reader.masks_padding else ")")
 
 
 def similarity_table(found: Sequence[Similarity]) -> str:

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 from segment_anything import sam_model_registry
+from transformers import PreTrainedTokenizerBase
 
 from maskgen.bench import scripted_decoder
 from maskgen.bench.answer_lengths import WORDS, Lengths
@@ -47,7 +47,9 @@ def write_florence2(
     processor.save_pretrained(folder)
 
 
-def place_and_length_ids(tokenizer: Any, lengths: Lengths) -> tuple[list[int], dict[int, int]]:
+def place_and_length_ids(
+    tokenizer: PreTrainedTokenizerBase, lengths: Lengths
+) -> tuple[list[int], dict[int, int]]:
     """The ids of the 1000 places, and the length that each of `WORDS` stands for by its id."""
     places = tokenizer.convert_tokens_to_ids([f"<loc_{place}>" for place in range(scripted_decoder.PLACES)])
     ids = [tokenizer(f" {word}", add_special_tokens=False).input_ids for word in WORDS]

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from PIL import Image
 from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
+from transformers import BatchFeature, Florence2ForConditionalGeneration, Florence2Processor, GenerationConfig
 
 from maskgen.grounding.florence2 import TASK
 from maskgen.runtime.spans import span, trace
@@ -36,7 +36,15 @@ class ScriptBaseline:
     of areas.
     """
 
-    def __init__(self, model: Any, processor: Any, generation: Any, sam: Sam, cells: int, batch: int):
+    def __init__(
+        self,
+        model: Florence2ForConditionalGeneration,
+        processor: Florence2Processor,
+        generation: GenerationConfig,
+        sam: Sam,
+        cells: int,
+        batch: int,
+    ):
         """Florence-2 with its processor and GenerationConfig, SAM, both in place on their device."""
         self._model = model
         self._processor = processor
@@ -74,7 +82,7 @@ class ScriptBaseline:
     def _read(self, path: Path) -> Image.Image:
         return Image.open(path).convert("RGB")
 
-    def _prepare(self, images: list[Image.Image], queries: list[str]) -> Any:
+    def _prepare(self, images: list[Image.Image], queries: list[str]) -> BatchFeature:
         texts = [TASK + query for query in queries]
         inputs = self._processor(text=texts, images=images, padding=True, return_tensors="pt")
         return inputs.to(self._model.device, self._model.dtype)

@@ -13,9 +13,11 @@ weights then writes the same kind of answer, and none has to be given its length
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
+from torch import nn
+from transformers import BartModel, Florence2ForConditionalGeneration
+from transformers.models.bart.modeling_bart import BartDecoder, BartDecoderLayer, BartEncoderLayer
 
 STOP, ONE, MARK, LENGTH, ANGLES = range(5)
 """The channels that are set by hand; from ANGLES on there are two for each multiple."""
@@ -32,7 +34,9 @@ MAX_SINE = 0.8  # sine of the longest length
 END_LOGITS = 10.0  # nats that the end token gains with each position
 
 
-def script_decoder(model: Any, places: Sequence[int], words: dict[int, int], longest: int) -> None:
+def script_decoder(
+    model: Florence2ForConditionalGeneration, places: Sequence[int], words: dict[int, int], longest: int
+) -> None:
     """Set the hand-made channels of a Florence-2 with untied words, in place.
 
     `places`: the ids of the 1000 location tokens. `words`: the answer's length in tokens, end token
@@ -56,7 +60,7 @@ def script_decoder(model: Any, places: Sequence[int], words: dict[int, int], lon
         _write_head(model.lm_head.weight, places, model.generation_config.eos_token_id, longest, width)
 
 
-def _attenuate_layer(layer: Any) -> None:
+def _attenuate_layer(layer: BartEncoderLayer | BartDecoderLayer) -> None:
     """What the layer adds to its residual stream is small, and nothing in the reserved channels."""
     for name in ("self_attn", "encoder_attn"):
         if hasattr(layer, name):
@@ -64,7 +68,7 @@ def _attenuate_layer(layer: Any) -> None:
     _attenuate(layer.fc2)
 
 
-def _attenuate(linear: Any) -> None:
+def _attenuate(linear: nn.Linear) -> None:
     linear.weight.mul_(ATTENUATION)
     linear.weight[:RESERVED] = 0.0
 
@@ -75,7 +79,7 @@ def _rescale(table: torch.Tensor, deviation: float) -> None:
     table[:, :RESERVED] = 0.0
 
 
-def _set_positions(decoder: Any, longest: int) -> None:
+def _set_positions(decoder: BartDecoder, longest: int) -> None:
     table = decoder.embed_positions.weight[decoder.embed_positions.offset :]
     for position, row in enumerate(table[: longest + 2]):
         row[STOP] = COUNT_SCALE * position / longest
@@ -95,7 +99,7 @@ def _angles(place: int) -> torch.Tensor:
     return torch.tensor([of(turn) for turn in turns for of in (math.cos, math.sin)])
 
 
-def _normalised_count(decoder: Any, position: float) -> float:
+def _normalised_count(decoder: BartDecoder, position: float) -> float:
     """The stop channel at a position, or between two, as the decoder's first normalisation leaves it."""
     table = decoder.embed_positions.weight[decoder.embed_positions.offset :].float()
     rows = table[[math.floor(position), math.ceil(position)]]
@@ -109,7 +113,7 @@ def _normalised_length(sine: float, width: int) -> float:
     return (sine - mean) / math.sqrt((1 + NOISE**2) / width - mean**2)
 
 
-def _write_words(language: Any, words: dict[int, int], longest: int, width: int) -> None:
+def _write_words(language: BartModel, words: dict[int, int], longest: int, width: int) -> None:
     """A word carries its count as the sine of an angle, so that all of them have the same length."""
     full = _normalised_count(language.decoder, longest)
     for word, length in words.items():
@@ -125,7 +129,7 @@ def _write_words(language: Any, words: dict[int, int], longest: int, width: int)
         row[MARK], row[LENGTH] = math.sqrt(1 - low**2), low
 
 
-def _set_length_attention(decoder: Any, longest: int, width: int) -> None:
+def _set_length_attention(decoder: BartDecoder, longest: int, width: int) -> None:
     """The first head attends to the marked word alone, and takes its count from the stop channel."""
     attention = decoder.layers[0].encoder_attn
     d = width // attention.num_heads

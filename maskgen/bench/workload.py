@@ -15,7 +15,7 @@ from maskgen.sample import Sample
 from maskgen.scenes.scene_dataset import ROWS, write_scenes
 from maskgen.sources.plan import make_plan, read_shard
 
-FIRST = 2_000_000  # scenes that no shipped model has seen
+FIRST = 2_000_000  # scenes that no shipped model was trained on
 LARGE_SIDE = 640  # pixels of the long side, as photographs have
 
 

@@ -1,13 +1,13 @@
 """Florence-2's training tasks: scenes as batches of prompts, answers, and targets for the auxiliary heads."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
+from transformers import Florence2Processor
 
 from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, Scene, draw_scene
 from maskgen.scenes.scene_dataset import target_mask
@@ -54,7 +54,7 @@ class GroundingTasks(Dataset[Batch]):
     (scenes * queries, 4).
     """
 
-    processor: Any
+    processor: Florence2Processor
     side: int
     cells: int
     steps: int

@@ -22,7 +22,7 @@ from maskgen.scenes.shapes import COLOURS, SHAPES, SIZES
 from maskgen.small_models import checkpoint, small_convnext
 from maskgen.small_models.small_convnext import ContrastiveModel
 
-CHOICES = 100  # pictures that a caption is looked for among
+CHOICES = 100  # pictures that a caption is retrieved from
 
 # Slots of the templates' sentences: what a scene decides.
 _SLOTS = {

@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
+from transformers import PreTrainedTokenizerFast
 
 from maskgen.pretraining.pretraining_loop import Batch, Losses, pretrain
 from maskgen.scenes import dialogues
@@ -29,7 +29,7 @@ WARMUP = 50
 CONTRASTIVE_WEIGHT = 0.2  # the weight of the contrastive loss beside what stands in each cell
 
 
-def tokenizer() -> Any:
+def tokenizer() -> PreTrainedTokenizerFast:
     """The LLaMA's tokenizer: the same scenes, the same words."""
     return small_llama.train_tokenizer(dialogues.dialogue_texts(WORDS_FROM), small_llama.DEMO.words)
 
@@ -42,7 +42,7 @@ class CaptionPairs(Dataset[Batch]):
     (scenes, 2, cells, cells), the number of the shape and of the colour that fill most of a cell, 0 for none.
     """
 
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerFast
     sizes: ConvNextSizes
     steps: int
     scenes: int = SCENES

@@ -14,8 +14,11 @@ from maskgen.bootstrap import SeedEstimate, clustered_seed_mean
 from maskgen.reproduce.measure import CONDITIONS, is_correct
 from maskgen.reproduce.scales import MODELS, ReproductionFolder
 
-Measurements = Mapping[str, Sequence[Mapping[str, Any]]]
-"""What was measured: for each model, one measurement a seed."""
+Measurement = Mapping[str, Any]
+"""Of one model and seed: what `measure_model` gives, with each question beside its answers."""
+
+Measurements = Mapping[str, Sequence[Measurement]]
+"""For each model, one measurement a seed."""
 
 Values = tuple[np.ndarray, np.ndarray]
 """Of one model and seed: a number for each question, scene or pair, and the scene of each."""
@@ -56,9 +59,9 @@ class ReportFigure:
     """
 
     name: str
-    values: Callable[[Mapping[str, Any]], Values]
+    values: Callable[[Measurement], Values]
     unit: str = "percent"
-    commonest: Callable[[Mapping[str, Any]], Values] | None = None
+    commonest: Callable[[Measurement], Values] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,10 @@ class Claim:
     less: str
 
 
-def correct_answers(prefix: str = "", condition: str = "image") -> Callable[[Mapping[str, Any]], Values]:
+def correct_answers(prefix: str = "", condition: str = "image") -> Callable[[Measurement], Values]:
     """Whether each question of the families that begin with `prefix` was answered correctly."""
 
-    def values(found: Mapping[str, Any]) -> Values:
+    def values(found: Measurement) -> Values:
         rows = [row for row in found["answers"] if row["family"].startswith(prefix)]
         hits = [is_correct(row["expected"], row[condition]) for row in rows]
         return np.array(hits, float), np.array([row["scene"] for row in rows])
@@ -82,17 +85,17 @@ def correct_answers(prefix: str = "", condition: str = "image") -> Callable[[Map
     return values
 
 
-def gain_over(prefix: str, without: str) -> Callable[[Mapping[str, Any]], Values]:
+def gain_over(prefix: str, without: str) -> Callable[[Measurement], Values]:
     """What the picture is worth: right answers with it less right answers `without` it."""
 
-    def values(found: Mapping[str, Any]) -> Values:
+    def values(found: Measurement) -> Values:
         (shown, scenes), (hidden, _) = correct_answers(prefix)(found), correct_answers(prefix, without)(found)
         return shown - hidden, scenes
 
     return values
 
 
-def yes_answers(found: Mapping[str, Any]) -> Values:
+def yes_answers(found: Measurement) -> Values:
     """The share of yes among the presence questions, half of which are to be answered with yes."""
     rows = [row for row in found["answers"] if row["family"].startswith("presence")]
     return np.array([is_correct("Yes", row["image"]) for row in rows], float), np.array(
@@ -100,20 +103,20 @@ def yes_answers(found: Mapping[str, Any]) -> Values:
     )
 
 
-def attention_metric(name: str) -> Callable[[Mapping[str, Any]], Values]:
+def attention_metric(name: str) -> Callable[[Measurement], Values]:
     """A figure of attention against the known masks, a number a scene."""
 
-    def values(found: Mapping[str, Any]) -> Values:
+    def values(found: Measurement) -> Values:
         numbers = np.array(found["looking"][name], float)
         return numbers, np.arange(len(numbers))
 
     return values
 
 
-def commonest_answer(prefix: str) -> Callable[[Mapping[str, Any]], Values]:
+def commonest_answer(prefix: str) -> Callable[[Measurement], Values]:
     """What the commonest answer of each family would score: as much as can be had without looking."""
 
-    def values(found: Mapping[str, Any]) -> Values:
+    def values(found: Measurement) -> Values:
         rows = [row for row in found["answers"] if row["family"].startswith(prefix)]
         often = {
             family: Counter(row["expected"] for row in rows if row["family"] == family).most_common(1)[0][0]
@@ -125,26 +128,26 @@ def commonest_answer(prefix: str) -> Callable[[Mapping[str, Any]], Values]:
     return values
 
 
-def text_selectivity(found: Mapping[str, Any]) -> Values:
+def text_selectivity(found: Measurement) -> Values:
     """Attention inside the mask for the text that it belongs to, less that for another text."""
     (own, scenes), (other, _) = attention_metric("mass")(found), attention_metric("other_text")(found)
     return own - other, scenes
 
 
-def matching_ranks(found: Mapping[str, Any]) -> Values:
+def matching_ranks(found: Measurement) -> Values:
     """For each matching pair, the share of other pairs with a lower cosine: its mean is the AUROC."""
     matching, other = (np.array(found["similarity"][name]) for name in ("matching", "other"))
     ranks = auroc_per_positive(matching, other)
     return ranks, np.arange(len(ranks))
 
 
-def probe_folds(found: Mapping[str, Any]) -> Values:
+def probe_folds(found: Measurement) -> Values:
     """The linear probe's AUROC, fold by fold."""
     folds = np.array(found["similarity"]["probe"], float)
     return folds, np.arange(len(folds))
 
 
-def token_losses(found: Mapping[str, Any]) -> Values:
+def token_losses(found: Measurement) -> Values:
     """Loss of a token in conversations without a picture, by conversation."""
     loss, tokens = (np.array(found["language"][name]) for name in ("loss", "tokens"))
     return loss / tokens, np.arange(len(loss))

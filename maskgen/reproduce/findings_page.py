@@ -1,6 +1,4 @@
-"""The report of a reproduction: a Markdown page, an HTML page, and what they say as JSON; all from the
-measurements' files.
-"""
+"""The report of a reproduction, from the measurements' files: a Markdown page, an HTML page, and JSON."""
 
 import json
 from collections.abc import Sequence
@@ -31,7 +29,7 @@ MARKDOWN, HTML, PICTURE, MAPS = "reproduction.md", "reproduction.html", "reprodu
 FINDINGS = "findings.json"
 
 _MAPS_CAPTION = (
-    "From left: a held-out scene, and where each model of the first seed looks for the text above it."
+    "From left: a held-out scene, and the attention of each model of the first seed for the text above it."
 )
 
 _NO_VERDICTS = (
@@ -175,7 +173,7 @@ def _markdown(head: list[str], claims: Table, tables: dict[str, Table]) -> str:
         f"![The main figures of the four models]({PICTURE})",
     ]
     parts += ["## Which claims hold", _as_markdown(claims)]
-    parts += ["## Where they look", f"![Attention of the four models]({MAPS})", _MAPS_CAPTION]
+    parts += ["## Attention maps", f"![Attention of the four models]({MAPS})", _MAPS_CAPTION]
     for title, table in tables.items():
         parts += [f"## {title}", _as_markdown(table), *([_NOTES[title]] if title in _NOTES else [])]
     return "\n\n".join(parts) + "\n"
@@ -197,7 +195,7 @@ def _html(head: list[str], claims: Table, tables: dict[str, Table], out: Path) -
         f"<header><h1>The paper's claims at small scale</h1>{introduction}</header>",
         _image(out / PICTURE),
         page.section("Which claims hold", _as_html(claims)),
-        page.section("Where they look", *maps),
+        page.section("Attention maps", *maps),
         *(page.section(title, _as_html(table), _note(title)) for title, table in tables.items()),
     )
 

@@ -34,7 +34,7 @@ _DIALOGUES = 200
 
 @dataclass(frozen=True)
 class Exam:
-    """Held-out scenes from `FIRST_SCENE` on, and what is asked about them."""
+    """Held-out scenes from `FIRST_SCENE` on, and the questions about them."""
 
     count: int
 

@@ -60,7 +60,7 @@ def _check_record(place: ReproductionFolder, shared: Recipe, size: Scale) -> Non
 
 
 def _draw_maps(place: ReproductionFolder, shared: Recipe, size: Scale) -> None:
-    """Where the first seed's models look on the first scenes of the exam, as in Table 4."""
+    """Draw the attention of the first seed's models on the first scenes of the exam, as in Table 4."""
     readers = [AttentionReader.load(place.run(0, model)) for model in MODELS]
     items = Exam(size.exam).grounding_items(readers[0].frame, shared.data.threshold)[:_SHOWN]
     rows = page_rows(readers, [ImageQuestion("", item) for item in items], "mean")

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,11 +9,11 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import ConvNextConfig, ConvNextImageProcessor, ConvNextModel
+from transformers import ConvNextConfig, ConvNextImageProcessor, ConvNextModel, PreTrainedTokenizerFast
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's
 HEADS = "contrastive.safetensors"
-_NAMES_ON_DISK = {"pool_queries": "asking"}  # by which the shipped file calls a weight
+_NAMES_ON_DISK = {"pool_queries": "asking"}  # as the shipped file has it
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ def save_heads(folder: str | Path, contrast: ContrastiveModel) -> None:
     save_file(heads, Path(folder) / HEADS)
 
 
-def load_contrastive(folder: str | Path, tokenizer: Any) -> ContrastiveModel:
+def load_contrastive(folder: str | Path, tokenizer: PreTrainedTokenizerFast) -> ContrastiveModel:
     """What `save` and `save_heads` wrote, float32, in eval mode."""
     trunk = ConvNextModel.from_pretrained(folder, dtype=torch.float32)
     heads = load_file(Path(folder) / HEADS)

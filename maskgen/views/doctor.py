@@ -53,7 +53,7 @@ def render(findings: list[Finding]) -> str:
         else "Everything is in place."
     )
     if not any(finding.name == "proposer" for finding in findings):
-        lines.append("With --split (and --data, --out) the weights, the rows and the disk are looked at too.")
+        lines.append("With --split (and --data, --out) the weights, the rows and the disk are checked too.")
     return "\n".join(lines)
 
 

@@ -69,7 +69,7 @@ def rows(config: Config, data: str) -> Finding:
     if config.source.scenes is not None:
         return Finding("data", True, f"{config.source.scenes.count:,} scenes are drawn on the spot")
     if not data:
-        return Finding("data", None, "not looked at", "Give --data to have annotations and images checked.")
+        return Finding("data", None, "not checked", "Give --data to have annotations and images checked.")
     files = find_files(data, config.source.files)
     named = text.listed([name.removeprefix(data).lstrip("/") for name in files], 3)
     drawn = [row for row in itertools.islice(read_rows(files[0]), _ROWS) if isinstance(row, RawRow)]
@@ -143,7 +143,7 @@ def lease(out: str) -> Finding:
 
 def _recorded(chosen: Recorded, data: str) -> Finding:
     if not data:
-        return Finding("proposer", None, f"{chosen.file}: not looked at", "Give --data to have it checked.")
+        return Finding("proposer", None, f"{chosen.file}: not checked", "Give --data to have it checked.")
     where = place(data, chosen.file)
     fs, path = fsspec.core.url_to_fs(where)
     if not fs.isfile(path):

@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from helpers import peaked_attention as peaked
-from helpers import small_training as small_runs
+from helpers import small_training
 from maskgen.cli import app
 
 PAGE = (Path(__file__).parents[2] / "docs" / "analyse.md").read_text()
@@ -20,7 +20,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "analyse.md").read_text()
 def place(tmp_path, monkeypatch):
     for number, name in enumerate(("ca-baseline", "age-vlm")):
         peaked.model_folder(tmp_path / "DIR" / name / "model", seed=number)
-    small_runs.shards(tmp_path / "DIR" / "held-out", 14)
+    small_training.shards(tmp_path / "DIR" / "held-out", 14)
     Image.new("RGB", (40, 20), "green").save(tmp_path / "image.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -7,7 +7,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from helpers import peaked_attention as peaked
-from helpers import small_training as small_runs
+from helpers import small_training
 from maskgen.cli import app
 from maskgen.errors import MaskgenError
 
@@ -23,7 +23,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("place")
     for kind in ("age_vlm", "concat_vlm"):
         peaked.model_folder(folder / kind / "model", kind)
-    small_runs.shards(folder / "set", 14)
+    small_training.shards(folder / "set", 14)
     Image.new("RGB", (40, 20), "green").save(folder / "a.png")
     (folder / "pairs.jsonl").write_text('{"image": "a.png", "question": "Where?"}\n')
     return folder

@@ -90,7 +90,7 @@ def test_several_models_side_by_side(readers):
         ["first self-attention"],
     ]
     printed = text_report.attention_table(readers, found)
-    assert "closed" in printed and printed.count("50.0 % of the cells") == 4
+    assert "masked" in printed and printed.count("50.0 % of the cells") == 4
     assert saturation(overlay_sheet(readers, item, found)).max() > 60
     assert saturation(token_overlay_sheet(readers, item)).max() > 60
     with pytest.raises(MaskgenError, match="question is empty"):

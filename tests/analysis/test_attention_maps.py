@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers import peaked_attention as peaked
-from helpers import small_training as small_runs
+from helpers import small_training
 from maskgen.age_vlm import AgeVlmProcessor
 from maskgen.analysis.attention_maps import AttentionReader, short_name
 from maskgen.analysis.samples import Item, ShardItems, question_item
@@ -34,7 +34,7 @@ def picture(seed: int = 0, height: int = 30, width: int = 40) -> np.ndarray:
 
 
 def test_the_maps_are_those_that_training_guides(reader, folders, tmp_path):
-    place = small_runs.shards(tmp_path / "set", 9)
+    place = small_training.shards(tmp_path / "set", 9)
     dataset = ShardDataset([place], reader.template, reader.frame)
     batch = collate([dataset[n] for n in range(9)], reader.template.pad_id)
     with torch.inference_mode():

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from helpers import peaked_attention as peaked
-from helpers import small_training as small_runs
+from helpers import small_training
 from maskgen.age_vlm.chat import ChatTemplate
 from maskgen.age_vlm.registry import model_class
 from maskgen.analysis.demo_attention import measure_demo_attention, render_table, save_comparison
@@ -17,10 +17,11 @@ from maskgen.training.dataset import ShardDataset
 
 
 def test_two_models_on_a_held_out_set(tmp_path):
-    place = small_runs.shards(tmp_path / "set", 20)
+    place = small_training.shards(tmp_path / "set", 20)
     folders = {name: peaked.model_folder(tmp_path / name, seed=seed) for seed, name in enumerate("ab")}
     found = {
-        name: measure_demo_attention(folder, small_runs.small(), place) for name, folder in folders.items()
+        name: measure_demo_attention(folder, small_training.small(), place)
+        for name, folder in folders.items()
     }
     lines = render_table(found)
     assert (
@@ -39,10 +40,10 @@ def test_two_models_on_a_held_out_set(tmp_path):
 
 
 def test_the_loss_is_that_of_the_learnt_tokens(tmp_path):
-    place, folder = small_runs.shards(tmp_path / "set", 5), peaked.model_folder(tmp_path / "model")
+    place, folder = small_training.shards(tmp_path / "set", 5), peaked.model_folder(tmp_path / "model")
     model = model_class("age_vlm").from_pretrained(folder)
     template = ChatTemplate(model_folders.tokenizer(folder))
-    samples = ShardDataset([place], template, Frame("squash", small_runs.SIZE, small_runs.CELLS))
+    samples = ShardDataset([place], template, Frame("squash", small_training.SIZE, small_training.CELLS))
     batch = collate([samples[number] for number in range(5)], template.pad_id)
     with torch.inference_mode():
         wanted = model(
@@ -51,6 +52,6 @@ def test_the_loss_is_that_of_the_learnt_tokens(tmp_path):
             pixel_values=model_folders.normaliser(folder)(batch.pixels),
             labels=batch.labels,
         ).loss
-    assert measure_demo_attention(folder, small_runs.small(), place).language_loss == pytest.approx(
+    assert measure_demo_attention(folder, small_training.small(), place).language_loss == pytest.approx(
         float(wanted), rel=1e-4
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from helpers import peaked_attention as peaked
-from helpers import small_training as small_runs
+from helpers import small_training
 from maskgen.analysis import text_report
 from maskgen.analysis.attention_maps import AttentionMaps, AttentionReader
 from maskgen.analysis.ground import LAYER_MEAN, OTHER_TEXT, UNIFORM, measure_grounding, split_by_size
@@ -110,7 +110,7 @@ def test_items_without_mask_or_text_are_counted_and_left_out():
 
 
 def test_real_models_on_shards(tmp_path):
-    place = small_runs.shards(tmp_path / "set", 12)
+    place = small_training.shards(tmp_path / "set", 12)
     found = []
     for kind in ("age_vlm", "concat_vlm"):
         reader = AttentionReader.load(peaked.model_folder(tmp_path / kind, kind), device="cpu")
@@ -127,12 +127,12 @@ def test_real_models_on_shards(tmp_path):
 
 
 def test_a_limit_draws_some_and_a_set_without_masks_is_said(tmp_path):
-    place = small_runs.shards(tmp_path / "set", 12, masked=2)
-    frame = small_runs.Frame("squash", small_runs.SIZE, small_runs.CELLS)
+    place = small_training.shards(tmp_path / "set", 12, masked=2)
+    frame = small_training.Frame("squash", small_training.SIZE, small_training.CELLS)
     some = ShardItems([place], frame, limit=3)
     assert len(some) == len(list(some)) == 3
     assert len(ShardItems([place])) == 12 and ShardItems([place])[0].mask is None
     answers = ShardItems([place], answers=True)[1]
     assert answers.text == answers.turns[1].value == "therethere"
     with pytest.raises(MaskgenError, match="has a mask"):
-        ShardItems([small_runs.shards(tmp_path / "bare", 4, masked=0)], frame)
+        ShardItems([small_training.shards(tmp_path / "bare", 4, masked=0)], frame)

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import peaked_attention as peaked
-from helpers import small_training as small_runs
-from helpers import tiny_llava
+from helpers import small_training, tiny_llava
 from maskgen.analysis import histograms, text_report
 from maskgen.analysis.llava import LlavaReader
 from maskgen.analysis.model_readers import load_state_reader
@@ -107,7 +106,7 @@ def test_the_drawing_is_svg_and_png_with_the_figures_in_words():
 
 
 def test_both_architectures_and_a_llava_on_shards(tmp_path):
-    items = ShardItems([small_runs.shards(tmp_path / "set", 14)])
+    items = ShardItems([small_training.shards(tmp_path / "set", 14)])
     folders = [peaked.model_folder(tmp_path / kind, kind) for kind in ("age_vlm", "concat_vlm")]
     for folder in [*folders, tiny_llava.write(tmp_path / "llava")]:
         found = measure_similarity(load_state_reader(folder), items, seed=1)

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import torch
 
-from helpers import small_training as small_runs
+from helpers import small_training
 from maskgen.age_vlm.registry import model_class
 
 
 def model_folder(folder: Path, kind: str = "age_vlm", seed: int = 0) -> Path:
-    """As `small_runs.model_folder`, with larger weights."""
-    small_runs.model_folder(folder, kind, seed)
+    """As `small_training.model_folder`, with larger weights."""
+    small_training.model_folder(folder, kind, seed)
     model = model_class(kind).from_pretrained(folder)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -12,7 +12,7 @@ from transformers import (
     LlavaProcessor,
 )
 
-from helpers import small_training as small_runs
+from helpers import small_training
 
 SIDE, PATCH = 32, 8
 TEMPLATE = (
@@ -24,7 +24,7 @@ TEMPLATE = (
 
 def write(folder: Path, template: str | None = TEMPLATE) -> Path:
     """16 image tokens, one token a byte."""
-    tokens = small_runs.tokenizer()
+    tokens = small_training.tokenizer()
     tokens.add_special_tokens({"additional_special_tokens": ["<image>"]})
     vision = CLIPVisionConfig(
         hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=SIDE,

@@ -46,24 +46,24 @@ def test_shapes(tasks):
 def test_prompts_are_the_processors_own(processor, tasks):
     text = "Where is the small red star?"
     pixels = np.zeros((50, 60, 3), np.uint8)
-    asked = processor(text=TASK + text, images=pixels, return_tensors="pt")["input_ids"][0]
-    words = asked[asked != processor.image_token_id].tolist()
+    ids = processor(text=TASK + text, images=pixels, return_tensors="pt")["input_ids"][0]
+    words = ids[ids != processor.image_token_id].tolist()
     assert tasks.prompt_ids(text) == words
 
 
 def test_answers_parse_back_to_the_target(processor):
     overlaps = []
     for scene in map(draw_scene, range(40)):
-        asked = texts.random_query(scene, np.random.default_rng(scene.seed))
+        query = texts.random_query(scene, np.random.default_rng(scene.seed))
         height, width = scene.pixels.shape[:2]
-        written = f"</s><s>{polygon_answer(scene, asked)}</s>"
+        written = f"</s><s>{polygon_answer(scene, query)}</s>"
         parsed = processor.post_process_generation(written, task=TASK, image_size=(1000, 1000))[TASK]
         bins = [np.reshape(points, (-1, 2)) for instance in parsed["polygons"] for points in instance]
-        if not asked.targets:
+        if not query.targets:
             assert not bins
             continue
         region = polygon.clean([(b + 0.5) / 1000 * [width, height] for b in bins], width, height)
-        mask, truth = polygon.rasterise(region, width, height), target_mask(scene, asked)
+        mask, truth = polygon.rasterise(region, width, height), target_mask(scene, query)
         overlaps.append((mask & truth).sum() / (mask | truth).sum())
     assert np.mean(overlaps) > 0.93
     assert min(overlaps) > 0.75
@@ -82,8 +82,8 @@ def test_sam_is_prompted_with_boxes_that_hold_the_masks():
     assert batch["counts"].sum() == len(batch["boxes"]) == len(batch["masks"])
     for box, mask in zip(batch["boxes"], batch["masks"], strict=True):
         rows, columns = torch.nonzero(mask, as_tuple=True)
-        seen = torch.tensor([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
-        assert (box - seen).abs().max() <= 1.5
+        exact = torch.tensor([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+        assert (box - exact).abs().max() <= 1.5
     loose = train_sam.BoxPrompts(small_sam.create(small_sam.TINY), steps=10, scenes=3, jitter=0.2)[2]
     assert not torch.equal(loose["boxes"], batch["boxes"])
     assert torch.equal(loose["masks"], batch["masks"])

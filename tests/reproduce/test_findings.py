@@ -39,10 +39,10 @@ def measured(seed, right_of_ten=5, mass=0.1, gap=0.0):
                     "shuffled": false,
                 }
             )
-    looks = np.clip(random.normal(mass, 0.02, 40), 0, 1).tolist()
+    shares = np.clip(random.normal(mass, 0.02, 40), 0, 1).tolist()
     return {
         "answers": rows,
-        "looking": dict.fromkeys(("mass", "pointing", "iou", "even", "other_text"), looks),
+        "looking": dict.fromkeys(("mass", "pointing", "iou", "even", "other_text"), shares),
         "similarity": {
             "matching": random.normal(gap, 1, 50).tolist(),
             "other": random.normal(0, 1, 50).tolist(),

@@ -59,8 +59,8 @@ def test_relations_follow_from_the_centres(seed):
         if query.kind == "relation":
             one, other = (scene.things[i] for i in query.targets)
             across, down = (one.x - other.x) / width, (one.y - other.y) / height
-            asked = next(r for r in ("left of", "right of", "above", "below") if r in query.text)
-            clear = {"left of": -across, "right of": across, "above": -down, "below": down}[asked]
+            relation = next(r for r in ("left of", "right of", "above", "below") if r in query.text)
+            clear = {"left of": -across, "right of": across, "above": -down, "below": down}[relation]
             assert abs(clear) > 0.1
             assert (query.answer == "Yes") == (clear > 0)
 
@@ -83,9 +83,9 @@ def test_a_talk_begins_with_the_query_that_is_grounded(questions):
     for seed in range(20):
         scene = draw_scene(seed)
         turns = dialogue(scene, np.random.default_rng(seed), questions)
-        asked = [turn.value for turn in turns[::2]]
-        assert asked[0] == scene_query(scene).text
-        assert len(set(asked)) == len(asked) == questions
+        texts = [turn.value for turn in turns[::2]]
+        assert texts[0] == scene_query(scene).text
+        assert len(set(texts)) == len(texts) == questions
         assert [turn.speaker for turn in turns] == ["human", "gpt"] * questions
 
 
@@ -95,7 +95,7 @@ def test_a_description_comes_second():
 
 
 def test_half_of_the_presence_questions_are_true():
-    asked = [q for s in range(60) for q in exam_questions(draw_scene(s), np.random.default_rng(s), OBJECTS)]
+    exam = [q for s in range(60) for q in exam_questions(draw_scene(s), np.random.default_rng(s), OBJECTS)]
     for split in SPLITS:
-        answers = [q.answer for q in asked if q.kind == f"presence/{split}"]
+        answers = [q.answer for q in exam if q.kind == f"presence/{split}"]
         assert answers.count("Yes") == answers.count("No") > 30

@@ -66,16 +66,17 @@ def test_everything_is_there(place):
 def test_the_figures_follow_from_the_files(place):
     findings = json.loads((place.out / findings_page.FINDINGS).read_text())
     for model in MODELS:
-        said = json.loads(place.measurement(0, model).read_text())["answers"]["image"]
-        asked = json.loads(place.exam.read_text())
-        assert len(said) == len(asked)
+        answers = json.loads(place.measurement(0, model).read_text())["answers"]["image"]
+        questions = json.loads(place.exam.read_text())
+        assert len(answers) == len(questions)
         hits = [
-            row["expected"] == text.rstrip(".").capitalize() for row, text in zip(asked, said, strict=True)
+            row["expected"] == text.rstrip(".").capitalize()
+            for row, text in zip(questions, answers, strict=True)
         ]
         assert findings["figures"]["all questions"][model]["value"] == pytest.approx(sum(hits) / len(hits))
         assert 0 <= findings["figures"]["attention inside the mask"][model]["value"] <= 1
     expected = [(number, query.text) for number, query in Exam(SCALES["tiny"].exam).questions]
-    assert [(row["scene"], row["question"]) for row in asked] == expected
+    assert [(row["scene"], row["question"]) for row in questions] == expected
 
 
 @pytest.mark.slow

@@ -72,8 +72,8 @@ def test_coarse_round_outlines_keep_the_area(shape):
 
 def test_every_kind_of_query_is_asked():
     rng = np.random.default_rng(0)
-    asked = [texts.random_query(scene, rng) for scene in map(draw_scene, SOME) for _ in range(4)]
-    assert {query.kind for query in asked} == set(texts.KINDS)
+    queries = [texts.random_query(scene, rng) for scene in map(draw_scene, SOME) for _ in range(4)]
+    assert {query.kind for query in queries} == set(texts.KINDS)
 
 
 def test_a_description_names_exactly_its_targets():
@@ -81,10 +81,10 @@ def test_a_description_names_exactly_its_targets():
     rng = np.random.default_rng(1)
     for scene in map(draw_scene, SOME):
         for _ in range(4):
-            asked = texts.random_query(scene, rng)
-            if asked.kind in ("relation", "attribute"):
+            query = texts.random_query(scene, rng)
+            if query.kind in ("relation", "attribute"):
                 continue
-            words = set(asked.text.lower().replace("?", "").split())
+            words = set(query.text.lower().replace("?", "").split())
             words |= {word.removesuffix("es") for word in words} | {word.removesuffix("s") for word in words}
             fitting = tuple(
                 index
@@ -93,22 +93,22 @@ def test_a_description_names_exactly_its_targets():
                 and words & set(COLOURS) <= {thing.colour}
                 and words & set(SHAPES) <= {thing.shape}
             )
-            assert fitting == asked.targets, asked.text
+            assert fitting == query.targets, query.text
 
 
 def test_a_relation_holds_for_its_target_alone():
     rng = np.random.default_rng(2)
     for scene in map(draw_scene, SOME):
-        asked = texts.relation_query(scene, rng)
-        if asked is None:
+        query = texts.relation_query(scene, rng)
+        if query is None:
             continue
-        relation = next(r for r in texts.RELATIONS if f" {r} " in asked.text)
-        before, after = asked.text.strip("?").split(f" {relation} the ")
+        relation = next(r for r in texts.RELATIONS if f" {r} " in query.text)
+        before, after = query.text.strip("?").split(f" {relation} the ")
         (anchor,) = _fitting(scene, after)
         fitting = [i for i in _fitting(scene, before) if i != anchor]
         things = scene.things
         holds = [i for i in fitting if texts.holds_relation(scene, things[i], relation, things[anchor])]
-        assert holds == list(asked.targets)
+        assert holds == list(query.targets)
 
 
 def _fitting(scene, text):

@@ -32,9 +32,9 @@ def overlap(mask, truth):
 
 
 def test_sam_finds_the_mask_from_true_outlines(world):
-    scenes, asked, pictures = world
+    scenes, queries, pictures = world
     regions, chosen = [], []
-    for index, (scene, query) in enumerate(zip(scenes, asked, strict=True)):
+    for index, (scene, query) in enumerate(zip(scenes, queries, strict=True)):
         outlines = [points for target in query.targets for points in scene.visible_outlines(target)]
         if outlines:
             regions.append(polygon.clean(outlines, pictures[index].width, pictures[index].height))
@@ -42,21 +42,21 @@ def test_sam_finds_the_mask_from_true_outlines(world):
     refiner = SamRefiner(config.Sam(model="demo", checkpoint=""), "cpu")
     found = refiner.refine([pictures[index] for index in chosen], regions)
     overlaps = [
-        overlap(refinement.mask, target_mask(scenes[index], asked[index]))
+        overlap(refinement.mask, target_mask(scenes[index], queries[index]))
         for index, refinement in zip(chosen, found, strict=True)
     ]
     assert np.mean(overlaps) > 0.89
 
 
 def test_text_to_mask(world):
-    scenes, asked, pictures = world
+    scenes, queries, pictures = world
     samples = [
         Sample(str(scene.seed), str(scene.seed), "", (), Query(query.text, ()))
-        for scene, query in zip(scenes, asked, strict=True)
+        for scene, query in zip(scenes, queries, strict=True)
     ]
     found = Grounder(config.load("demo"), "", "cpu").ground(pictures, samples)
     overlaps, refused = [], []
-    for scene, query, grounding in zip(scenes, asked, found, strict=True):
+    for scene, query, grounding in zip(scenes, queries, found, strict=True):
         if query.targets:
             overlaps.append(overlap(grounding.mask, target_mask(scene, query)))
         else:
@@ -67,10 +67,10 @@ def test_text_to_mask(world):
 
 
 def test_the_engines_ground_every_scene_alike(world):
-    scenes, asked, pictures = world
+    scenes, queries, pictures = world
     samples = [
         Sample(str(scene.seed), str(scene.seed), "", (), Query(query.text, ()))
-        for scene, query in zip(scenes, asked, strict=True)
+        for scene, query in zip(scenes, queries, strict=True)
     ]
     fast, plain = (
         Grounder(

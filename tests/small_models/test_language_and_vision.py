@@ -1,4 +1,4 @@
-"""The small LLaMA and ConvNeXt: their lessons, formats and training commands."""
+"""The small LLaMA and ConvNeXt: their training data, formats and training commands."""
 
 import sys
 
@@ -42,12 +42,12 @@ def test_the_shipped_folders_are_what_transformers_reads(tokens):
     assert model.config.vocab_size == len(words) and words.chat_template == JINJA
     trunk = ConvNextModel.from_pretrained(checkpoint("convnext"))
     assert small_convnext.sizes(trunk) == small_convnext.DEMO
-    seen = trunk.float()(
+    features = trunk.float()(
         torch.zeros(1, 3, small_convnext.DEMO.image, small_convnext.DEMO.image)
     ).last_hidden_state
     assert (
-        seen.shape == (1, 128, small_convnext.DEMO.cells, small_convnext.DEMO.cells)
-        and torch.isfinite(seen).all()
+        features.shape == (1, 128, small_convnext.DEMO.cells, small_convnext.DEMO.cells)
+        and torch.isfinite(features).all()
     )
 
 
