@@ -15,8 +15,8 @@ from pydantic import (
     model_validator,
 )
 
+from maskgen.answer_formats import RULES
 from maskgen.errors import MaskgenError
-from maskgen.sources.answer_formats import RULES
 
 _Model = TypeVar("_Model", bound=BaseModel)
 

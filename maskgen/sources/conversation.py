@@ -8,11 +8,11 @@ from typing import Any
 
 import orjson
 
+from maskgen.answer_formats import trim
 from maskgen.config import Text
 from maskgen.errors import SampleError
 from maskgen.outcome import Outcome
 from maskgen.sample import Query, Sample, Turn, role
-from maskgen.sources.answer_formats import trim
 from maskgen.sources.row_layout import PLACEHOLDER, Image, RawRow
 
 KEY_CHARS = 20

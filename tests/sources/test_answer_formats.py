@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from maskgen.answer_formats import RULES, trim
 from maskgen.config import Text, validated
 from maskgen.errors import MaskgenError
 from maskgen.sources import conversation
-from maskgen.sources.answer_formats import RULES, trim
 
 ALL = tuple(RULES)
 
