@@ -1,4 +1,4 @@
-"""Where scripts written for version 0.1 find the shipped small models; new ones use `maskgen.small_models`."""
+"""Where scripts of version 0.1 find the shipped small models; new ones use `maskgen.small_models`."""
 
 from maskgen.small_models import checkpoint
 
