@@ -23,6 +23,8 @@ from maskgen.commands import (
     training_commands,
 )
 from maskgen.errors import MaskgenError
+from maskgen.runtime.place_errors import translate, write_report
+from maskgen.runtime.standard_streams import secure_standard_streams
 
 app = typer.Typer(
     help="Grounding masks for attention-guided vision-language models (AGE-VLM).\n\n"
@@ -70,15 +72,16 @@ def main() -> None:
         _fail(f"{error.format_message().rstrip('.')}. See maskgen --help, or maskgen COMMAND --help.", 1)
     except (Abort, KeyboardInterrupt):
         _fail("interrupted; run the same line again to go on.", 3)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader went away
-        sys.exit(1)
     except Exception as error:
         if os.environ.get("MASKGEN_TRACEBACK"):
             raise
+        if said := translate(error):
+            _fail(str(said), said.exit_code)
+        report = write_report(error)
+        where = f"{report} says where" if report else "MASKGEN_TRACEBACK=1 shows where"
         _fail(
             f"unexpected {type(error).__name__}: {error}\n"
-            "This is a bug in maskgen. MASKGEN_TRACEBACK=1 shows where; please report it.",
+            f"This is a bug in maskgen. {where}; please report it.",
             1,
         )
 
@@ -90,6 +93,7 @@ def script() -> None:
     an interpreter that has ended, and abort (apache/arrow issues 34314 and 50482): one `maskgen verify` in
     ten, all of its work done, would say that it failed. Giving Arrow bytes would hold whole plans in memory.
     """
+    secure_standard_streams()
     code: int | str | None = 0
     try:
         main()

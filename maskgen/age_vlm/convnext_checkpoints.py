@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import ConvNextConfig, ConvNextModel
 
 from maskgen.errors import MaskgenError
+from maskgen.runtime.lfs_pointers import refuse_lfs_pointers
 
 FILES = (
     "open_clip_model.safetensors",
@@ -130,6 +131,7 @@ def _from_hub(repository: str) -> Path:
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
+    refuse_lfs_pointers(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

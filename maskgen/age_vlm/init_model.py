@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
 
 from maskgen.age_vlm import convnext_checkpoints
@@ -14,6 +15,8 @@ from maskgen.age_vlm.processing import AgeVlmProcessor
 from maskgen.age_vlm.registry import ARCHITECTURES
 from maskgen.errors import MaskgenError, first_line
 from maskgen.runtime.file_modes import follow_umask
+from maskgen.runtime.lfs_pointers import refuse_lfs_pointers
+from maskgen.runtime.place_errors import translate
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ def build_model(
     """
     if architecture not in ARCHITECTURES:
         raise MaskgenError(f"{architecture} is no architecture. Give one of {', '.join(ARCHITECTURES)}.")
+    for source in (language, vision):
+        refuse_lfs_pointers(source)
     llama, tokenizer = _llama(language)
     trunk, missing, unexpected = convnext_checkpoints.load(vision)
     config_class, model_class = ARCHITECTURES[architecture]
@@ -80,9 +85,12 @@ def save_model(initial: InitialModel, out: str) -> list[str]:
         follow_umask(part)
         folder.parent.mkdir(parents=True, exist_ok=True)
         part.replace(folder)
-    except OSError as error:
+    except Exception as error:  # a full disk is an OSError to us, and SafetensorError to safetensors
+        if said := translate(error):
+            raise MaskgenError(f"{out} cannot be written: {said}") from error
+        raise
+    finally:
         shutil.rmtree(part, ignore_errors=True)
-        raise MaskgenError(f"{out} cannot be written ({error.strerror}). Give another --out.") from error
     parameters = dict(initial.model.named_parameters())
     lines = [f"wrote {out}: {sum(p.numel() for p in parameters.values()) / 1e6:,.1f} M parameters"]
     made = sum(parameters[name].numel() for name in initial.new) / 1e6
@@ -106,7 +114,7 @@ def _llama(source: str) -> tuple[LlamaForCausalLM, Any]:
             source, dtype=torch.float32, output_loading_info=True
         )
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         if "trust_remote_code" in str(error):
             raise MaskgenError(
                 f"{source} comes with code of its own, which is never run. "

@@ -13,6 +13,7 @@ from maskgen.age_vlm.processing import AgeVlmProcessor
 from maskgen.age_vlm.registry import ARCHITECTURES
 from maskgen.errors import MaskgenError, first_line
 from maskgen.runtime.device import choose_device, usual_dtype
+from maskgen.runtime.lfs_pointers import refuse_lfs_pointers
 
 LOCAL_KWARGS: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 SAFE_KWARGS: dict[str, Any] = {**LOCAL_KWARGS, "use_safetensors": True}
@@ -73,6 +74,7 @@ def load(
     if kind not in ARCHITECTURES:
         raise MaskgenError(f"{folder} holds a {kind}, not one of {', '.join(ARCHITECTURES)}.")
     config_class, model_class = ARCHITECTURES[kind]
+    refuse_lfs_pointers(folder)
     disable_progress_bar()
     try:
         model, loading_info = model_class.from_pretrained(

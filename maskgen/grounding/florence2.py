@@ -19,6 +19,7 @@ from maskgen.grounding.fast.generation_rules import GenerationRules
 from maskgen.grounding.fast.generator import Generator
 from maskgen.grounding.fast.preprocessing import Florence2Images
 from maskgen.runtime import spans
+from maskgen.runtime.lfs_pointers import refuse_lfs_pointers
 from maskgen.runtime.spans import span
 from maskgen.sample import Picture, Proposal, Sample
 
@@ -236,6 +237,7 @@ def _identity(picture: Picture) -> object:
 def _load(config: Florence2) -> tuple[Any, Any]:
     """Model (eval mode, CPU) and processor; whatever goes wrong is one sentence with its remedy."""
     folder = weights.florence2_folder(config)
+    refuse_lfs_pointers(folder)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:

@@ -23,6 +23,7 @@ from maskgen.grounding.fast.fp8 import use_fp8
 from maskgen.grounding.fast.preprocessing import Upload, resized
 from maskgen.grounding.interface import Refinement
 from maskgen.outcome import Outcome
+from maskgen.runtime.lfs_pointers import refuse_lfs_pointers
 from maskgen.runtime.spans import span
 from maskgen.sample import Picture
 from maskgen.small_models import small_sam as small
@@ -237,6 +238,7 @@ def _load(config: config.Sam) -> Sam:
     path = weights.sam_checkpoint(config)
     if config.model == "demo":
         return small.load(path)
+    refuse_lfs_pointers(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         sam = sam_model_registry[config.model]()

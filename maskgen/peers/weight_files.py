@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from maskgen.errors import MaskgenError, first_line
+from maskgen.runtime.lfs_pointers import refuse_lfs_pointers
 
 _NAMES = ("model.safetensors", "pytorch_model.bin")
 
@@ -49,6 +50,7 @@ def _parts(folder: Path, index: Path) -> dict[str, torch.Tensor]:
 
 
 def _file(file: Path) -> dict[str, torch.Tensor]:
+    refuse_lfs_pointers(file)
     try:
         if file.suffix == ".safetensors":
             return load_file(file)

@@ -8,6 +8,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from maskgen.errors import MaskgenError
+from maskgen.pipeline.ray_session import RaySession
 from maskgen.pipeline.worker import Job, ShardWorker, Task
 from maskgen.pipeline.worker_calls import Call, CallResult
 from maskgen.runtime.device import choose_device, describe_device
@@ -42,7 +43,8 @@ class RayCluster:
     """Starts actors on a Ray of its own or on the one at `address`; a context manager."""
 
     def __init__(self, address: str, wanted: int | None, actor: type = _Actor):
-        self.gpus, cpus = _connect(address)
+        self._session = None if address else RaySession()
+        self.gpus, cpus = _connect(address, self._session)
         places, kind = (self.gpus, "GPU") if self.gpus else (cpus, "CPU core")
         if wanted and wanted > places:
             ray.shutdown()
@@ -65,6 +67,8 @@ class RayCluster:
         for name in list(self._actors):
             self.kill(name)
         ray.shutdown()
+        if self._session:
+            self._session.close()
 
     def start(self, job: Job) -> str:
         """Start one actor, begin loading its models, and return its name."""
@@ -146,15 +150,15 @@ def ask_device(address: str) -> dict[str, str]:
         ray.shutdown()
 
 
-def _connect(address: str) -> tuple[int, int]:
-    """Join the Ray at `address`, or start one; returns its GPUs and CPU cores."""
+def _connect(address: str, session: RaySession | None = None) -> tuple[int, int]:
+    """Join the Ray at `address`, or start one in `session`; returns its GPUs and CPU cores."""
     if address:
         check(address)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
-        ray.init(**_init_arguments(address))
-    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+        ray.init(**_init_arguments(address), _temp_dir=str(session.path) if session else None)
+    except Exception as error:  # Ray raises plain ones, too
         raise MaskgenError(_refused(address, _first_line(error))) from error
     resources = ray.cluster_resources()
     return int(resources.get("GPU", 0)), int(resources.get("CPU", 1))

@@ -16,20 +16,9 @@ import orjson
 from fsspec.implementations.local import LocalFileSystem
 
 from maskgen.errors import MaskgenError
+from maskgen.runtime.place_errors import REMEDIES
 
 _PARTIAL = ".partial-"
-
-_REMEDIES = {
-    errno.ENOSPC: "the disk is full. Free space there, then run the same command again",
-    errno.EDQUOT: "the disk quota is used up. Free space there, then run the same command again",
-    errno.EROFS: "the file system is read-only. Remount it, or give another --out",
-    errno.EACCES: "permission denied. Make the folder writable for this user, or give another --out",
-    errno.EPERM: "not permitted. Make the folder writable for this user, or give another --out",
-    errno.ENOTDIR: "a part of the path is a file, not a folder. Give another --out",
-    errno.EEXIST: "it is a file, not a folder. Give another --out",
-    errno.EISDIR: "a folder is in the way. Remove it, or give another --out",
-    errno.ENAMETOOLONG: "the path is too long. Give a shorter --out",
-}
 
 
 class AbsentError(MaskgenError):
@@ -212,7 +201,7 @@ class Store:
             raise
         except OSError as error:
             denied = errno.EACCES if isinstance(error, PermissionError) else 0
-            reason = _REMEDIES.get(error.errno or denied)
+            reason = REMEDIES.get(error.errno or denied)
             if reason is None and self._folder is not None and error.errno != errno.EIO:
                 raise
             through = "" if self._folder is not None else f" (by way of {_temp_folder()})"

@@ -19,6 +19,7 @@ from torch import nn
 
 from maskgen.errors import MaskgenError
 from maskgen.runtime.file_modes import follow_umask
+from maskgen.runtime.place_errors import translate
 from maskgen.training.distributed import World
 
 _PARTIAL = ".partial-"
@@ -122,11 +123,16 @@ def new_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(target)
         partial.rename(target)
         _sync(target.parent)
-    except OSError as error:
+    except Exception as error:  # a full disk is an OSError to us, and SafetensorError to safetensors
+        said = translate(error)
+        if said is None or said is error:
+            raise
         raise MaskgenError(
-            f"cannot write {target}: {error.strerror or error}. Free space or mend the folder, then run "
-            "the same line again: training goes on from the last checkpoint."
+            f"cannot write {target}: {said} Then run the same line again: training goes on from the last "
+            "checkpoint."
         ) from error
+    finally:
+        shutil.rmtree(target.parent / f"{_PARTIAL}{target.name}", ignore_errors=True)
 
 
 def _state(

@@ -8,9 +8,12 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from maskgen.errors import MaskgenError
 from maskgen.runtime.device import choose_device
 from maskgen.training.distributed import World
 from maskgen.training.trainer import TrainRequest, train
+
+_START = "Unset RANK and WORLD_SIZE to train in this process alone, or start the processes with torchrun."
 
 
 def launch(request: TrainRequest, address: str, processes: int, say: Callable[[str], None]) -> Path:
@@ -25,11 +28,14 @@ def launch(request: TrainRequest, address: str, processes: int, say: Callable[[s
 
 @contextmanager
 def init_world() -> Iterator[World]:
-    """This process's place, from torchrun's variables; alone if there are none."""
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        yield World(0, 1, choose_device())
-        return
+    """This process's place, from torchrun's variables; alone if there are none, or if it is the only one.
+
+    MaskgenError for variables that do not say where the processes meet, as a job template leaves them.
+    """
     here = choose_device()
+    if _world_size() == 1:
+        yield World(0, 1, here)
+        return
     if here.type == "cuda":
         here = choose_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
         torch.cuda.set_device(here)
@@ -38,6 +44,21 @@ def init_world() -> Iterator[World]:
         yield World(dist.get_rank(), dist.get_world_size(), here)
     finally:
         dist.destroy_process_group()
+
+
+def _world_size() -> int:
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return 1
+    rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
+    if not rank.isdecimal() or not size.isdecimal() or int(rank) >= int(size):
+        raise MaskgenError(f"RANK={rank} and WORLD_SIZE={size} name no process of a group. {_START}")
+    lacking = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if int(size) > 1 and lacking:
+        raise MaskgenError(
+            f"RANK={rank} and WORLD_SIZE={size} are set, but not {' and '.join(lacking)}, where the "
+            f"processes meet. {_START}"
+        )
+    return int(size)
 
 
 def _silent(_: str) -> None:

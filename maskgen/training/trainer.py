@@ -15,6 +15,7 @@ from maskgen.errors import MaskgenError
 from maskgen.geometry import Frame
 from maskgen.pipeline.fingerprint import differences, packages
 from maskgen.runtime.lease import Lease
+from maskgen.runtime.lfs_pointers import refuse_lfs_pointers
 from maskgen.training import model_folders
 from maskgen.training.checkpoint import Checkpoints, Position, new_folder, to_full_tensor
 from maskgen.training.cost import sample_flops
@@ -276,6 +277,7 @@ def _weights_digest(folder: Path) -> str:
     """One digest of a model folder's weights, tensor by tensor: however they are spread over files."""
     from safetensors import safe_open
 
+    refuse_lfs_pointers(folder)
     values: dict[str, str] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:

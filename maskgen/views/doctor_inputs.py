@@ -14,6 +14,7 @@ from maskgen.config import Config, Florence2, NoProposer, Recorded, Sam
 from maskgen.draw import text
 from maskgen.grounding import weights
 from maskgen.runtime.lease import is_alive, read_holder
+from maskgen.runtime.lfs_pointers import lfs_pointers
 from maskgen.runtime.ray_address import unreachable
 from maskgen.runtime.store import Store
 from maskgen.sample import Query, Sample
@@ -152,6 +153,9 @@ def _recorded(chosen: Recorded, data: str) -> Finding:
 
 
 def _florence2_folder(folder: Path) -> Finding:
+    if pointers := lfs_pointers(folder):
+        problem = f"{pointers[0]} is a git-lfs pointer, not weights"
+        return Finding("proposer", False, problem, "Run `git lfs install && git lfs pull` in that folder.")
     size = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in _WEIGHTS)
     settings = folder / "config.json"
     kind = json.loads(settings.read_text()).get("model_type") if settings.is_file() else None

@@ -1,0 +1,66 @@
+"""The folder of a Ray of our own: short enough for its sockets, for this user alone, gone when the run is."""
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from maskgen.errors import MaskgenError
+
+_PREFIX = "mg-"
+_SOCKET_BYTES = 103  # what the path of a socket may have everywhere; Linux allows 107
+_TAIL = len("/mg-12345678/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
+_YOUNG_SECONDS = 600.0
+
+
+class RaySession:
+    """A new folder for Ray's files; `close` removes it.
+
+    In RAY_TMPDIR, TMPDIR or /tmp, the first that is writable and short enough: a batch system's TMPDIR is
+    often too long. Folders of runs that were killed are removed on the way. MaskgenError if there is no
+    such place.
+    """
+
+    def __init__(self) -> None:
+        parent = _parent()
+        _sweep(parent)
+        self._folder = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent, ignore_cleanup_errors=True)
+        self.path = (
+            Path(self._folder.name) / "r"
+        )  # Ray opens its folder to everybody; the one above stays ours
+        self._lock: IO[str] = (Path(self._folder.name) / "lock").open("w")
+        with suppress(OSError):  # a file system without locks: then nobody sweeps
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def close(self) -> None:
+        """Remove the folder; whatever Ray's last processes still write is swept by a later run."""
+        self._folder.cleanup()
+        self._lock.close()
+
+
+def _parent() -> Path:
+    asked = [os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR"), tempfile.gettempdir(), "/tmp"]
+    for place in filter(None, asked):
+        short = len(os.fsencode(place)) + _TAIL <= _SOCKET_BYTES
+        if short and Path(place).is_dir() and os.access(place, os.W_OK | os.X_OK):
+            return Path(place)
+    raise MaskgenError(
+        f"Ray needs a writable folder whose path has at most {_SOCKET_BYTES - _TAIL} bytes, and none of "
+        "RAY_TMPDIR, TMPDIR and /tmp is one. Set RAY_TMPDIR to one."
+    )
+
+
+def _sweep(parent: Path) -> None:
+    """Remove this user's folders that no process holds."""
+    for folder in parent.glob(f"{_PREFIX}????????"):
+        with suppress(OSError):
+            told = folder.lstat()
+            if told.st_uid != os.getuid() or time.time() - told.st_mtime < _YOUNG_SECONDS:
+                continue
+            with (folder / "lock").open("r+") as lock:  # a folder of somebody else's making has none
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,56 @@
+"""The folder of a Ray of our own."""
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from maskgen.errors import MaskgenError
+from maskgen.pipeline import ray_session
+from maskgen.pipeline.ray_session import RaySession
+
+
+@pytest.fixture
+def tmp(monkeypatch, tmp_path_factory):
+    """TMPDIR, short."""
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as folder:
+        monkeypatch.delenv("RAY_TMPDIR", raising=False)
+        monkeypatch.setenv("TMPDIR", folder)
+        yield folder
+
+
+def test_it_is_in_tmpdir_private_and_goes_with_the_run(tmp):
+    session = RaySession()
+    above = session.path.parent
+    assert str(above.parent) == tmp and stat.S_IMODE(above.stat().st_mode) == 0o700
+    session.close()
+    assert not above.exists()
+
+
+def test_a_tmpdir_too_long_for_sockets_is_passed_over(tmp, monkeypatch, tmp_path):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    session = RaySession()
+    socket = session.path / "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+    assert len(os.fsencode(socket)) <= 107
+    session.close()
+
+
+def test_without_any_place_it_says_what_to_set(tmp, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(MaskgenError, match="Set RAY_TMPDIR"):
+        RaySession()
+
+
+def test_folders_of_killed_runs_are_swept_and_no_others(tmp, monkeypatch):
+    monkeypatch.setattr(ray_session, "_YOUNG_SECONDS", -1.0)
+    live = RaySession()
+    dead, foreign = Path(tmp, "mg-deadbeef"), Path(tmp, "mg-somebody")
+    (dead / "r" / "session").mkdir(parents=True)
+    (dead / "lock").touch()
+    foreign.mkdir()
+    other = RaySession()
+    assert not dead.exists() and foreign.exists() and live.path.parent.exists()
+    live.close()
+    other.close()
