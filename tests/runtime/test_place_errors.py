@@ -79,7 +79,8 @@ def test_a_bug_writes_a_report_with_versions_and_traceback(monkeypatch, tmp_path
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["maskgen", "config"])
     monkeypatch.delenv("MASKGEN_TRACEBACK", raising=False)
-    monkeypatch.setattr(cli, "app", lambda **_: {}["gone"])
+    nothing: dict[str, str] = {}
+    monkeypatch.setattr(cli, "app", lambda **_: nothing["gone"])
     with pytest.raises(SystemExit) as end:
         cli.main()
     (report,) = tmp_path.glob("maskgen-report-*.txt")
