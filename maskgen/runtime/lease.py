@@ -1,9 +1,11 @@
 """One driver an output place: a lease file that names its holder.
 
-A holder on this host is alive if its process is; one on another host if its heartbeat is fresh, so a
-killed driver never blocks the next one for longer than `STALE_SECONDS`.
+A holder on this host is alive if its process is; one on another host, whose clock may be any, if its
+heartbeat changes while it is watched, so a killed driver never blocks the next one for longer
+than `STALE_SECONDS`.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -11,7 +13,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -26,13 +28,18 @@ from maskgen.runtime.store import AbsentError, Store
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
 _NAME = "lease.json"
+_NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL)
 
 
 class Lease:
-    """Hold `out` for this process; a context manager. Raises MaskgenError if another driver holds it."""
+    """Hold `out` for this process; a context manager. Raises MaskgenError if another driver holds it.
 
-    def __init__(self, out: str):
+    `say` takes a line for a person if the holder on another host has to be watched.
+    """
+
+    def __init__(self, out: str, say: Callable[[str], None] = lambda _: None):
         self._out = out
+        self._say = say
         self._store = Store(f"{out.rstrip('/')}/{FOLDER}")
         self._token = secrets.token_hex(8)
         self._stop = threading.Event()
@@ -42,7 +49,7 @@ class Lease:
     def __enter__(self) -> "Lease":
         with self._one_at_a_time():
             holder = read_holder(self._out)
-            if holder and is_alive(holder):
+            if holder and self._lives(holder):
                 raise MaskgenError(
                     f"{self._out} is in use by process {holder['pid']} on {holder['host']}. "
                     "Wait for it or stop it; maskgen status shows what it is doing."
@@ -59,6 +66,22 @@ class Lease:
         if self._is_mine():
             self._store.remove(_NAME)
 
+    def _lives(self, holder: dict[str, Any]) -> bool:
+        """Whether the holder works: for one elsewhere, if its heartbeat changes within `STALE_SECONDS`."""
+        if _is_here(holder):
+            return _runs(holder)
+        self._say(
+            f"{self._out} was held by process {holder['pid']} on {holder['host']}: watching for up to "
+            f"{STALE_SECONDS:.0f} s whether it still works"
+        )
+        end = time.monotonic() + STALE_SECONDS
+        while time.monotonic() < end:
+            time.sleep(min(2.0, STALE_SECONDS / 5))
+            now = read_holder(self._out)
+            if now != holder:
+                return now is not None
+        return False
+
     def check(self) -> None:
         """Raise MaskgenError if another driver has taken the place meanwhile."""
         if self.lost:
@@ -69,7 +92,10 @@ class Lease:
 
     @contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
-        """Two drivers starting at once look one after the other; object stores know no such lock."""
+        """Two drivers starting at once look one after the other.
+
+        Object stores know no such lock, nor do some network file systems: there the lease alone has to do.
+        """
         path = self._store.local("lock")
         if path is None:
             yield
@@ -78,7 +104,11 @@ class Lease:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("w")
         with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
             yield
 
     def _beat(self) -> None:
@@ -106,22 +136,32 @@ class Lease:
 
 
 def read_holder(out: str) -> dict[str, Any] | None:
-    """The lease as written by its holder; None if there is none, or if it is garbage."""
+    """The lease as written by its holder; None if there is none, or if it is garbage or half of one."""
     try:
         data = Store(f"{out.rstrip('/')}/{FOLDER}").read_bytes(_NAME)
     except AbsentError:
         return None
     try:
-        return dict(json.loads(data))
-    except (ValueError, TypeError):
+        holder = dict(json.loads(data))
+        for name, kind in (("host", str), ("pid", int), ("started", float), ("time", float)):
+            holder[name] = kind(holder[name])
+        return holder
+    except (ValueError, TypeError, KeyError):
         return None
 
 
 def is_alive(holder: dict[str, Any]) -> bool:
-    """Whether the holder still works, as far as can be seen from here."""
+    """Whether the holder seems to work, at a glance: for one elsewhere, if both hosts' clocks agree."""
+    return _runs(holder) if _is_here(holder) else abs(time.time() - float(holder["time"])) < STALE_SECONDS
+
+
+def _is_here(holder: dict[str, Any]) -> bool:
     here = _process_space()
-    if (holder["host"], holder.get("space", here)) != (socket.gethostname(), here):
-        return time.time() - float(holder["time"]) < STALE_SECONDS
+    return (holder["host"], holder.get("space", here)) == (socket.gethostname(), here)
+
+
+def _runs(holder: dict[str, Any]) -> bool:
+    """Whether the holder's process on this host is there, and is the same."""
     try:
         process = psutil.Process(int(holder["pid"]))
         same = abs(process.create_time() - float(holder["started"])) < 2

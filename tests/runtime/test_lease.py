@@ -1,5 +1,6 @@
 """One driver a place."""
 
+import errno
 import json
 import os
 import socket
@@ -36,6 +37,41 @@ def test_the_lease_of_a_killed_process_is_taken_over_at_once(tmp_path):
     assert holder and not is_alive(holder)
     with Lease(str(tmp_path)):
         assert (read_holder(str(tmp_path)) or {})["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("ahead", [-7200.0, 0.0, 7200.0])
+def test_a_holder_elsewhere_lives_if_its_heartbeat_changes_whatever_its_clock(tmp_path, monkeypatch, ahead):
+    monkeypatch.setattr(lease, "STALE_SECONDS", 1.0)
+    (tmp_path / ".maskgen").mkdir()
+    path = tmp_path / ".maskgen" / "lease.json"
+    holder = {"token": "x", "host": "elsewhere", "pid": 7, "started": 1.0, "time": time.time() + ahead}
+    path.write_text(json.dumps(holder))
+    said: list[str] = []
+
+    def sleep(_: float) -> None:
+        path.write_text(json.dumps({**holder, "time": holder["time"] + 10}))
+
+    with monkeypatch.context() as beating:
+        beating.setattr(lease.time, "sleep", sleep)
+        with pytest.raises(MaskgenError, match="in use by process 7 on elsewhere"), Lease(str(tmp_path)):
+            pass
+    with Lease(str(tmp_path), said.append):
+        assert (read_holder(str(tmp_path)) or {})["pid"] == os.getpid()
+    assert len(said) == 1 and "elsewhere" in said[0]
+
+
+@pytest.mark.parametrize("number", [errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS])
+def test_a_storage_without_locks_goes_by_the_lease_file(tmp_path, monkeypatch, number):
+    def flock(*_):
+        raise OSError(number, "no locks here")
+
+    monkeypatch.setattr(lease.fcntl, "flock", flock)
+    with (
+        Lease(str(tmp_path)),
+        pytest.raises(MaskgenError, match="in use by process"),
+        Lease(str(tmp_path)),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(("age", "alive"), [(0.0, True), (STALE_SECONDS + 1, False)])
