@@ -15,6 +15,7 @@ from maskgen.sharding.huggingface import features
 
 COLUMNS = pa.schema([pa.field("shard", pa.int32(), nullable=False), *shard_table.COLUMNS])
 _SOURCE = b"maskgen.shards"
+_OF_AN_INDEX = ("quality.json", "report.html")  # made from it; without them a finished set is not whole
 
 
 def finish(store: Store, fingerprint: str) -> None:
@@ -98,6 +99,8 @@ def _write_index(store: Store, commits: dict[int, Commit]) -> None:
                 return
     except (AbsentError, pa.ArrowException):
         pass  # none yet, or a broken one
+    for outdated in _OF_AN_INDEX:
+        store.remove(outdated)
     schema = COLUMNS.with_metadata({_SOURCE: source(commits).encode()})
     with store.publish(name) as path, pq.ParquetWriter(path, schema, compression="zstd") as writer:
         # Row group i is shard i, as in plan.parquet.

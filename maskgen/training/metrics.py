@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,14 @@ class JsonLines:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The file's lines; none if it is not there. A last line without its end is left out."""
-    if not path.is_file():
-        return []
-    lines = path.read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """The file's lines; none if it is not there. What a crash cut or left as zeros is no line."""
+    found = []
+    for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else []:
+        with suppress(ValueError):
+            held = json.loads(line) if line.endswith(b"\n") else None
+            if isinstance(held, dict):
+                found.append(held)
+    return found
 
 
 class TensorBoardWriter:

@@ -16,6 +16,7 @@ from maskgen.geometry import Frame
 from maskgen.pipeline.fingerprint import differences, packages
 from maskgen.runtime.lease import Lease
 from maskgen.runtime.lfs_pointers import refuse_lfs_pointers
+from maskgen.runtime.store import Store
 from maskgen.training import model_folders
 from maskgen.training.checkpoint import Checkpoints, Position, new_folder, to_full_tensor
 from maskgen.training.cost import sample_flops
@@ -58,14 +59,14 @@ def train(request: TrainRequest, world: World, say: Callable[[str], None]) -> Pa
     """
     if not world.is_main:
         return _train(request, world, say)
-    with Lease(request.out):
+    with Lease(request.out, say):
         return _train(request, world, say)
 
 
 def stage_record(out: Path, stage: int) -> dict[str, Any] | None:
     """The record of a stage that has ended; None before that."""
-    path = out / f"stage-{stage}" / "stage.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    store = Store(str(out / f"stage-{stage}"))
+    return dict(store.read_json("stage.json")) if store.exists("stage.json") else None
 
 
 def _train(request: TrainRequest, world: World, say: Callable[[str], None]) -> Path:
@@ -100,11 +101,10 @@ def _start_run(request: TrainRequest, world: World) -> None:
         "first_stage": request.first,
     }
     if world.is_main:
-        path = out / RECORD
-        if path.is_file():
-            _refuse_mixing(json.loads(path.read_text())["identity"], identity, request.out)
+        begun = _read_record(out)
+        if begun:
+            _refuse_mixing(begun["identity"], identity, request.out)
         else:
-            out.mkdir(parents=True, exist_ok=True)
             record = {
                 "identity": identity,
                 "model": str(request.model),
@@ -117,10 +117,25 @@ def _start_run(request: TrainRequest, world: World) -> None:
                 "packages": packages(),
                 "version": __version__,
             }
-            partial = out / f".partial-{RECORD}"
-            partial.write_text(json.dumps(record, indent=2) + "\n")
-            partial.replace(path)
+            Store(request.out).write_json(RECORD, json.loads(json.dumps(record)))
     world.wait()
+
+
+def _read_record(out: Path) -> dict[str, Any] | None:
+    """What the run was begun with; None if there is none, or an empty one of a run that has made nothing."""
+    store = Store(str(out))
+    if not store.exists(RECORD):
+        return None
+    made = [*out.glob("stage-*"), *(out / "checkpoints").glob("stage-*")]
+    if not made and not store.read_bytes(RECORD).strip(b"\0 \n"):
+        return None  # the machine went down as it was written
+    record = store.read_json(RECORD)
+    if not isinstance(record, dict) or not isinstance(record.get("identity"), dict):
+        raise MaskgenError(
+            f"{store.where(RECORD)} does not say what the run was begun with. Restore it; or remove it, and "
+            "what is trained there counts as trained with the settings that you give now."
+        )
+    return record
 
 
 def _refuse_mixing(old: dict[str, Any], new: dict[str, Any], out: str) -> None:

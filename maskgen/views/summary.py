@@ -6,7 +6,7 @@ from maskgen.estimate.scaling import Time, Work, smaller_shards
 from maskgen.outcome import Outcome
 from maskgen.pipeline.run import RunRequest, RunSummary
 from maskgen.runtime.store import Store
-from maskgen.views.report import write_report
+from maskgen.views.report import NAME, write_report
 from maskgen.views.status import status
 
 
@@ -14,9 +14,10 @@ def summarise_run(request: RunRequest, summary: RunSummary) -> str:
     """Score against known masks if there are any, write the report, and say what was done and left undone."""
     store = Store(request.out)
     lines = [_headline(request, summary), *_outcome_lines(summary)]
-    if summary.made and not summary.missing:
+    # A driver that was killed before the last files leaves them to whoever runs the line again.
+    if not summary.missing and (summary.made or not store.exists("quality.json")):
         lines += _quality_lines(request, store)
-    if summary.made:
+    if summary.made or not store.exists(NAME):
         lines.append(f"report:  {write_report(store)}")
     lines.append(f"shards:  {request.out}")
     lines += _remaining_work(request, summary)

@@ -20,7 +20,7 @@ from maskgen.training.checkpoint import Checkpoints, Position
 from maskgen.training.distributed import World
 from maskgen.training.loop import InterruptedRun
 from maskgen.training.metrics import read_lines
-from maskgen.training.trainer import TrainRequest, train
+from maskgen.training.trainer import TrainRequest, _start_run, train
 from maskgen.views.folder_status import folder_status
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -256,3 +256,28 @@ def test_its_status_is_told_from_its_files(uninterrupted):
     steps = json.loads((uninterrupted / "run.json").read_text())["steps"]
     assert steps == {str(one["stage"]): one["steps"] for one in told["stages"]}
     assert set(told["losses"]) >= {"loss", "lm"} and told["eta"] == 0
+
+
+@pytest.mark.parametrize("left", [b"", b"\0" * 300, b"\n"])
+def test_a_record_that_a_crash_left_empty_costs_nothing_if_nothing_was_made(tmp_path, world, left):
+    request = request_for(world, tmp_path / "run")
+    request_out = Path(request.out)
+    request_out.mkdir()
+    (request_out / "run.json").write_bytes(left)
+    _start_run(request, ALONE)
+    assert json.loads((request_out / "run.json").read_text())["identity"]["first_stage"] == 1
+
+
+@pytest.mark.parametrize("left", ["", '{"identity": {"rec', "[]", "{}"])
+def test_a_damaged_record_of_a_run_with_checkpoints_is_named(tmp_path, world, left):
+    request = request_for(world, tmp_path / "run")
+    (Path(request.out) / "checkpoints" / "stage-1-step-0000004").mkdir(parents=True)
+    (Path(request.out) / "run.json").write_text(left)
+    with pytest.raises(MaskgenError, match=r"run\.json.*[Rr]estore"):
+        _start_run(request, ALONE)
+
+
+def test_lines_that_a_crash_spoilt_are_no_lines(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + b"\0" * 40 + b'\n{"st\n\xff\xfe\n3\n' + b'{"step": 2}\n{"step": 3')
+    assert read_lines(path) == [{"step": 1}, {"step": 2}]

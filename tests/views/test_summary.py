@@ -3,11 +3,15 @@
 import json
 import re
 
+from helpers.tiny_sets import CONFIG, FINGERPRINT, make_set, record
 from maskgen.estimate.estimate import Estimate
 from maskgen.estimate.pilot import Pilot
 from maskgen.estimate.scaling import Work, time_on
+from maskgen.evaluation import mask_quality
+from maskgen.pipeline.run import RunRequest, RunSummary
+from maskgen.sharding.index import finish
 from maskgen.sources.plan import PlanSummary
-from maskgen.views.summary import render_estimate
+from maskgen.views.summary import render_estimate, summarise_run
 
 PLAN = PlanSummary(["rows.jsonl"], 300_000, 0, [], 0, 227_000, 227_000, {}, 227, [])
 PILOT = Pilot(rows=550, seconds=10, shard_bytes=1, loading_seconds=60, device="H100")
@@ -49,3 +53,22 @@ def test_an_estimate_is_json():
     tree = json.loads(json.dumps(estimate(3600, 1, 64).to_dict()))
     assert [(time["gpus"], time["limit"]) for time in tree["times"]] == [(1, "nothing"), (64, "driver")]
     assert tree["driver_shards_an_hour"] == 3600
+
+
+def test_a_finished_set_gets_the_last_files_that_a_killed_driver_left_unwritten(tmp_path, monkeypatch):
+    monkeypatch.setattr(mask_quality, "score", lambda *_: {"samples": 1})
+    monkeypatch.setattr(mask_quality, "render", lambda _: ["scored"])
+    source = CONFIG.source.model_copy(update={"truth": "truth.parquet"})
+    store = make_set(tmp_path, [[record(0)]])
+    request = RunRequest(CONFIG.model_copy(update={"source": source}), "data", str(tmp_path))
+    nothing_made = RunSummary(1, {"ok": 1}, 0, 0, [], [], False, 1.0, 0, False)
+    assert "scored" in summarise_run(request, nothing_made)
+    assert store.exists("quality.json") and store.exists("report.html")
+    written = (tmp_path / "report.html").stat().st_mtime_ns
+    assert "scored" not in summarise_run(request, nothing_made), "what is there is left alone"
+    assert (tmp_path / "report.html").stat().st_mtime_ns == written
+    store.remove("index.parquet")  # as when shards were made anew, and the driver died before the index
+    finish(store, FINGERPRINT)
+    assert not store.exists("quality.json") and not store.exists("report.html"), (
+        "they speak of an older index"
+    )
