@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install demo test test-fast lint format docs clean
+.PHONY: install demo test test-fast card lint format docs clean
 
 install: $(VENV)/installed
 
@@ -21,6 +21,9 @@ test: install
 
 test-fast: install
 	$(BIN)/python -m pytest -m 'not slow'
+
+card:
+	benchmarks/card.sh
 
 lint: install
 	$(BIN)/ruff check .

@@ -3,9 +3,13 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    import torch
 
 settings.register_profile("seeded", derandomize=True, deadline=None)
 settings.load_profile("seeded")
@@ -19,6 +23,16 @@ def photos() -> Path:
     if not (folder / "alignment.json").is_file():
         pytest.skip("no photographs: set MASKGEN_PHOTOS to a folder in the layout of docs/contributing.md")
     return folder
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> "torch.device":
+    """Where models compute: the CPU, and with `-m gpu` alone a CUDA GPU, where there is one."""
+    import torch
+
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip(f"torch {torch.__version__} sees no CUDA GPU here")
+    return torch.device(request.param)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,8 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from maskgen.bench.ceilings import ImageCost, Limit, Machine
+from maskgen.bench.ceilings import ImageCost, Limit
+from maskgen.bench.device_peaks import Machine
 from maskgen.bench.part_times import PARTS
 from maskgen.draw import text
 

@@ -1,7 +1,5 @@
 """The limit: what an image costs, counted, against what the device can do, measured in the same run."""
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,21 +8,10 @@ from segment_anything.modeling import Sam
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 
 from maskgen import config
-from maskgen.bench.part_times import waiter
+from maskgen.bench.device_peaks import Machine
 from maskgen.flops import counted
 from maskgen.grounding import weights
 from maskgen.small_models import small_sam as small
-
-SECONDS = 0.3  # that each peak is measured for
-
-
-@dataclass(frozen=True)
-class Machine:
-    """`flops`: of matrix products in the models' dtype, a second. `bandwidth`: bytes that a copy reads and
-    writes, together, a second."""
-
-    flops: float
-    bandwidth: float
 
 
 @dataclass(frozen=True)
@@ -139,32 +126,3 @@ def _sam(sam: Sam) -> tuple[float, float]:
         )
 
     return encoded, counted(decode)
-
-
-def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:
-    """What this device reaches: the best of many products of square matrices, and of copies too large to be
-    cached."""
-    large = device.type == "cuda"
-    wait = waiter(device)
-    sides = (4096, 8192) if large else (512, 1024, 2048)
-    flops = max(_product(torch.randn(side, side, device=device, dtype=dtype), wait) for side in sides)
-    count = 2**30 if large else 2**27
-    source = torch.zeros(count, dtype=torch.uint8, device=device)
-    target = torch.ones_like(source)
-    return Machine(flops, 2 * count / _fastest(lambda: target.copy_(source), wait))
-
-
-def _product(matrix: torch.Tensor, wait: Callable[[], None]) -> float:
-    """FLOP/s of the matrix times itself."""
-    return float(2 * len(matrix) ** 3 / _fastest(lambda: matrix @ matrix, wait))
-
-
-def _fastest(work: Callable[[], object], wait: Callable[[], None]) -> float:
-    """Seconds of the fastest call."""
-    best, until = float("inf"), time.perf_counter() + SECONDS
-    while time.perf_counter() < until or best == float("inf"):
-        began = time.perf_counter()
-        work()
-        wait()
-        best = min(best, time.perf_counter() - began)
-    return best

@@ -15,13 +15,15 @@ import torch
 from maskgen.bench import ceilings, random_checkpoints, workload
 from maskgen.bench.answer_lengths import Lengths
 from maskgen.bench.bench_report import Agreement, BenchReport, Overhead, WayReport
+from maskgen.bench.device_peaks import Machine, measure_machine
 from maskgen.bench.methods import Pipeline, Way, ways
-from maskgen.bench.part_times import FORWARDS, PartTimes, clocks, part_times, waiter
+from maskgen.bench.part_times import FORWARDS, PartTimes, part_times
 from maskgen.bench.script_baseline import BenchAnswers
 from maskgen.bench.workload import Workload
 from maskgen.config import Florence2
 from maskgen.errors import MaskgenError
 from maskgen.grounding.auto_settings import in_words, resolve
+from maskgen.runtime.clock import clocks, waiter
 from maskgen.runtime.device import device_name
 
 INTERRUPTED = "interrupted"
@@ -256,13 +258,13 @@ def time_run(way: Way, device: torch.device) -> tuple[float, float, int]:
 
 def _limit(
     request: BenchRequest, prepared: Workload, engine: Pipeline, tokens: float, prompts: float
-) -> tuple[ceilings.ImageCost, ceilings.Machine]:
+) -> tuple[ceilings.ImageCost, Machine]:
     device, dtype = torch.device(request.device), getattr(torch, engine.dtype)
-    found = ceilings.measure_machine(device, dtype)
+    found = measure_machine(device, dtype)
     shape = engine.side, round(engine.prompt), round(tokens)
     assert prepared.config.refiner.kind == "sam"
     work = ceilings.count_cost(engine.florence, prepared.config.refiner, dtype, shape, engine.beams)
-    return work, ceilings.Machine(request.flops or found.flops, request.bandwidth or found.bandwidth)
+    return work, Machine(request.flops or found.flops, request.bandwidth or found.bandwidth)
 
 
 def agreement(found: BenchAnswers, reference: BenchAnswers) -> Agreement:

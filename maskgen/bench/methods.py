@@ -180,7 +180,7 @@ def ways(
     alone, batches = Scripted(plain, workload, images, 1), Scripted(plain, workload, images, batch)
     return [
         alone.way("a script", "generate, then SamPredictor, an image at a time"),
-        batches.way("b batches", f"generate {batch} at a time, SamPredictor by one"),
+        batches.way("b batches", f"generate {batch} at a time, SAM's encoder too"),
         plain.way("c reference", "maskgen with both engines reference, from plan to shard"),
         engine.way("d engine", "maskgen as it comes, from plan to shard"),
     ], engine

@@ -1,12 +1,10 @@
 """How long each part of the work takes: what the engine's spans say, under the names of the tables."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from maskgen.runtime import cuda
 from maskgen.runtime.spans import Recorder
 
 PART_OF_SPAN = {
@@ -44,15 +42,3 @@ def part_times(work: Callable[[], None], device: torch.device) -> PartTimes:
         {part: recorder.seconds[name] for name, part in PART_OF_SPAN.items()},
         {part: recorder.processor[name] for name, part in PART_OF_SPAN.items()},
     )
-
-
-def clocks() -> tuple[float, float]:
-    """Seconds by the clock, and of processor time: on a busy machine, the second is the steadier."""
-    return time.perf_counter(), time.process_time()
-
-
-def waiter(device: torch.device) -> Callable[[], None]:
-    """Waits until the device has done what it was asked to."""
-    if device.type == "cuda":
-        return lambda: cuda.synchronize(device)
-    return lambda: None

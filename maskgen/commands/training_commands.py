@@ -120,7 +120,7 @@ def explain(
     plan = explain(settings, model)
     if measure:
         say(check_memory(plan, choose_device()))
-    measured = step_benchmark.measure(settings, model, measure) if measure else []
+    measured = step_benchmark.measure(settings, model, measure, say) if measure else []
     if as_json:
         typer.echo(json.dumps({**plan.to_dict(), "measured": step_benchmark.to_dict(measured)}, indent=2))
         return

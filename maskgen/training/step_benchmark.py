@@ -2,14 +2,19 @@
 batches.
 """
 
+import gc
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
 
 import torch
 
 from maskgen.age_vlm.registry import model_class
 from maskgen.draw import text
+from maskgen.grounding.faults import is_out_of_memory
+from maskgen.runtime.clock import waiter
 from maskgen.runtime.device import choose_device, device_name
 from maskgen.training import model_folders
 from maskgen.training.collate import TrainBatch
@@ -29,51 +34,94 @@ WARM_STEPS = 3
 
 @dataclass(frozen=True)
 class Measured:
-    """One stage at the micro-batch: medians of single steps. `mfu` and `memory` are None where they are
-    not known.
+    """One stage at `micro_batch` samples: the asked ones, or the most that fit, by halves.
+
+    With 0 not even one fits, and nothing else is known. Medians of single steps; `mfu` and `memory` (bytes at
+    most) are None where they are not known.
     """
 
     stage: str
-    samples_per_second: float
-    flops_per_second: float
-    mfu: float | None
-    memory: int | None
+    micro_batch: int
+    samples_per_second: float | None = None
+    flops_per_second: float | None = None
+    mfu: float | None = None
+    memory: int | None = None
 
 
-def measure(recipe: Recipe, model: str, steps: int) -> list[Measured]:
+def measure(
+    recipe: Recipe, model: str, steps: int, say: Callable[[str], None] = lambda _: None
+) -> list[Measured]:
     """Time `steps` steps of one micro-batch in each stage; a guided stage also without guidance, for its
-    price.
+    price. What does not fit is tried with half as many samples. `say` gets each line when it is known.
     """
     config = model_folders.config_of(recipe, model)
     device = choose_device()
     found = []
-    for number, stage in recipe.stages.items():
-        found.append(_stage(recipe, f"{number}", stage, config, device, steps))
-        if stage.losses.get("guidance"):
-            plain = stage.model_copy(update={"losses": {"lm": 1.0}})
-            found.append(_stage(recipe, f"{number} without guidance", plain, config, device, steps))
+    for name, stage in stages(recipe):
+        found.append(fitting(recipe, name, stage, config, device, steps))
+        say(f"stage {name}: {_said(found[-1], recipe)}")
     return found
+
+
+def stages(recipe: Recipe) -> Iterator[tuple[str, StageConfig]]:
+    """Each stage by what it is called; after a guided one, the same without guidance."""
+    for number, stage in recipe.stages.items():
+        yield number, stage
+        if stage.losses.get("guidance"):
+            yield f"{number} without guidance", stage.model_copy(update={"losses": {"lm": 1.0}})
+
+
+def fitting(
+    recipe: Recipe, name: str, stage: StageConfig, config: Any, device: torch.device, steps: int
+) -> Measured:
+    """The stage at the recipe's micro-batch, or at the half, the quarter, ... that fits."""
+    samples = recipe.resources.micro_batch
+    while samples:
+        measured = attempt(recipe, name, stage, config, device, steps, samples)
+        if measured:
+            return measured
+        samples //= 2
+    return Measured(name, 0)
+
+
+def attempt(
+    recipe: Recipe, name: str, stage: StageConfig, config: Any, device: torch.device, steps: int, samples: int
+) -> Measured | None:
+    """The stage at so many samples a micro-batch; None if they do not fit in memory."""
+    try:
+        return _stage(recipe, name, stage, config, device, steps, samples)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    # Outside the handler: the traceback would keep the failed step's tensors alive.
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return None
 
 
 def render(found: list[Measured], recipe: Recipe) -> str:
     """The measurements as a table."""
     name = device_name(choose_device())
-    rows = [("stage", "samples/s", "TFLOP/s", "MFU", "peak memory")]
+    rows = [("stage", "micro-batch", "samples/s", "TFLOP/s", "MFU", "peak memory")]
     rows += [
         (
             one.stage,
-            f"{one.samples_per_second:,.2f}",
-            f"{one.flops_per_second / 1e12:,.3f}",
-            "-" if one.mfu is None else f"{one.mfu:.1%}",
-            "-" if one.memory is None else text.size(one.memory),
+            str(one.micro_batch or "none fits"),
+            _or_dash(one.samples_per_second, "{:,.2f}".format),
+            _or_dash(one.flops_per_second, lambda flops: f"{flops / 1e12:,.3f}"),
+            _or_dash(one.mfu, "{:.1%}".format),
+            _or_dash(one.memory, text.size),
         )
         for one in found
     ]
     head = (
-        f"{recipe.recipe} on {name}: random weights, {recipe.precision}, {recipe.resources.micro_batch} "
-        f"samples with an image and {recipe.data.expected_tokens} text tokens each, one of them with a mask"
+        f"{recipe.recipe} on {name}: random weights, {recipe.precision}, samples with an image and "
+        f"{recipe.data.expected_tokens} text tokens each, one of a micro-batch with a mask"
     )
-    return "\n".join([head, *text.table(rows, right=frozenset({1, 2, 3, 4}))])
+    asked = recipe.resources.micro_batch
+    less = [f"stage {one.stage}: {_said(one, recipe)}" for one in found if one.micro_batch < asked]
+    return "\n".join([head, *text.table(rows, right=frozenset({1, 2, 3, 4, 5})), *less])
 
 
 def to_dict(found: list[Measured]) -> list[dict[str, Any]]:
@@ -81,17 +129,58 @@ def to_dict(found: list[Measured]) -> list[dict[str, Any]]:
     return [asdict(one) for one in found]
 
 
+def _or_dash(value: Any, written: Callable[[Any], str]) -> str:
+    return "-" if value is None else written(value)
+
+
+def _said(one: Measured, recipe: Recipe) -> str:
+    """What there is to know of a stage, in a line."""
+    asked = recipe.resources.micro_batch
+    if not one.micro_batch:
+        return "not even one sample fits in memory: set resources.checkpoint_activations=true"
+    speed = f"{one.samples_per_second:,.2f} samples/s with {one.micro_batch} at once"
+    if one.micro_batch == asked:
+        return speed
+    return f"{asked} samples do not fit in memory, resources.micro_batch={one.micro_batch} does: {speed}"
+
+
 def _stage(
-    recipe: Recipe, name: str, stage: StageConfig, config: Any, device: torch.device, steps: int
+    recipe: Recipe, name: str, stage: StageConfig, config: Any, device: torch.device, steps: int, samples: int
 ) -> Measured:
     config.image_size = stage.size
     torch.manual_seed(recipe.seed)
     with torch.device(device):
         model = model_class(recipe.architecture)(config)
+    run = stage_run(recipe, stage, model, device, WARM_STEPS + steps)
+    micro = MicroBatch(drawn(recipe, stage, config, samples).to(device), 0, 0)
+    counts = LossCounts(count_targets(micro.batch), float(micro.batch.guided.sum()))
+    wait = waiter(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    times, line = [], {}
+    for step in range(run.steps):
+        began = time.perf_counter()
+        line = take_step(run, step, [micro], counts)
+        wait()
+        times.append(time.perf_counter() - began)
+    typical = median(times[WARM_STEPS:])
+    flops, limit = line["flops"] / typical, peak_flops(device)
+    return Measured(
+        stage=name,
+        micro_batch=samples,
+        samples_per_second=line["samples"] / typical,
+        flops_per_second=flops,
+        mfu=flops / limit if limit else None,
+        memory=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+    )
+
+
+def stage_run(recipe: Recipe, stage: StageConfig, model: Any, device: torch.device, steps: int) -> StageRun:
+    """The stage on this model, which is on the device already: what `take_step` wants, without data."""
     peaks = peak_learning_rates(model, stage)
     freeze(model, peaks)
     world = World(0, 1, device)
-    run = StageRun(
+    return StageRun(
         number=1,
         stage=stage,
         recipe=recipe,
@@ -100,38 +189,18 @@ def _stage(
         optimizer=build_optimizer(model, peaks, recipe.optimiser),
         batches=None,
         accumulation_steps=1,
-        steps=WARM_STEPS + steps,
-        sample_flops=sample_flops(config, stage),
+        steps=steps,
+        sample_flops=sample_flops(model.config, stage),
         normalise=lambda pixels: pixels.permute(0, 3, 1, 2).float() / 255,
         lineage={},
     )
-    micro = MicroBatch(_batch(recipe, stage, config).to(device), 0, 0)
-    counts = LossCounts(count_targets(micro.batch), float(micro.batch.guided.sum()))
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    times, line = [], {}
-    for step in range(run.steps):
-        began = time.perf_counter()
-        line = take_step(run, step, [micro], counts)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - began)
-    seconds = sorted(times[WARM_STEPS:])[steps // 2]
-    flops, limit = line["flops"] / seconds, peak_flops(device)
-    return Measured(
-        stage=name,
-        samples_per_second=line["samples"] / seconds,
-        flops_per_second=flops,
-        mfu=flops / limit if limit else None,
-        memory=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
-    )
 
 
-def _batch(recipe: Recipe, stage: StageConfig, config: Any) -> TrainBatch:
-    """A full micro-batch: every row has an image, the first one a mask, and a quarter of its text is the
-    query.
+def drawn(recipe: Recipe, stage: StageConfig, config: Any, rows: int) -> TrainBatch:
+    """A micro-batch at random: every row has an image, the first one a mask, and a quarter of its text is
+    the query.
     """
-    rows, length = recipe.resources.micro_batch, recipe.data.expected_tokens
+    length = recipe.data.expected_tokens
     cells = (stage.size // config.stride) ** 2
     generator = torch.Generator().manual_seed(recipe.seed)
     ids = torch.randint(3, config.text_config.vocab_size, (rows, length), generator=generator)

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from maskgen import config
-from maskgen.bench.ceilings import ImageCost, Machine, compute_limit, count_cost, measure_machine, meta_sam
+from maskgen.bench.ceilings import ImageCost, compute_limit, count_cost, meta_sam
+from maskgen.bench.device_peaks import Machine, measure_machine
 from maskgen.flops import counted
 from maskgen.small_models import small_florence2
 

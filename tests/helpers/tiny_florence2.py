@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoProcessor, Florence2ForConditionalGeneration
@@ -16,16 +17,21 @@ def drawing_florence2(folder: Path, texts: Iterable[str], seed: int = 0) -> None
     """An untrained Florence-2 whose answers are places, polygons among them; the image decides which."""
     small_florence2.build(folder, small_florence2.TINY, texts, seed)
     model = Florence2ForConditionalGeneration.from_pretrained(folder)
-    tokens = AutoProcessor.from_pretrained(folder).tokenizer
+    make_draw(model, AutoProcessor.from_pretrained(folder).tokenizer, seed)
+    model.save_pretrained(folder)
+
+
+def make_draw(model: Florence2ForConditionalGeneration, tokenizer: Any, seed: int) -> None:
+    """Turn an untrained Florence-2 of the tiny size into one that draws, in place."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         words = model.model.language_model.shared.weight
         for name, width in _WIDTHS.items():
-            rows = [i for token, i in tokens.get_vocab().items() if token.startswith(name)]
-            words[rows] = torch.randn(len(rows), words.shape[1], generator=generator) * width
+            rows = [i for token, i in tokenizer.get_vocab().items() if token.startswith(name)]
+            drawn = torch.randn(len(rows), words.shape[1], generator=generator, device="cpu") * width
+            words[rows] = drawn.to(words)
         for parameter in model.model.multi_modal_projector.image_projection.parameters():
             parameter.mul_(20)
         for layer in model.model.language_model.decoder.layers:
             layer.encoder_attn.out_proj.weight.mul_(100)
             layer.encoder_attn.v_proj.weight.mul_(20)
-    model.save_pretrained(folder)

@@ -156,6 +156,36 @@ def test_measuring_takes_real_steps_and_prices_guidance(tmp_path, one_thread):
     chosen = small("data.expected_tokens=16")
     found = step_benchmark.measure(chosen, str(folder), steps=1)
     assert [one.stage for one in found] == ["1", "2", "3", "3 without guidance", "4"]
-    assert all(one.samples_per_second > 0 and one.mfu is None for one in found)
+    assert all(one.samples_per_second and one.mfu is None for one in found)
+    assert [one.micro_batch for one in found] == [4] * 5
     assert "without guidance" in step_benchmark.render(found, chosen)
     assert read_config(folder, chosen).image_size == SIZE
+
+
+@pytest.mark.parametrize(("fits", "said"), [(2, "resources.micro_batch=2 does"), (0, "not even one")])
+def test_a_stage_that_does_not_fit_costs_the_others_nothing(tmp_path, one_thread, monkeypatch, fits, said):
+    """More than `fits` samples of stage 3 run out of memory, as a GPU's allocator says it."""
+    chosen = small("data.expected_tokens=16")
+    real = step_benchmark.take_step
+
+    def small_memory(run, step, batches, counts):
+        if run.stage.losses.get("guidance") and len(batches[0].batch.keys) > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return real(run, step, batches, counts)
+
+    monkeypatch.setattr(step_benchmark, "take_step", small_memory)
+    lines: list[str] = []
+    found = step_benchmark.measure(chosen, str(model_folder(tmp_path / "model")), 1, lines.append)
+    assert [one.micro_batch for one in found] == [4, 4, fits, 4, 4]
+    assert (found[2].samples_per_second is None) == (not fits)
+    assert said in step_benchmark.render(found, chosen) and said in lines[2] and len(lines) == 5
+    assert json.loads(json.dumps(step_benchmark.to_dict(found)))[2]["micro_batch"] == fits
+
+
+def test_what_is_no_lack_of_memory_is_raised(tmp_path, one_thread, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr(step_benchmark, "take_step", broken)
+    with pytest.raises(RuntimeError, match="no kernel"):
+        step_benchmark.measure(small("data.expected_tokens=16"), str(model_folder(tmp_path / "model")), 1)

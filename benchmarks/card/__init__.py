@@ -1,0 +1,1 @@
+"""A GPU checked and measured in nine minutes: see `card.sh`."""
