@@ -45,6 +45,8 @@ class RayCluster:
     def __init__(self, address: str, wanted: int | None, actor: type = _Actor):
         self._session = None if address else RaySession()
         self.gpus, cpus = _connect(address, self._session)
+        if self._session:
+            self._session.watch()
         places, kind = (self.gpus, "GPU") if self.gpus else (cpus, "CPU core")
         if wanted and wanted > places:
             ray.shutdown()
@@ -98,6 +100,8 @@ class RayCluster:
 
     def wait(self, seconds: float) -> list[CallResult]:
         """Calls that ended within `seconds`; returns at the first, with those that ended meanwhile."""
+        if self._session:
+            self._session.check()
         if not self._calls:
             return []
         done, rest = ray.wait(list(self._calls), num_returns=1, timeout=seconds)

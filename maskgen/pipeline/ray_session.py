@@ -9,12 +9,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+import psutil
+
 from maskgen.errors import MaskgenError
 
 _PREFIX = "mg-"
 _SOCKET_BYTES = 103  # what the path of a socket may have everywhere; Linux allows 107
 _TAIL = len("/mg-12345678/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 _YOUNG_SECONDS = 600.0
+_PARTS = ("raylet", "gcs_server")
+
+
+class RayDiedError(MaskgenError):
+    """Ray's own processes are gone; what is finished stays, and the same line goes on."""
+
+    exit_code = 3
 
 
 class RaySession:
@@ -35,6 +44,21 @@ class RaySession:
         self._lock: IO[str] = (Path(self._folder.name) / "lock").open("w")
         with suppress(OSError):  # a file system without locks: then nobody sweeps
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+        self._parts: list[psutil.Process] = []
+
+    def watch(self) -> None:
+        """Remember the processes that Ray has started in this session, for `check`."""
+        self._parts = [child for child in psutil.Process().children() if child.name() in _PARTS]
+
+    def check(self) -> None:
+        """RayDiedError if one of them has died: then Ray may never say that a worker died with it."""
+        for part in self._parts:
+            if not part.is_running() or part.status() == psutil.STATUS_ZOMBIE:
+                raise RayDiedError(
+                    f"Ray's process {part.pid} on this machine has died (was memory short? dmesg shows it). "
+                    "What is finished stays; run the same line again to go on."
+                )
 
     def close(self) -> None:
         """Remove the folder; whatever Ray's last processes still write is swept by a later run."""

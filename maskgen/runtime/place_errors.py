@@ -59,7 +59,7 @@ _STORAGES = {
 _PACKAGES = ("maskgen", "torch", "transformers", "ray", "pyarrow", "pillow", "numpy", "safetensors", "fsspec")
 
 _OS_ERROR = re.compile(r"\(os error (\d+)\)|\[?[Ee]rrno:? (\d+)")  # as Rust and C++ libraries say it
-_SHARED_MEMORY = re.compile(r"unable to \w+ (?:file|shared memory).*(?:/torch_|shm)", re.DOTALL)
+_SHARED_MEMORY = re.compile(r"unable to .*(?:/torch_|shm)|(?:/torch_|shm).*No space left", re.DOTALL)
 _LOADER = re.compile(r"DataLoader worker \(pid")
 SHARED_MEMORY_REMEDY = (
     "Give it more room: `docker run --shm-size=8g` (or --ipc=host), in Kubernetes a Memory emptyDir at "
@@ -102,6 +102,7 @@ def _sentence(error: BaseException) -> str:
     said, kind = first_line(error).rstrip("."), type(error).__name__
     package = type(error).__module__.partition(".")[0]
     if isinstance(error, RuntimeError) and (_LOADER.search(str(error)) or _SHARED_MEMORY.search(str(error))):
+        said = str(error).strip().splitlines()[-1]  # a worker's own words come after its traceback
         return (
             f"a data loader's worker died ({said}): shared memory (/dev/shm) or memory may be too small. "
             f"{SHARED_MEMORY_REMEDY}."

@@ -41,6 +41,17 @@ class TrainBatch:
         }
         return replace(self, **moved)
 
+    def share_memory(self) -> "TrainBatch":
+        """All tensors in shared memory; RuntimeError or OSError if there is too little."""
+        return replace(
+            self,
+            **{
+                one.name: value.share_memory_()
+                for one in fields(self)
+                if isinstance(value := getattr(self, one.name), torch.Tensor)
+            },
+        )
+
 
 def collate(examples: Sequence[Example | None], pad_id: int) -> TrainBatch:
     """The rows as one batch; None is a row that only fills up."""

@@ -104,6 +104,7 @@ class StepLoader:
             num_workers=workers,
             prefetch_factor=2 * accumulation_steps if workers else None,
             worker_init_fn=_init_worker if workers else None,
+            collate_fn=_share_memory if workers else None,
             pin_memory=device.type == "cuda",
             # Not a plain fork: the parent may hold threads' locks.
             multiprocessing_context="forkserver" if workers else None,
@@ -155,6 +156,14 @@ def _without_unusable_mask(example: Example | None) -> Example | None:
 def _largest_micro_batch(batch: int, processes: int) -> int:
     share = max(1, batch // processes)
     return max((size for size in range(1, min(16, share) + 1) if share % size == 0), default=1)
+
+
+def _share_memory(micro: MicroBatch) -> MicroBatch:
+    """Moved to shared memory by the worker itself, where a fault is raised to the trainer.
+
+    The thread that does it otherwise prints the fault and loses the micro-batch, and the trainer waits for ever.
+    """
+    return replace(micro, batch=micro.batch.share_memory())
 
 
 def _init_worker(_: int) -> None:

@@ -1,15 +1,19 @@
 """The folder of a Ray of our own."""
 
 import os
+import shutil
 import stat
+import subprocess
 import tempfile
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from maskgen.errors import MaskgenError
 from maskgen.pipeline import ray_session
-from maskgen.pipeline.ray_session import RaySession
+from maskgen.pipeline.ray_session import RayDiedError, RaySession
 
 
 @pytest.fixture
@@ -54,3 +58,20 @@ def test_folders_of_killed_runs_are_swept_and_no_others(tmp, monkeypatch):
     assert not dead.exists() and foreign.exists() and live.path.parent.exists()
     live.close()
     other.close()
+
+
+def test_a_raylet_that_dies_is_noticed_without_rays_word(tmp):
+    raylet = Path(tmp, "raylet")
+    shutil.copy("/bin/sleep", raylet)
+    with subprocess.Popen([str(raylet), "600"]) as process:
+        session = RaySession()
+        while psutil.Process(process.pid).name() != "raylet":
+            time.sleep(0.01)
+        session.watch()
+        session.check()
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a zombie, as Ray leaves it
+        with pytest.raises(RayDiedError, match=f"process {process.pid} .* run the same line again") as death:
+            session.check()
+        assert death.value.exit_code == 3
+        session.close()
