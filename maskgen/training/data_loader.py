@@ -161,7 +161,7 @@ def _largest_micro_batch(batch: int, processes: int) -> int:
 def _share_memory(micro: MicroBatch) -> MicroBatch:
     """Moved to shared memory by the worker itself, where a fault is raised to the trainer.
 
-    The thread that does it otherwise prints the fault and loses the micro-batch, and the trainer waits for ever.
+    The thread that does it otherwise prints the fault, loses the micro-batch, and the trainer waits for ever.
     """
     return replace(micro, batch=micro.batch.share_memory())
 
