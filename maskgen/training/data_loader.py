@@ -158,7 +158,7 @@ def _largest_micro_batch(batch: int, processes: int) -> int:
     return max((size for size in range(1, min(16, share) + 1) if share % size == 0), default=1)
 
 
-def _share_memory(micro: MicroBatch) -> MicroBatch:
+def _share_memory(micro: Any) -> Any:  # as DataLoader types it; a MicroBatch
     """Moved to shared memory by the worker itself, where a fault is raised to the trainer.
 
     The thread that does it otherwise prints the fault, loses the micro-batch, and the trainer waits for ever.

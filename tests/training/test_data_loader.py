@@ -30,9 +30,9 @@ class Failing(Dataset[Any]):
         def refuse(_: torch.Tensor) -> None:
             raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1_2>: No space (28)")
 
-        torch.Tensor.share_memory_ = refuse  # type: ignore[assignment, method-assign]
-        none = torch.zeros(1)
-        return MicroBatch(TrainBatch(*[none] * 10, ["key"]), 0, 0)
+        torch.Tensor.share_memory_ = refuse  # type: ignore[method-assign]
+        make: Any = TrainBatch
+        return MicroBatch(make(*[torch.zeros(1)] * 10, ["key"]), 0, 0)
 
 
 @pytest.mark.parametrize("dies", [False, True])
