@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-CLUSTER = ["ray", "webdataset", "typer"]
+CLUSTER = ["ray", "webdataset", "typer", "indexed_gzip"]
 BLOCK = """
 import sys
 

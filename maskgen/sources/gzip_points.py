@@ -12,7 +12,6 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import IO, Any
 
-import indexed_gzip
 import numpy as np
 
 from maskgen.errors import MaskgenError
@@ -23,7 +22,6 @@ SPACING = 2 << 20
 WINDOW = 32 << 10
 """Bytes that are kept of each point."""
 
-_DAMAGED = (indexed_gzip.ZranError, indexed_gzip.NotCoveredError, EOFError)
 _HEADER = struct.Struct("<5sBBQQIII")
 _POINT = np.dtype([("packed", "<u8"), ("inflated", "<u8"), ("bits", "u1"), ("window", "u1")])
 _BUFFER = 64 << 10
@@ -34,6 +32,8 @@ def find_points(packed: IO[bytes], points: IO[bytes], read: Callable[["Inflated"
 
     Damage ends what can be read, like the end of the file.
     """
+    import indexed_gzip  # of use for .tar.gz alone, and not everywhere
+
     with indexed_gzip.IndexedGzipFile(
         fileobj=packed, spacing=SPACING, window_size=WINDOW, readbuf_size=1 << 20, buffer_size=1 << 20
     ) as file:
@@ -61,6 +61,8 @@ class Points:
 
     def read(self, packed: IO[bytes], offset: int, count: int) -> bytes:
         """`count` inflated bytes from `offset` on; fewer where the file ends or is damaged."""
+        import indexed_gzip
+
         first = max(0, bisect_right(self._starts, offset) - 1)
         last = min(len(self._starts), bisect_right(self._starts, offset + count) + 1)
         with indexed_gzip.IndexedGzipFile(fileobj=packed, readbuf_size=_BUFFER, buffer_size=_BUFFER) as file:
@@ -85,19 +87,22 @@ class Inflated:
     """An inflated file that ends where it is damaged."""
 
     def __init__(self, file: Any):
+        from indexed_gzip import NotCoveredError, ZranError
+
         self._file = file
         self._ended = False
+        self._damaged = (ZranError, NotCoveredError, EOFError)
 
     def seek(self, offset: int, whence: int = 0) -> int:
         try:
             self._ended = False
             return int(self._file.seek(offset, whence))
-        except _DAMAGED:
+        except self._damaged:
             self._ended = True
             return offset
 
     def read(self, count: int = -1) -> bytes:
         try:
             return b"" if self._ended else bytes(self._file.read(count))
-        except _DAMAGED:
+        except self._damaged:
             return b""
