@@ -21,8 +21,6 @@ from maskgen.commands.options import (
 )
 from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
-from maskgen.pipeline import run_record
-from maskgen.pipeline.run import RunRequest, to_retry
 from maskgen.training import recipe as recipes
 
 RetryFailed = Annotated[
@@ -53,6 +51,8 @@ def run(
     Exit codes: 0 all done; 1 usage or configuration; 2 finished, but over the failure budget;
     3 interrupted, resumable.
     """
+    from maskgen.pipeline import run_record
+
     overrides = [*(overrides or []), *(["proposer.exact=true"] if exact else [])]
     if not split and not file and run_record.is_begun(out):
         settings, data = run_record.settings(out, data, overrides)
@@ -60,7 +60,7 @@ def run(
         settings = config.load(split, file, overrides)
         out = out or f"shards/{settings.split}"
         data = data_or_scenes(settings, data, out)
-    _finish(RunRequest(settings, data, out, address, _retry(retry_failed, where)))
+    _finish(settings, data, out, address, _retry(retry_failed, where))
 
 
 def resume(
@@ -75,20 +75,29 @@ def resume(
 
     --data where the data has moved; --set for what may change (resources.*, batches). Exit codes as of run.
     """
+    from maskgen.pipeline import run_record
+
     settings, data = run_record.settings(out, data, overrides)
-    _finish(RunRequest(settings, data, out, address, _retry(retry_failed, where)))
+    _finish(settings, data, out, address, _retry(retry_failed, where))
 
 
 def _retry(retry_failed: bool, where: list[str] | None) -> tuple[Outcome, ...]:
     if where and not retry_failed:
         raise MaskgenError("--where chooses what --retry-failed tries again: give both.")
-    return to_retry(where or []) if retry_failed else ()
+    if not retry_failed:
+        return ()
+    from maskgen.pipeline.run import to_retry
+
+    return to_retry(where or [])
 
 
-def _finish(request: RunRequest) -> None:
-    from maskgen.pipeline.run import run
+def _finish(
+    settings: config.Config, data: str, out: str, address: str, retry: tuple[Outcome, ...] = ()
+) -> None:
+    from maskgen.pipeline.run import RunRequest, run
     from maskgen.views.summary import summarise_run
 
+    request = RunRequest(settings, data, out, address, retry)
     summary = run(request, say)
     typer.echo(summarise_run(request, summary))
     raise typer.Exit(summary.exit_code)
@@ -112,16 +121,18 @@ def pack(
 
     All rows, unless --set select.count=N says otherwise. Rerun the same line after a failure.
     """
+    from maskgen.pipeline import run_record
+
     if not data and run_record.is_begun(out):
         settings, data = run_record.settings(out, data, overrides)
-        _finish(RunRequest(settings, data, out, address))
+        _finish(settings, data, out, address)
     if not data:
         raise MaskgenError("--data is missing: the folder that holds the annotations and the images.")
     keep = "keep" if text_only else "drop"
     unasked = [f"proposer={{kind: none, text_only: {keep}}}", "refiner={kind: none}", "source.truth=''"]
     everything = ["select.count=null", "select.fraction=null", f"select.without={json.dumps(without or [])}"]
     settings = config.load("" if file else split, file, [*unasked, *everything, *(overrides or [])])
-    _finish(RunRequest(settings, data, out, address))
+    _finish(settings, data, out, address)
 
 
 def plan(
