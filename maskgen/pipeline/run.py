@@ -170,8 +170,13 @@ def _plan(
 def _look_for_images(config: Config, data: str, store: Store, say: Callable[[str], None]) -> None:
     """Bring the plan up to what is there now: an archive that was merged, a file that was fetched."""
     with store.open("plan.parquet") as file, store.publish("plan.parquet") as path:
-        found = find_again(config, data, file, path, store, say)
-    say(f"images found that were missing: {found:,}")
+        update = find_again(config, data, file, path, store, say)
+        then, now = compare_recorded(config, data, file), compare_recorded(config, data, path)
+    record = store.read_json("run.json")
+    summary = update.summary(record["plan"])
+    summary["notes"] = [*(note for note in summary["notes"] if note not in then), *now]
+    store.write_json("run.json", {**record, "plan": summary})
+    say(f"images found that were missing: {update.found:,}")
 
 
 def _with_dtypes(request: RunRequest, begun: dict[str, Any] | None, say: Callable[[str], None]) -> Config:

@@ -118,23 +118,47 @@ def find_again(
     destination: Path,
     kept: Store | None = None,
     say: Callable[[str], None] | None = None,
-) -> int:
-    """Write the plan anew with the places its images have now; returns how many were missing and are there.
+) -> "Update":
+    """Write the plan anew with the places its images have now.
 
     Which rows are planned does not change, nor what is known of an image that was there.
     """
-    file, found = _open(plan), 0
+    file, then, now = _open(plan), _Writing(), _Writing()
     with ImageIndex(data, config.source, kept, say) as images, _writer(destination) as writer:
         for shard in range(file.num_row_groups):
             before = [_sample(row) for row in file.read_row_group(shard).to_pylist()]
             asked = [_as_before_looking(sample) for sample in before]
             after = [
-                old if new.outcome is Outcome.IMAGE_MISSING else new
+                old if new.outcome else new
                 for old, new in zip(before, find_images(asked, images), strict=True)
             ]
-            found += sum(old.outcome is not new.outcome for old, new in zip(before, after, strict=True))
+            then.take(before, [])
+            now.take(after, [])
             writer.write_table(_table(after), row_group_size=len(after))
-    return found
+    return Update(then, now, config.select.count)
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a second look for a plan's images changed."""
+
+    then: "_Writing"
+    now: "_Writing"
+    wanted: int | None
+
+    @property
+    def found(self) -> int:
+        """How many images were missing and are there."""
+        return self.now.groundable - self.then.groundable
+
+    def summary(self, before: dict[str, Any]) -> dict[str, Any]:
+        """The plan's summary as it is now; `before`: as it was."""
+        old = list(self.then.notes(self.wanted))
+        kept = [note for note in before["notes"] if note not in old]
+        place = next((at for at, note in enumerate(before["notes"]) if note in old), len(kept))
+        notes = [*kept[:place], *self.now.notes(self.wanted), *kept[place:]]
+        changed = {"groundable": self.now.groundable, "outcomes": self.now.failures(), "notes": notes}
+        return {**before, **changed}
 
 
 def count_rows(plan: Path | str | IO[bytes]) -> list[int]:
@@ -213,7 +237,7 @@ class _Planner:
             duplicates=writing.duplicates,
             planned=writing.planned,
             groundable=writing.groundable,
-            outcomes={str(name): count for name, count in sorted(writing.outcomes.items()) if name},
+            outcomes=writing.failures(),
             shards=writing.shards,
             notes=notes,
         )
@@ -324,8 +348,8 @@ class _Writing:
         """Count the samples of a shard; `rows` are those that they are the first of."""
         self.planned += len(samples)
         self.shards += 1
-        for sample, row in zip(samples, rows, strict=False):
-            self.duplicates += row.copies
+        self.duplicates += sum(row.copies for row in rows[: len(samples)])
+        for sample in samples:
             self.outcomes[sample.outcome or ""] += 1
             if sample.outcome is Outcome.IMAGE_MISSING:
                 if len(self.missing) < _NAMED:
@@ -335,6 +359,10 @@ class _Writing:
             for turn in sample.conversations:
                 if turn.speaker not in PUBLISHED:
                     self.speakers[turn.speaker[:_NAME_CHARS]] += 1
+
+    def failures(self) -> dict[str, int]:
+        """The outcomes that planning decided."""
+        return {str(name): count for name, count in sorted(self.outcomes.items()) if name and count}
 
     def notes(self, wanted: int | None) -> Iterator[str]:
         """What a person should know of the rows, a sentence each. Foreign text stands as Python's repr."""

@@ -120,7 +120,7 @@ def test_retry_redoes_only_what_it_is_asked_to(data, tmp_path):
     (data / "0.png").write_bytes(b"broken since")  # a sample that went well is not looked at again
     store = Store(made.out)
     with store.open("plan.parquet") as plan, store.publish("plan.parquet") as path:
-        assert find_again(made.config, made.data, plan, path) == 1
+        assert find_again(made.config, made.data, plan, path).found == 1
     worker.make(Task(0, {}, retry=(Outcome.IMAGE_MISSING,)))
     found = outcomes(tmp_path / "out")
     assert (found["7"], found["3"], found["0"]) == ("no_grounding", "image_corrupt", "ok")

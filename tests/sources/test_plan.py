@@ -291,14 +291,16 @@ def test_a_file_that_is_no_plan_is_said(tmp_path):
         count_rows(tmp_path / "none")
 
 
-@pytest.mark.parametrize(("split", "outcomes"), [("pretrain", {}), ("finetune", {"no_image": 1})])
+@pytest.mark.parametrize(
+    ("split", "outcomes"), [("pretrain", {}), ("finetune", {"image_missing": 1, "no_image": 1})]
+)
 def test_the_photos(photos, tmp_path, split, outcomes):
     from maskgen.config import load
 
     settings = load(split)
     summary = make_plan(settings, str(photos), tmp_path / "plan")
     assert (summary.broken, summary.duplicates, summary.outcomes) == (0, 0, outcomes)
-    assert summary.groundable == 12 + (split == "finetune")
+    assert summary.groundable == 12
     samples = read_shard(tmp_path / "plan", 0)
     assert "17" in {sample.id for sample in samples}
     assert not any("<image>" in sample.query.text for sample in samples)
@@ -352,7 +354,7 @@ def test_images_that_came_later_are_found_again(tmp_path):
     data, settings = str(write(tmp_path, rows)), config({"count": 300})
     make_plan(settings, data, tmp_path / "plan")
     with (tmp_path / "plan").open("rb") as file:
-        assert find_again(settings, data, file, tmp_path / "same") == 0
+        assert find_again(settings, data, file, tmp_path / "same").found == 0
     assert (tmp_path / "same").read_bytes() == (tmp_path / "plan").read_bytes()
     with tarfile.open(tmp_path / "late.tar", "w") as tar:
         tar.add(tmp_path / "a.jpg", "gone.jpg")
@@ -360,7 +362,7 @@ def test_images_that_came_later_are_found_again(tmp_path):
     before = planned(tmp_path / "plan")
     missing = sum(sample.outcome is GONE for sample in before)
     with (tmp_path / "plan").open("rb") as file:
-        assert find_again(settings, data, file, tmp_path / "again") == missing > 300
+        assert find_again(settings, data, file, tmp_path / "again").found == missing > 300
     after = planned(tmp_path / "again")
     assert not any(sample.outcome for sample in after), "what was there is not forgotten"
     assert [sample.key for sample in after] == [sample.key for sample in before]
