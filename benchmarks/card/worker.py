@@ -7,11 +7,12 @@ import torch
 from card.grounded import job
 from card.part import Setting, Step
 from card.record import Record
+from maskgen.bench.part_times import part_times
 from maskgen.runtime.clock import clocks
 
 
 def shards(setting: Setting, record: Record) -> None:
-    """Images a second, first with cold caches and then warm, and memory after each chunk of images."""
+    """Images a second, first with cold caches and then warm, each part's time, and memory chunk by chunk."""
     images = 24 if setting.small else 320
     with job(setting, images) as made:
         record.table("settings", [made.words])
@@ -24,6 +25,10 @@ def shards(setting: Setting, record: Record) -> None:
             record.figure(f"{name}: processor time an image", 1e3 * (used - idle) / images, "ms")
             if not setting.small and setting.left < 1.3 * (took - began):
                 break
+        if setting.left > 1.5 * (took - began):
+            times = part_times(made.pipeline.watch, setting.device)
+            for part, spent in times.seconds.items():
+                record.figure(f"one thing after the other: {part}, an image", 1e3 * spent / images, "ms")
         answers = made.pipeline.answers()
         record.figure("tokens an answer, mean", mean(answers.tokens), "tokens")
         empty = sum(not mask.any() for mask in answers.masks)

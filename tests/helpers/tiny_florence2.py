@@ -27,7 +27,7 @@ def make_draw(model: Florence2ForConditionalGeneration, tokenizer: Any, seed: in
     with torch.no_grad():
         words = model.model.language_model.shared.weight
         for name, width in _WIDTHS.items():
-            rows = [i for token, i in tokenizer.get_vocab().items() if token.startswith(name)]
+            rows = sorted(i for token, i in tokenizer.get_vocab().items() if token.startswith(name))
             drawn = torch.randn(len(rows), words.shape[1], generator=generator, device="cpu") * width
             words[rows] = drawn.to(words)
         for parameter in model.model.multi_modal_projector.image_projection.parameters():
