@@ -65,3 +65,16 @@ def test_an_installed_wheel_has_all_it_needs(tmp_path):
     )
     environment = {"PYTHONPATH": str(tmp_path / "site")}
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, env=environment)
+
+
+def test_a_name_means_one_thing():
+    """Of modules and of public classes: a traceback or a search names one place."""
+    modules: list[str] = []
+    classes: list[str] = []
+    for path in (ROOT / "maskgen").rglob("*.py"):
+        if not path.name.startswith("__"):
+            modules.append(path.stem)
+        tree = ast.parse(path.read_text())
+        classes += [node.name for node in tree.body if isinstance(node, ast.ClassDef) and node.name[0] != "_"]
+    assert {name for name in modules if modules.count(name) > 1} == set()
+    assert {name for name in classes if classes.count(name) > 1} == set()

@@ -20,7 +20,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from maskgen.age_vlm.configuration import AgeVlmConfig
 from maskgen.age_vlm.cross_attention import CrossAttentionLayer, QuerySelection, ZeroInitLinear
-from maskgen.age_vlm.parts import parameter_names_by_part
+from maskgen.age_vlm.parameter_parts import parameter_names_by_part
 from maskgen.age_vlm.vision import Adapter, blank_image, image_features
 
 _LAYERS = (LlamaDecoderLayer, CrossAttentionLayer, ConvNextLayer)

@@ -12,7 +12,7 @@ from maskgen.errors import MaskgenError
 from maskgen.evaluation import benchmarks
 
 if TYPE_CHECKING:
-    from maskgen.evaluation.locations import Source
+    from maskgen.evaluation.locations import BenchmarkSource
 
 _ALL = ",".join(benchmarks.BENCHMARKS)
 
@@ -173,7 +173,7 @@ def _print_scores(
         typer.echo(render.in_markdown(found) if as_markdown else render.in_text(found))
 
 
-def _print_baselines(sources: "Mapping[str, Source]", as_json: bool) -> None:
+def _print_baselines(sources: "Mapping[str, BenchmarkSource]", as_json: bool) -> None:
     from maskgen.evaluation import render
     from maskgen.evaluation.baselines import baselines
 

@@ -154,14 +154,14 @@ def plan(
 ) -> None:
     """The dry run: rows read and skipped and why, shards, disk; with --pilot also time and GPU-hours."""
     from maskgen.estimate.estimate import estimate
-    from maskgen.estimate.scaling import counts
+    from maskgen.estimate.scaling import parse_gpu_counts
     from maskgen.runtime.store import Store
     from maskgen.views.summary import render_estimate
 
     settings = config.load(split, file, overrides)
     data = data_or_scenes(settings, data, f"shards/{settings.split}")
     kept = Store(out or f"shards/{settings.split}")
-    found = estimate(settings, data, pilot, counts(gpus), say, kept, show_texts)
+    found = estimate(settings, data, pilot, parse_gpu_counts(gpus), say, kept, show_texts)
     typer.echo(as_text(found.to_dict()) if as_json else render_estimate(found))
 
 

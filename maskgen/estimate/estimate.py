@@ -10,7 +10,7 @@ from maskgen.config import Config
 from maskgen.estimate import driver_ceiling
 from maskgen.estimate.pilot import Pilot, run_pilot
 from maskgen.estimate.preview import AskedText, Opened, asked_texts, open_planned
-from maskgen.estimate.scaling import Time, Work, time_on
+from maskgen.estimate.scaling import PlannedWork, RunTime, run_time_on
 from maskgen.grounding.auto_settings import on_this_machine
 from maskgen.pipeline.progress import progress_bar
 from maskgen.pipeline.recorded_names import compare_recorded
@@ -31,8 +31,8 @@ class Estimate:
     plan: PlanSummary
     disk_bytes: int
     pilot: Pilot | None = None
-    work: Work | None = None
-    times: tuple[Time, ...] = ()
+    work: PlannedWork | None = None
+    times: tuple[RunTime, ...] = ()
     resolved: str = ""
     opened: Opened = field(default_factory=Opened)
     texts: tuple[AskedText, ...] = ()
@@ -78,8 +78,8 @@ def estimate(
         return Estimate(plan, disk, resolved=resolved, opened=opened, texts=asked)
     flown = run_pilot(config, data, min(pilot, plan.planned), say, kept)
     say("pilot: measuring what one driver can hand out")
-    work = Work(
+    work = PlannedWork(
         plan.planned, config.shards.size, flown.rate, flown.loading_seconds, driver_ceiling.measure(config)
     )
-    times = tuple(time_on(count, work) for count in gpus)
+    times = tuple(run_time_on(count, work) for count in gpus)
     return Estimate(plan, disk, flown, work, times, resolved, opened, asked)

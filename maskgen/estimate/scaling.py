@@ -10,7 +10,7 @@ FEWEST = 100  # rows a shard, below which a worker's stages hardly work at the s
 
 
 @dataclass(frozen=True)
-class Work:
+class PlannedWork:
     """What there is to do: `rows` in shards of `shard_rows`, by workers that ground `rate` rows a second and
     load for `loading` seconds, handed out by a driver that manages `ceiling` shards an hour."""
 
@@ -26,7 +26,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Time:
+class RunTime:
     """`seconds` that the work takes on `gpus`, loading included; `busy`: the share of the GPUs' time after
     loading that grounds; `limit`: what keeps it from being more."""
 
@@ -41,14 +41,14 @@ class Time:
         return self.gpus * self.seconds / 3600
 
 
-def time_on(gpus: int, work: Work) -> Time:
+def run_time_on(gpus: int, work: PlannedWork) -> RunTime:
     """The time until the last shard is done.
 
     Each worker makes one shard after another; the last shard may hold fewer rows. Every shard costs the
     driver a moment before its worker can begin, and the driver deals with one at a time.
     """
     if not work.rows:
-        return Time(gpus, work.loading, 0.0, "nothing")
+        return RunTime(gpus, work.loading, 0.0, "nothing")
     hand_out = 3600 / work.ceiling
     shard = work.shard_rows / work.rate
     last = (work.rows - (work.shards - 1) * work.shard_rows) / work.rate
@@ -73,15 +73,15 @@ def time_on(gpus: int, work: Work) -> Time:
         limit = "driver"
     elif busy < 0.9:
         limit = "shards"
-    return Time(gpus, work.loading + seconds, busy, limit)
+    return RunTime(gpus, work.loading + seconds, busy, limit)
 
 
-def smaller_shards(gpus: int, work: Work) -> int:
+def smaller_shards(gpus: int, work: PlannedWork) -> int:
     """Rows a shard with which each GPU gets `MANY` shards, or as many as are worth it."""
     return max(FEWEST, work.rows // (MANY * gpus))
 
 
-def counts(given: str) -> list[int]:
+def parse_gpu_counts(given: str) -> list[int]:
     """The numbers in "1,8,64"; MaskgenError if they are none."""
     parts = [part.strip() for part in given.split(",")]
     if not all(part.isascii() and part.isdigit() and int(part) for part in parts):

@@ -11,8 +11,8 @@ import numpy as np
 from maskgen.errors import MaskgenError
 from maskgen.evaluation import predictions
 from maskgen.evaluation.benchmarks import BENCHMARKS, PAPER, Benchmark
-from maskgen.evaluation.locations import Source
-from maskgen.evaluation.predictions import TESTS, Answers, Asked
+from maskgen.evaluation.locations import BenchmarkSource
+from maskgen.evaluation.predictions import TESTS, Answers, AnswerSetKey
 from maskgen.evaluation.question import Question
 from maskgen.evaluation.scoring import Disagreement, Judge, Score, disagreements, score
 
@@ -30,7 +30,7 @@ class Request:
     """
 
     model: str
-    sources: Mapping[str, Source]
+    sources: Mapping[str, BenchmarkSource]
     out: str
     tests: Sequence[str] = ("plain",)
     batch: int = 8
@@ -74,7 +74,7 @@ def ask(request: Request, say: Callable[[str], None], count: Count) -> None:
                 place = Answers(Path(request.out) / name / test)
                 digest = predictions.digest_of(questions)
                 prompt = request.prompts.get(name, PAPER)
-                place.open(Asked(name, test, request.model, identity, digest, settings, prompt))
+                place.open(AnswerSetKey(name, test, request.model, identity, digest, settings, prompt))
                 done = {question.id for question in place.read()[0]}
                 left = [question for question in questions if question.id not in done]
                 if done and left:

@@ -21,7 +21,7 @@ MOST_ENTRIES = 300_000
 
 
 @dataclass(frozen=True)
-class Source:
+class BenchmarkSource:
     """A benchmark's questions, of `total` in its files, the places its pictures may lie in, and its Parquet
     files by their labels."""
 
@@ -64,7 +64,7 @@ def find(
     images: str = "",
     limit: int = 0,
     prompt: str = PAPER,
-) -> Source:
+) -> BenchmarkSource:
     """Read a benchmark from DATA/NAME, or from DATA itself, or from files and a folder that are named.
 
     Data or annotations must be given. Where a benchmark is there in several forms, such as JSON lines beside
@@ -91,10 +91,12 @@ def find(
     questions = source.questions
     if 0 < limit < len(questions):
         questions = sample(questions, limit)
-    return Source(benchmark.asked(questions, prompt), source.folders, source.tables, source.total)
+    return BenchmarkSource(benchmark.asked(questions, prompt), source.folders, source.tables, source.total)
 
 
-def _source(benchmark: Benchmark, files: Sequence[Path], places: Sequence[Path], named: bool) -> Source:
+def _source(
+    benchmark: Benchmark, files: Sequence[Path], places: Sequence[Path], named: bool
+) -> BenchmarkSource:
     """`named`: pictures lie in `places` alone, not beside the files too."""
     questions = benchmark.read(_own_rows(benchmark, published_files.read(files)))
     _check(benchmark, questions)
@@ -102,7 +104,7 @@ def _source(benchmark: Benchmark, files: Sequence[Path], places: Sequence[Path],
     folders = [place / folder for place in dict.fromkeys(roots) for folder in benchmark.folders]
     tables = {label: file for label, file in published_files.labels(files).items() if _is_parquet(file)}
     there = [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
-    return Source(questions, there, tables, len(questions))
+    return BenchmarkSource(questions, there, tables, len(questions))
 
 
 def _own_rows(benchmark: Benchmark, rows: Iterator[Row]) -> Iterator[Row]:
@@ -116,7 +118,7 @@ def _own_rows(benchmark: Benchmark, rows: Iterator[Row]) -> Iterator[Row]:
     yield from chain([first], rows)
 
 
-def _is_whole(source: Source) -> bool:
+def _is_whole(source: BenchmarkSource) -> bool:
     try:
         source.pictures()
     except MaskgenError:

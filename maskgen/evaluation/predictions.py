@@ -22,7 +22,7 @@ _HEADER = "asked.json"
 
 
 @dataclass(frozen=True)
-class Asked:
+class AnswerSetKey:
     """What makes answers comparable. `model`: where it lay; `identity`: what it is; `questions`: a digest of
     them as they were put; `prompt`: the name of how.
     """
@@ -43,7 +43,7 @@ class Answers:
         self.folder = folder
         self._store = Store(str(folder))
 
-    def open(self, asked: Asked) -> None:
+    def open(self, asked: AnswerSetKey) -> None:
         """Begin, or go on with what is there. MaskgenError if it is something else."""
         if not self._store.exists(_HEADER):
             self._store.write_json(_HEADER, asdict(asked))
@@ -57,12 +57,12 @@ class Answers:
                 "Give another --out, or remove that folder."
             )
 
-    def asked(self) -> Asked:
+    def asked(self) -> AnswerSetKey:
         """The header. MaskgenError if it is missing or damaged."""
         if not self._store.exists(_HEADER):
             raise MaskgenError(f"{self.folder} holds no answers of maskgen eval: it has no {_HEADER}.")
         try:
-            return Asked(**self._store.read_json(_HEADER))
+            return AnswerSetKey(**self._store.read_json(_HEADER))
         except TypeError:
             raise MaskgenError(
                 f"{self.folder / _HEADER} is not of maskgen eval. Remove the folder, and ask again."

@@ -14,7 +14,7 @@ _AFTER = "\n{question} ASSISTANT:"
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromptTokens:
     """Token ids before the image and after it, and which of those after it are the question's."""
 
     before: list[int]
@@ -42,7 +42,7 @@ class VicunaPrompt:
         """How many tokens it knows."""
         return int(self._pieces.get_piece_size())
 
-    def asked(self, question: str) -> Asked:
+    def asked(self, question: str) -> PromptTokens:
         """A question about an image."""
         before = [self._start_id, *self._pieces.encode(_BEFORE)]
         text = _AFTER.format(question=question)
@@ -51,7 +51,7 @@ class VicunaPrompt:
         end = start + len(question)
         # A byte of a character has no width but at the last one.
         asks = [start <= first < end or first < start < last for first, last in pieces["offsets"]]
-        return Asked(before, list(pieces["ids"]), asks)
+        return PromptTokens(before, list(pieces["ids"]), asks)
 
     def blind(self, question: str) -> list[int]:
         """The ids of a question without an image."""

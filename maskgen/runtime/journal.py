@@ -73,7 +73,7 @@ class Journal:
             tree = self._store.read_json(name)
             return Heartbeat(**{**tree, "suspects": tuple(tree["suspects"])})
         except (MaskgenError, TypeError, KeyError):
-            return None  # never lit, just put out, or written by another version
+            return None  # never written, just removed, or written by another version
 
     # Events: what happened and when, for people, the report and the throughput figures.
 

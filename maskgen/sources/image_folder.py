@@ -17,10 +17,10 @@ from fsspec.implementations.local import LocalFileSystem
 
 from maskgen.errors import MaskgenError, SampleError
 from maskgen.outcome import Outcome
+from maskgen.sources.archive_parts import Joined, parted
 from maskgen.sources.image_names import as_on_disk
 from maskgen.sources.links import Confines
 from maskgen.sources.members import Oddities
-from maskgen.sources.parts import Joined, parted
 
 REMOTE_DEPTH = 3  # listing a bucket with millions of images takes minutes and gigabytes
 _ATTEMPTS = 3  # at a storage that does not answer

@@ -15,13 +15,13 @@ from maskgen.file_kinds import LFS_POINTER
 from maskgen.outcome import Outcome
 from maskgen.runtime.store import Store
 from maskgen.sample import ArchiveMember
+from maskgen.sources.archive_parts import may_be_part, parted
 from maskgen.sources.gzip_archives import GzipArchives, is_gzip
 from maskgen.sources.image_folder import ImageFolder
 from maskgen.sources.image_names import folded, form, normal, printable, renamed, writable
 from maskgen.sources.match_notes import MatchNotes
 from maskgen.sources.member_table import MemberTable, Place
 from maskgen.sources.members import Kind, Member, Oddities
-from maskgen.sources.parts import may_be_part, parted
 from maskgen.sources.rows import place
 from maskgen.sources.tar_members import tar_members
 from maskgen.sources.zip_members import LOCAL_HEADER, data_start, zip_members
@@ -35,7 +35,7 @@ _SAME, _OTHER_FORM, _OTHER_CASE = range(3)
 _Fit = tuple[int, str, Place]  # how alike, the path that a reference may call the place, the place
 
 
-class Found(NamedTuple):
+class FoundImage(NamedTuple):
     """An image that is there: `member` is None for a file that has the reference's own name.
 
     A file under another name is a member that begins at 0 of the "archive" that it is itself.
@@ -93,7 +93,7 @@ class ImageIndex:
         """Whether the image is there. `find` asks for many at a time, which a remote root answers sooner."""
         return self.find([reference])[0] is not None
 
-    def find(self, references: Sequence[str]) -> list[Found | None]:
+    def find(self, references: Sequence[str]) -> list[FoundImage | None]:
         """Where each image lies; None where it is nowhere, or where it cannot be told which of several it is.
 
         Asks a remote root about each of them, a few at a time.
@@ -201,15 +201,15 @@ class ImageIndex:
         with ThreadPoolExecutor(_REMOTE_CALLS) as pool:
             return list(pool.map(lambda name: bool(name) and self._folder.exists(name), names))
 
-    def _find(self, reference: str, name: str, is_there: bool) -> Found | None:
+    def _find(self, reference: str, name: str, is_there: bool) -> FoundImage | None:
         if not name:
             return None
         if is_there:
             unchanged = name == normal(reference)
-            return Found(None if unchanged else self._member(Place(_FILES, name, 0, 0, Kind.PLAIN)))
+            return FoundImage(None if unchanged else self._member(Place(_FILES, name, 0, 0, Kind.PLAIN)))
         for found in self._exact(name):
             if member := self._member(found):
-                return Found(member)
+                return FoundImage(member)
         if self._folder.is_refused(name):
             self._matches.add("behind links that lead out of the folder: see source.allow_links_to", "", name)
             return None
@@ -238,7 +238,7 @@ class ImageIndex:
             if archives:
                 yield archives, "/".join(parts[cut:])
 
-    def _find_alike(self, name: str) -> Found | None:
+    def _find_alike(self, name: str) -> FoundImage | None:
         """The one image that a name which is not there as it is can mean."""
         for kind, fits in self._ways(name):
             fitting = list(fits)
@@ -256,7 +256,7 @@ class ImageIndex:
             _, path, found = alike[0]
             if member := self._member(found):
                 self._matches.add(kind, _difference(name, path), name)
-                return Found(member)
+                return FoundImage(member)
         self._hint(name)
         return None
 

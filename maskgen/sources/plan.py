@@ -22,10 +22,9 @@ from maskgen.outcome import Outcome
 from maskgen.runtime.store import Store
 from maskgen.sample import PUBLISHED, ArchiveMember, Query, Sample, Turn, role
 from maskgen.sources import conversation
-from maskgen.sources.image_index import Found as FoundImage
-from maskgen.sources.image_index import ImageIndex
+from maskgen.sources.image_index import FoundImage, ImageIndex
 from maskgen.sources.images import ImageRoot
-from maskgen.sources.row_scan import Found, RowScanner, check_of, portions, scan_all
+from maskgen.sources.row_scan import RowScanner, ScannedRows, check_of, portions, scan_all
 from maskgen.sources.rows import find_files, place
 from maskgen.sources.selection import EVERYTHING, Chosen, Cut, spilled
 
@@ -247,7 +246,7 @@ class _Planner:
         reading = _Reading()
         counts = self._config.select.count is not None
 
-        def take(file: str, found: Found) -> None:
+        def take(file: str, found: ScannedRows) -> None:
             reading.take(self._below(file), found)
             cut.offer(found.ranks)
             self._progress(reading.read)
@@ -311,7 +310,7 @@ class _Reading:
     _file: str = ""
     _lines: int = 0
 
-    def take(self, file: str, found: Found) -> None:
+    def take(self, file: str, found: ScannedRows) -> None:
         """Add what a part of `file` held; the parts of a file come in order."""
         if file != self._file:
             self._file, self._lines = file, 0

@@ -47,7 +47,7 @@ class Portion(NamedTuple):
 
 
 @dataclass
-class Found:
+class ScannedRows:
     """What a pass over some rows found. `ranks`: of the rows that count, one after the other.
 
     `lines`: of a portion, blank ones too. `broken`: the first broken rows. `columns`: of the condition, those
@@ -79,16 +79,16 @@ class RowScanner:
     def close(self) -> None:
         self._spill.__exit__()
 
-    def scan(self, rows: Iterable[RawRow | BrokenRow], bound: bytes) -> Found:
+    def scan(self, rows: Iterable[RawRow | BrokenRow], bound: bytes) -> ScannedRows:
         """Spill every row that ranks below `bound` and is wanted."""
-        found = Found()
+        found = ScannedRows()
         for row in rows:
             self._add(row, bound, found)
         return self._finish(found)
 
-    def scan_lines(self, lines: Iterable[bytes], bound: bytes) -> Found:
+    def scan_lines(self, lines: Iterable[bytes], bound: bytes) -> ScannedRows:
         """As `scan`, of JSON lines. Most rows are read no further than their rank needs."""
-        found, plain_rows, number = Found(), 0, 0
+        found, plain_rows, number = ScannedRows(), 0, 0
         parse, read, write, key_bytes = (
             orjson.loads,
             row_layout.plain,
@@ -118,7 +118,7 @@ class RowScanner:
         found.lines = number
         return self._finish(found)
 
-    def _add(self, row: RawRow | BrokenRow | None, bound: bytes, found: Found) -> None:
+    def _add(self, row: RawRow | BrokenRow | None, bound: bytes, found: ScannedRows) -> None:
         if row is None:
             return
         found.read += 1
@@ -135,12 +135,12 @@ class RowScanner:
             if len(self._waiting) >= _JUDGED:
                 self._keep(found)
 
-    def _finish(self, found: Found) -> Found:
+    def _finish(self, found: ScannedRows) -> ScannedRows:
         self._keep(found)
         self._spill.flush()
         return found
 
-    def _keep(self, found: Found) -> None:
+    def _keep(self, found: ScannedRows) -> None:
         """Spill the rows that wait, if they are wanted."""
         waiting = self._waiting.copy()
         self._waiting.clear()
@@ -187,7 +187,7 @@ def scan_all(
     parts: list[Portion | str],
     make_scanner: Callable[[str], RowScanner],
     bound: Callable[[], bytes],
-    take: Callable[[str, Found], None],
+    take: Callable[[str, ScannedRows], None],
 ) -> None:
     """Scan every part; `take` gets each file's findings in order, `bound` says what rows must rank below."""
     shared = sum(part.end - part.start for part in parts if isinstance(part, Portion))
@@ -208,12 +208,12 @@ def _scan_with(
     parts: list[Portion | str],
     scanner: RowScanner,
     bound: Callable[[], bytes],
-    take: Callable[[str, Found], None],
+    take: Callable[[str, ScannedRows], None],
 ) -> None:
     """Portions go to processes of their own, files that cannot be cut are read here meanwhile."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, _begin, (make_scanner,)) as pool:
-        waiting: deque[tuple[str, Future[Found]]] = deque()
+        waiting: deque[tuple[str, Future[ScannedRows]]] = deque()
         try:
             for part in parts:
                 if isinstance(part, str):
@@ -237,7 +237,7 @@ def _scan_here(
     parts: list[Portion | str],
     scanner: RowScanner,
     bound: Callable[[], bytes],
-    take: Callable[[str, Found], None],
+    take: Callable[[str, ScannedRows], None],
 ) -> None:
     for part in parts:
         if isinstance(part, Portion):
@@ -251,7 +251,9 @@ def _scan_here(
                 break
 
 
-def _take_first(waiting: deque[tuple[str, "Future[Found]"]], take: Callable[[str, Found], None]) -> None:
+def _take_first(
+    waiting: deque[tuple[str, "Future[ScannedRows]"]], take: Callable[[str, ScannedRows], None]
+) -> None:
     file, future = waiting.popleft()
     take(file, future.result())
 
@@ -274,11 +276,11 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _scan_portion(part: Portion, bound: bytes) -> Found:
+def _scan_portion(part: Portion, bound: bytes) -> ScannedRows:
     return _scan(_scanner, part, bound)
 
 
-def _scan(scanner: RowScanner, part: Portion, bound: bytes) -> Found:
+def _scan(scanner: RowScanner, part: Portion, bound: bytes) -> ScannedRows:
     with Path(part.file).open("rb", buffering=1 << 20) as stream:
         return scanner.scan_lines(read_lines(stream, part.start, part.end), bound)
 

@@ -2,7 +2,7 @@
 
 from maskgen.draw import text
 from maskgen.estimate.estimate import Estimate
-from maskgen.estimate.scaling import Time, Work, smaller_shards
+from maskgen.estimate.scaling import PlannedWork, RunTime, smaller_shards
 from maskgen.outcome import Outcome
 from maskgen.pipeline.run import RunRequest, RunSummary
 from maskgen.runtime.store import Store
@@ -71,7 +71,7 @@ def _time_rows(found: Estimate) -> list[tuple[str, str, str]]:
     ]
 
 
-def _resources_line(time: Time, work: Work) -> str:
+def _resources_line(time: RunTime, work: PlannedWork) -> str:
     """On how many GPUs, at what cost, and what keeps them from being faster."""
     line = f"on {time.gpus:,} of them, {text.share(time.busy, 1)} busy; {time.gpu_hours:,.2f} device-hours"
     if time.limit == "driver":

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from maskgen import config
 from maskgen.errors import MaskgenError
 from maskgen.estimate import driver_ceiling
-from maskgen.estimate.scaling import Work, counts, smaller_shards, time_on
+from maskgen.estimate.scaling import PlannedWork, parse_gpu_counts, run_time_on, smaller_shards
 from maskgen.pipeline.worker import Job
 from maskgen.runtime.journal import EVENTS_A_FILE, Journal
 
 
-def simulated(gpus: int, work: Work) -> float:
+def simulated(gpus: int, work: PlannedWork) -> float:
     """Seconds until the last shard is done: a driver, which hands out one at a time, and its workers."""
     free = [0.0] * gpus  # when each worker can take a shard
     driver = done = 0.0
@@ -35,45 +35,45 @@ def simulated(gpus: int, work: Work) -> float:
     hand_out=st.one_of(st.just(1e-9), st.floats(1e-4, 3)),
 )
 def test_the_arithmetic_is_what_a_simulation_gives(gpus, rows, shard_rows, rate, hand_out):
-    work = Work(rows, shard_rows, rate, 12.0, 3600 / hand_out)
-    found = time_on(gpus, work)
+    work = PlannedWork(rows, shard_rows, rate, 12.0, 3600 / hand_out)
+    found = run_time_on(gpus, work)
     assert found.seconds == pytest.approx(simulated(gpus, work), rel=1e-6)
     assert 0 < found.busy <= 1 + 1e-9
 
 
-PRETRAIN = Work(227_000, 1000, 55.0, 60.0, 1_000_000)
+PRETRAIN = PlannedWork(227_000, 1000, 55.0, 60.0, 1_000_000)
 
 
 def test_what_limits_is_named():
-    assert time_on(1, PRETRAIN).limit == "nothing"
-    many = time_on(512, PRETRAIN)
+    assert run_time_on(1, PRETRAIN).limit == "nothing"
+    many = run_time_on(512, PRETRAIN)
     assert (many.limit, many.busy < 0.5) == ("shards", True)
     shard = 60 + 1000 / 55
     assert many.seconds == pytest.approx(shard, abs=1), "every GPU makes one shard, or none"
-    slow = Work(227_000, 1000, 55.0, 60.0, 3600)
-    assert time_on(64, slow).limit == "driver"
-    assert time_on(64, slow).seconds == pytest.approx(227 + shard, rel=0.01)
+    slow = PlannedWork(227_000, 1000, 55.0, 60.0, 3600)
+    assert run_time_on(64, slow).limit == "driver"
+    assert run_time_on(64, slow).seconds == pytest.approx(227 + shard, rel=0.01)
 
 
 def test_smaller_shards_keep_many_gpus_busy():
     smaller = replace(PRETRAIN, shard_rows=smaller_shards(64, PRETRAIN))
-    assert time_on(64, smaller).busy > 0.95
-    assert time_on(64, smaller).seconds < time_on(64, PRETRAIN).seconds
+    assert run_time_on(64, smaller).busy > 0.95
+    assert run_time_on(64, smaller).seconds < run_time_on(64, PRETRAIN).seconds
     assert smaller_shards(100_000, PRETRAIN) == 100
 
 
 def test_nothing_to_do_takes_the_loading():
-    assert time_on(8, replace(PRETRAIN, rows=0)).seconds == 60
+    assert run_time_on(8, replace(PRETRAIN, rows=0)).seconds == 60
 
 
 @pytest.mark.parametrize("given", ["", "1,,2", "0", "-1", "two", "1 2", "1.5"])
 def test_gpus_that_are_no_numbers_are_a_sentence(given):
     with pytest.raises(MaskgenError, match="--gpus"):
-        counts(given)
+        parse_gpu_counts(given)
 
 
 def test_gpus_are_read():
-    assert counts("1, 8,64") == [1, 8, 64]
+    assert parse_gpu_counts("1, 8,64") == [1, 8, 64]
 
 
 def test_the_driver_hands_out_every_shard_once(tmp_path):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from maskgen.errors import MaskgenError
-from maskgen.evaluation.predictions import Answers, Asked
+from maskgen.evaluation.predictions import Answers, AnswerSetKey
 from maskgen.evaluation.question import Question
 from maskgen.training.checkpoint import new_folder
 from maskgen.views.folder_status import folder_status
@@ -61,7 +61,7 @@ def test_a_training_that_was_just_begun(training):
 
 def test_an_evaluations_folder_counts_its_answers(tmp_path):
     answers = Answers(tmp_path / "pope" / "plain")
-    answers.open(Asked("pope", "plain", "RUN", "identity", "digest", {}))
+    answers.open(AnswerSetKey("pope", "plain", "RUN", "identity", "digest", {}))
     answers.add(
         [Question("1", "?", "yes_no", ("yes",)), Question("2", "?", "yes_no", ("no",))], ["yes", "no"]
     )

@@ -6,7 +6,7 @@ import re
 from helpers.tiny_sets import CONFIG, FINGERPRINT, make_set, record
 from maskgen.estimate.estimate import Estimate
 from maskgen.estimate.pilot import Pilot
-from maskgen.estimate.scaling import Work, time_on
+from maskgen.estimate.scaling import PlannedWork, run_time_on
 from maskgen.evaluation import mask_quality
 from maskgen.pipeline.run import RunRequest, RunSummary
 from maskgen.sharding.index import finish
@@ -18,8 +18,8 @@ PILOT = Pilot(rows=550, seconds=10, shard_bytes=1, loading_seconds=60, device="H
 
 
 def estimate(ceiling: float, *gpus: int) -> Estimate:
-    work = Work(PLAN.planned, 1000, PILOT.rate, PILOT.loading_seconds, ceiling)
-    return Estimate(PLAN, 1, PILOT, work, tuple(time_on(count, work) for count in gpus))
+    work = PlannedWork(PLAN.planned, 1000, PILOT.rate, PILOT.loading_seconds, ceiling)
+    return Estimate(PLAN, 1, PILOT, work, tuple(run_time_on(count, work) for count in gpus))
 
 
 def test_the_time_on_each_number_of_gpus_and_what_holds_it_up():
