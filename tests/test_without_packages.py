@@ -34,9 +34,9 @@ print(Grounder(config.load("demo"), "", "cpu").ground([picture], [sample])[0].ou
 """
 
 BENCH = """
-from maskgen.bench.comparison import Request, run
+from maskgen.bench.comparison import BenchRequest, run_benchmark
 
-print(run(Request(images=2, rounds=1, batch=2), lambda _: None).images)
+print(run_benchmark(BenchRequest(images=2, rounds=1, batch=2), lambda _: None).images)
 """
 
 STEP = """
