@@ -1,6 +1,7 @@
 """What `import maskgen` offers, and the examples, run as they stand."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -112,3 +113,14 @@ def test_the_examples_run(tmp_path, scene):
     mixed_set(Store(str(tmp_path / "set")))
     told = example("read_shards.py", tmp_path / "set")
     assert "maskgen: " in told and "webdataset: " in told
+
+
+def test_the_picture_that_the_pages_name_is_there(tmp_path, grounder):
+    """README and tutorial ground one of the demo's scenes: as they write it, it must be found."""
+    root = EXAMPLES.parent
+    pages = (root / "README.md").read_text() + (root / "docs" / "tutorial.md").read_text()
+    calls = set(re.findall(r'grounder\.ground\("shards/demo-scenes/(.+?)", "(.+?)"\)', pages))
+    assert calls
+    write_scenes(tmp_path, 1, 1_000_000)
+    for image, text in calls:
+        assert grounder.ground(tmp_path / image, text).outcome == maskgen.Outcome.OK
