@@ -250,6 +250,11 @@ class Resources(Section):
         None, description="null: one a GPU; without GPUs one for every two CPU cores"
     )
     threads: int = Field(4, ge=1, description="an actor's threads that read and decode images")
+    picture_megabytes: int = Field(
+        1000,
+        ge=1,
+        description="pictures that an actor holds decoded at once; at least a batch, which takes 1000 at most",
+    )
     stall_seconds: float = Field(900, gt=0, description="an actor without progress this long is killed")
     failure_budget: float = Field(
         0.05, ge=0, le=1, description="share of failed samples above which the run exits with 2"

@@ -97,6 +97,15 @@ def decode(data: bytes, limits: Limits) -> Picture:
     return Picture(data, extension, pixels)
 
 
+def header_size(data: bytes, limits: Limits) -> tuple[int, int] | None:
+    """Width and height as the header announces them; None if `decode` will refuse it for its header."""
+    try:
+        _, reader = _recognise(data)
+        return _opened(data, reader, limits).size
+    except Exception:  # Pillow's plugins raise anything at all; decode() says what is the matter
+        return None
+
+
 def open_image(path: str | Path) -> np.ndarray:
     """The picture in a file, uint8 (height, width, 3). MaskgenError if there is none that can be read."""
     try:
@@ -140,18 +149,24 @@ def _recognise(data: bytes) -> tuple[str, Callable[[BytesIO], Image.Image]]:
 
 
 def _pixels(data: bytes, reader: Callable[[BytesIO], Image.Image], limits: Limits) -> np.ndarray:
+    return upright_rgb(_opened(data, reader, limits, load=True))
+
+
+def _opened(
+    data: bytes, reader: Callable[[BytesIO], Image.Image], limits: Limits, load: bool = False
+) -> Image.Image:
+    """The image, its size checked, and if `load` its pixels read."""
     try:
         image = reader(BytesIO(data))
         _check_size(image, limits)
-        image.load()
+        if load:
+            image.load()
     except (ValueError, SyntaxError, OSError):
         # Pillow gives up a PNG for the length or the damage of texts that its pixels do not need.
         if reader is not PngImageFile or (plain := without_texts(data)) == data:
             raise
-        image = reader(BytesIO(plain))
-        _check_size(image, limits)
-        image.load()
-    return upright_rgb(image)
+        return _opened(plain, reader, limits, load)
+    return image
 
 
 def _check_size(image: Image.Image, limits: Limits) -> None:
@@ -179,7 +194,7 @@ def _rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16"):
         return _grey((np.asarray(image).astype(np.uint32) + 128) // 257)
     if image.mode in ("I", "F"):
-        return _grey(_stretched(np.asarray(image, np.float64)))
+        return _grey(_stretched(np.asarray(image)))
     if image.mode not in _CONVERTIBLE:
         raise SampleError(Outcome.IMAGE_UNSUPPORTED, f"the colour space {image.mode} is not supported")
     if image.has_transparency_data:
@@ -195,10 +210,17 @@ def _grey(values: np.ndarray) -> np.ndarray:
 
 
 def _stretched(values: np.ndarray) -> np.ndarray:
-    """`values` mapped linearly so that the finite ones span 0-255; the others are black."""
-    finite = np.isfinite(values)
-    if not finite.any():
-        return np.zeros_like(values)
-    low, high = values[finite].min(), values[finite].max()
+    """(height, width) mapped linearly so that the finite ones span 0-255; the others are black. Row by row,
+    since float64 of a whole large image would take eight times the memory of the result, several times."""
+    lows, highs = [], []
+    for row in values:
+        known = row[np.isfinite(row)].astype(np.float64)
+        lows.append(known.min(initial=np.inf))
+        highs.append(known.max(initial=-np.inf))
+    low, high = min(lows), max(highs)
     scale = 255 / (high - low) if high > low else 0.0
-    return np.rint(np.where(finite, values - low, 0) * scale)
+    stretched = np.zeros(values.shape, np.uint8)
+    for row, grey in zip(values, stretched, strict=True):
+        known = np.isfinite(row)
+        grey[known] = np.rint((row[known].astype(np.float64) - low) * scale)
+    return stretched

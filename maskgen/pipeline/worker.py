@@ -1,7 +1,8 @@
 """One shard from plan to commit. A plain class: no Ray, so it is tested and profiled as it is."""
 
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import repeat
@@ -12,6 +13,7 @@ from maskgen.grounding.auto_settings import counts
 from maskgen.grounding.grounder import Grounder, Work
 from maskgen.outcome import Outcome
 from maskgen.pipeline.heartbeat import HeartbeatWriter
+from maskgen.pipeline.picture_memory import DECODING_BYTES, PART_BYTES, FoundImage, PictureMemory, parts
 from maskgen.pixels import STAND_IN, decode
 from maskgen.runtime.device import describe_device
 from maskgen.runtime.journal import Journal
@@ -30,7 +32,8 @@ from maskgen.sources.rows import place
 DEFAULT_CHUNK = 32  # samples handed on together where no model sets a batch
 
 # How far a stage may be ahead of the next. The first two hand on chunks, the others a refiner's batch at a
-# time; so at most six chunks of pictures are in memory, and four as long as most samples have a region.
+# time; so at most six chunks of pictures are in memory, and four as long as most samples have a region; fewer
+# if the pictures are large (`PictureMemory`).
 QUEUE_CAPACITY = {"reading": 2, "proposing": 1, "refining": 2, "encoding": 2}
 
 
@@ -82,6 +85,7 @@ class ShardWorker:
         self._device = describe_device(device) | counts(self.grounder.config)
         self.threads = PersistentThreads()  # for all shards: cuDNN keeps its plans by thread
         self._readers = ThreadPoolExecutor(job.config.resources.threads, "read")
+        self._decoding = PictureMemory(DECODING_BYTES)  # a decoder takes several times what it makes
 
     def describe(self) -> dict[str, object]:
         """Model revisions, generation settings, package versions and the device, for the run's record."""
@@ -147,34 +151,65 @@ class ShardWorker:
         size = 1 if task.alone else chunk_size(self.grounder.config)
         capacity = dict.fromkeys(QUEUE_CAPACITY, 0) if task.alone else QUEUE_CAPACITY
         chunks = [samples[start : start + size] for start in range(0, len(samples), size)]
-        with StageThreads("writing", self.threads) as stages:
+        memory = PictureMemory(self.job.config.resources.picture_megabytes * 1_000_000)
+        with StageThreads("writing", self.threads) as stages, closing(memory):
             heartbeat.stages = stages
-            read = stages.stage("reading", self._read(chunks, task, heartbeat), capacity["reading"])
+            read = stages.stage("reading", self._read(chunks, task, heartbeat, memory), capacity["reading"])
             proposed = stages.stage("proposing", self._propose(read), capacity["proposing"])
             refined = stages.stage("refining", self._refine(proposed), capacity["refining"])
-            encoded = stages.stage("encoding", self._encode(refined, writer), capacity["encoding"])
+            encoded = stages.stage("encoding", self._encode(refined, writer, memory), capacity["encoding"])
             for entries in encoded:
                 yield from entries
 
     def _read(
-        self, chunks: list[list[Sample]], task: Task, heartbeat: HeartbeatWriter
+        self, chunks: list[list[Sample]], task: Task, heartbeat: HeartbeatWriter, memory: PictureMemory
     ) -> Iterator[list[Work]]:
         for chunk in chunks:
             heartbeat.begin([sample.key for sample in chunk if _known_failure(sample, task) is None])
-            yield list(self._readers.map(self._fetch, chunk, repeat(task)))
+            for part in parts(self._found(chunk, task), PART_BYTES):
+                memory.take(part)
+                yield list(self._readers.map(self._decoded, part))
 
     def _fetch(self, sample: Sample, task: Task) -> Work:
         """The sample with its picture, or with what says why there is none."""
-        known = _known_failure(sample, task)
-        if known:
-            return Work(sample, failure=known)
-        if not sample.image:
-            return Work(sample, STAND_IN)  # planned without an outcome: to be packed as text
+        return self._decoded(self._image(sample, task))
+
+    def _found(self, samples: list[Sample], task: Task) -> Iterator[FoundImage]:
+        """The samples' images in order, with a few more being read than were taken."""
+        reading: deque[Future[FoundImage]] = deque()
+        for sample in samples:
+            reading.append(self._readers.submit(self._image, sample, task))
+            if len(reading) > 2 * self.job.config.resources.threads:
+                yield reading.popleft().result()
+        while reading:
+            yield reading.popleft().result()
+
+    def _image(self, sample: Sample, task: Task) -> FoundImage:
+        """The image's own bytes, or what says why there are none."""
+        data: bytes | SampleError = b""
+        if known := _known_failure(sample, task):
+            data = known
+        elif sample.image:
+            try:
+                with span("read", host=True):
+                    data = self.images.read(sample)
+            except Exception as error:
+                data = _reading_failure(error)
+        return FoundImage.of(sample, data, self.job.config.limits)
+
+    def _decoded(self, found: FoundImage) -> Work:
+        if isinstance(found.data, SampleError):
+            return Work(found.sample, failure=found.data)
+        if not found.sample.image:
+            return Work(found.sample, STAND_IN)  # planned without an outcome: to be packed as text
         try:
+            self._decoding.take([found])
             with span("read", host=True):
-                return Work(sample, read_picture(self.images, sample, self.job.config.limits))
-        except SampleError as error:
-            return Work(sample, failure=error.bare())
+                return Work(found.sample, decode(found.data, self.job.config.limits))
+        except Exception as error:
+            return Work(found.sample, failure=_reading_failure(error))
+        finally:
+            self._decoding.give(found.sample.key)
 
     def _propose(self, chunks: Iterable[list[Work]]) -> Iterator[list[Work]]:
         for chunk in chunks:
@@ -185,9 +220,16 @@ class ShardWorker:
         for chunk in chunks:
             yield from self.grounder.refine(chunk)
 
-    def _encode(self, pieces: Iterable[list[Work]], writer: ShardWriter) -> Iterator[list[Entry]]:
+    def _encode(
+        self, pieces: Iterable[list[Work]], writer: ShardWriter, memory: PictureMemory
+    ) -> Iterator[list[Entry]]:
         for piece in pieces:
-            yield [_encoded(writer, self._record(work)) for work in piece]
+            entries = []
+            for work in piece:
+                entries.append(_encoded(writer, self._record(work)))
+                work.picture = work.refinement = None  # stages hold their last piece until the next
+                memory.give(work.sample.key)
+            yield entries
 
     def _record(self, work: Work) -> Record:
         if work.picture is None:
@@ -203,10 +245,8 @@ def read_picture(images: ImageRoot, sample: Sample, limits: Limits) -> Picture:
     """The sample's picture; a SampleError says what is wrong with it, a surprise too."""
     try:
         return decode(images.read(sample), limits)
-    except SampleError:
-        raise
-    except Exception as error:  # a surprise in one image must not cost the shard
-        raise SampleError(Outcome.ERROR, f"reading raised {type(error).__name__}") from None
+    except Exception as error:
+        raise _reading_failure(error) from None
 
 
 def chunk_size(config: Config) -> int:
@@ -229,6 +269,13 @@ def _known_failure(sample: Sample, task: Task) -> SampleError | None:
     if sample.key in task.quarantined:
         return SampleError(Outcome.QUARANTINED, task.quarantined[sample.key])
     return None
+
+
+def _reading_failure(error: Exception) -> SampleError:
+    """A surprise in one image must not cost the shard."""
+    if isinstance(error, SampleError):
+        return error.bare()
+    return SampleError(Outcome.ERROR, f"reading raised {type(error).__name__}")
 
 
 def _encoded(writer: ShardWriter, record: Record) -> Entry:
