@@ -253,7 +253,7 @@ class Resources(Section):
     picture_megabytes: int = Field(
         1000,
         ge=1,
-        description="pictures that an actor holds decoded at once; at least a batch, which takes 1000 at most",
+        description="decoded pictures that an actor holds; at least a batch, which takes 1000 at most",
     )
     stall_seconds: float = Field(900, gt=0, description="an actor without progress this long is killed")
     failure_budget: float = Field(

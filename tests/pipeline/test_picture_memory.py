@@ -4,6 +4,7 @@ import json
 import threading
 import weakref
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def test_parts_keep_the_order_and_the_limit(costs):
     pieces = list(parts(images, 100))
     assert [one for piece in pieces for one in piece] == images
     assert all(len(piece) == 1 or sum(one.cost for one in piece) <= 100 for piece in pieces)
-    for before, after in zip(pieces, pieces[1:], strict=False):
+    for before, after in pairwise(pieces):
         assert sum(one.cost for one in before) + after[0].cost > 100
 
 
