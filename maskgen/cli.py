@@ -16,6 +16,7 @@ from maskgen.commands import (
     analysis_commands,
     bench_commands,
     evaluation_commands,
+    fetch_commands,
     grounding_commands,
     inspection_commands,
     paper_commands,
@@ -40,6 +41,7 @@ _INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
 
 for commands in (
     grounding_commands,
+    fetch_commands,
     inspection_commands,
     training_commands,
     evaluation_commands,

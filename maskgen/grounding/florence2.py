@@ -238,6 +238,7 @@ def _load(config: Florence2) -> tuple[Any, Any]:
     """Model (eval mode, CPU) and processor; whatever goes wrong is one sentence with its remedy."""
     folder = weights.florence2_folder(config)
     refuse_lfs_pointers(folder)
+    weights.refuse_custom_code(folder)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:

@@ -247,6 +247,6 @@ def _load(config: config.Sam) -> Sam:
         raise MaskgenError(
             f"refiner.checkpoint: {path} is not segment-anything's {config.model} checkpoint "
             f"({type(error).__name__}). Set refiner.model to the size that the file has, or download "
-            f"{weights.sam_url(config.model)} again."
+            f"{weights.SAM_FILES[config.model].url} again."
         ) from error
     return sam.eval()

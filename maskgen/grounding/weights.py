@@ -1,8 +1,9 @@
 """Which weights a configuration means, and what they are: found without loading them."""
 
 import hashlib
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from maskgen import small_models
 from maskgen.config import Config, Florence2, Recorded, Sam
@@ -11,13 +12,42 @@ from maskgen.errors import MaskgenError
 PROBE_BYTES = 1 << 20
 DEMO = "demo"
 
-_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
-_SAM_FILES = {
-    "vit_h": "sam_vit_h_4b8939.pth",
-    "vit_l": "sam_vit_l_0b3195.pth",
-    "vit_b": "sam_vit_b_01ec64.pth",
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+"""What of a hub repository is downloaded: no code, nothing pickled."""
+
+_NATIVE = "florence-community/Florence-2"
+_LARGE = 1024  # d_model of Florence-2-large; -base has 768
+
+
+class SamFile(NamedTuple):
+    """SAM's official checkpoint as it is published."""
+
+    url: str
+    bytes: int
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+
+SAM_FILES = {
+    "vit_h": SamFile(
+        "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_h_4b8939.pth",
+        2_564_550_879,
+        "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+    ),
+    "vit_l": SamFile(
+        "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_l_0b3195.pth",
+        1_249_524_607,
+        "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+    ),
+    "vit_b": SamFile(
+        "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth",
+        375_042_383,
+        "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+    ),
 }
-_SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
 
 
 def florence2_folder(config: Florence2) -> Path:
@@ -43,17 +73,37 @@ def sam_checkpoint(config: Sam) -> Path:
             raise MaskgenError(f"refiner.checkpoint: there is no folder {path}. Leave it empty, or make one.")
         return path if config.checkpoint else small_models.checkpoint("sam")
     if not path.is_file():
-        name = _SAM_FILES[config.model]
+        official = SAM_FILES[config.model]
         raise MaskgenError(
-            f"refiner.checkpoint: there is no file {config.checkpoint or '(empty)'}. "
-            f"Download {sam_url(config.model)} and give its path: --set refiner.checkpoint=PATH/{name}."
+            f"refiner.checkpoint: there is no file {config.checkpoint or '(empty)'}. maskgen fetch weights "
+            f"brings it, or download {official.url} and give its path: "
+            f"--set refiner.checkpoint=PATH/{official.name}."
         )
     return path
 
 
-def sam_url(model: str) -> str:
-    """Where the official checkpoint of `vit_h`, `vit_l` or `vit_b` is published."""
-    return _SAM_URL + _SAM_FILES[model]
+def native_repository(folder: Path) -> str:
+    """Of a Florence-2 folder that needs code of its own, the hub's repository of the same model in
+    transformers' native format; "" for any other folder."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        language = config["text_config"]
+        if config["model_type"] != "florence2" or language.get("model_type") != "florence2_language":
+            return ""
+        size = "large" if language.get("d_model") == _LARGE else "base"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
+    told = f"{folder} {config.get('_name_or_path', '')}".lower()
+    return f"{_NATIVE}-{size}{'-ft' if f'florence-2-{size}-ft' in told else ''}"
+
+
+def refuse_custom_code(folder: Path) -> None:
+    """MaskgenError that names the native repository, if the folder needs code of its own."""
+    if native := native_repository(folder):
+        raise MaskgenError(
+            f"proposer.model: {folder} is Florence-2 with code of its own, which is never run. The same "
+            f"weights in transformers' native format: --set proposer.model={native}."
+        )
 
 
 def pinned(config: Config, commit: Any) -> Config:
@@ -113,11 +163,13 @@ def _commit(folder: Path) -> str:
 
 
 def _from_hub(config: Florence2) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(config.model, revision=config.revision, allow_patterns=_HUB_FILES))
+        settings = Path(hf_hub_download(config.model, "config.json", revision=config.revision))
+        refuse_custom_code(settings.parent)  # before gigabytes are downloaded
+        return Path(snapshot_download(config.model, revision=config.revision, allow_patterns=HUB_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise MaskgenError(
             f"proposer.model: {config.model} (revision {config.revision}) is neither a folder "

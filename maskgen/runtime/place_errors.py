@@ -54,7 +54,7 @@ _REMEDIES = {
 
 _STORAGES = {
     "adlfs", "aiobotocore", "aiohttp", "azure", "boto3", "botocore", "fsspec", "gcsfs", "google", "httpx",
-    "huggingface_hub", "paramiko", "requests", "s3fs", "urllib3",
+    "httpx2", "huggingface_hub", "paramiko", "requests", "s3fs", "urllib3",
 }  # fmt: skip
 _PACKAGES = ("maskgen", "torch", "transformers", "ray", "pyarrow", "pillow", "numpy", "safetensors", "fsspec")
 

@@ -23,7 +23,6 @@ from maskgen.sources.images import ImageRoot
 from maskgen.sources.rows import RawRow, find_files, place, read_rows
 from maskgen.views.finding import Finding
 
-OFFICIAL_BYTES = {"vit_h": 2_564_550_879, "vit_l": 1_249_524_607, "vit_b": 375_042_383}
 _WEIGHTS = (".safetensors", ".bin")
 _ROWS = 20
 _SOON_READ = 8_000_000  # bytes of annotations that are planned from in a second or so
@@ -54,13 +53,13 @@ def refiner(config: Config) -> Finding:
     path = weights.sam_checkpoint(config.refiner)
     if config.refiner.model == weights.DEMO:
         return Finding("refiner", True, f"the small model in {path}")
-    official, actual = OFFICIAL_BYTES[config.refiner.model], path.stat().st_size
+    official, actual = weights.SAM_FILES[config.refiner.model], path.stat().st_size
     found = f"{path}, {text.size(actual)}"
-    again = f"Download it again: {weights.sam_url(config.refiner.model)}."
+    again = f"Download it again (maskgen fetch weights): {official.url}."
     if not _is_checkpoint(path):
         return Finding("refiner", False, f"{found}: not a whole PyTorch checkpoint", again)
-    if actual != official:
-        problem = f"{found}, while the official {config.refiner.model} has {text.size(official)}"
+    if actual != official.bytes:
+        problem = f"{found}, while the official {config.refiner.model} has {text.size(official.bytes)}"
         return Finding("refiner", None, problem, f"Fine if it is one of your own. {again}")
     return Finding("refiner", True, found)
 
@@ -156,6 +155,7 @@ def _florence2_folder(folder: Path) -> Finding:
     if pointers := lfs_pointers(folder):
         problem = f"{pointers[0]} is a git-lfs pointer, not weights"
         return Finding("proposer", False, problem, "Run `git lfs install && git lfs pull` in that folder.")
+    weights.refuse_custom_code(folder)
     size = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in _WEIGHTS)
     settings = folder / "config.json"
     kind = json.loads(settings.read_text()).get("model_type") if settings.is_file() else None
@@ -180,7 +180,7 @@ def _from_hub(chosen: Florence2) -> Finding:
         return Finding("proposer", False, f"{chosen.model} is neither a folder nor a hub id", remedy)
     except LocalEntryNotFoundError:
         pass
-    remedy = f"Where there is a network: hf download {chosen.model}. Or set proposer.model to a local folder."
+    remedy = "Where there is a network: maskgen fetch weights. Or set proposer.model to a local folder."
     if constants.HF_HUB_OFFLINE:
         return Finding(
             "proposer", False, f"{chosen.model} is not in the cache, and HF_HUB_OFFLINE is set", remedy

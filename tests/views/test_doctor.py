@@ -13,6 +13,7 @@ from helpers.tiny_sets import CONFIG, record
 from maskgen.config import Config, Resources, load, parse
 from maskgen.errors import MaskgenError
 from maskgen.estimate.estimate import estimate
+from maskgen.grounding.weights import SAM_FILES
 from maskgen.runtime import ray_address
 from maskgen.runtime.store import Store
 from maskgen.views import doctor, doctor_inputs, doctor_machine
@@ -127,7 +128,7 @@ def test_hub_model_without_network(monkeypatch, tmp_path):
     assert doctor_inputs.proposer(config, "").ok is False
     monkeypatch.setattr(doctor_inputs, "unreachable", lambda host, port: "")
     found = doctor_inputs.proposer(config, "")
-    assert found.ok is None and "hf download nobody/no-such-model" in found.remedy
+    assert found.ok is None and "maskgen fetch weights" in found.remedy
     assert "nor a hub id" in doctor_inputs.proposer(with_model("florence2", model="a/b/c"), "").found
 
 
@@ -140,6 +141,10 @@ def test_local_florence2_folders(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "florence2"}))
     found = doctor_inputs.proposer(config, "")
     assert found.ok is True and "2.0 kB" in found.found
+    custom = {"model_type": "florence2", "text_config": {"model_type": "florence2_language", "d_model": 1024}}
+    (tmp_path / "config.json").write_text(json.dumps(custom))
+    found = checked("proposer", lambda: doctor_inputs.proposer(config, ""))
+    assert found.ok is False and "proposer.model=florence-community/Florence-2-large" in found.found
 
 
 def test_sam_checkpoints(tmp_path, monkeypatch):
@@ -149,7 +154,8 @@ def test_sam_checkpoints(tmp_path, monkeypatch):
     torch.save({"a": torch.zeros(3000)}, path)
     found = doctor_inputs.refiner(config)
     assert found.ok is None and "375 MB" in found.found, "a checkpoint of another size may be one's own"
-    monkeypatch.setitem(doctor_inputs.OFFICIAL_BYTES, "vit_b", path.stat().st_size)
+    official = SAM_FILES["vit_b"]._replace(bytes=path.stat().st_size)
+    monkeypatch.setitem(SAM_FILES, "vit_b", official)
     assert doctor_inputs.refiner(config).ok is True
     path.write_bytes(path.read_bytes()[:5000])
     found = doctor_inputs.refiner(config)
