@@ -10,10 +10,18 @@ from torch import nn
 from transformers import Cache, ConvNextModel, DynamicCache, LlamaModel
 from transformers.generation import GenerationMixin
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+from transformers.utils.generic import can_return_tuple
 
 from maskgen.age_vlm.configuration import ConcatVlmConfig
 from maskgen.age_vlm.cross_attention import QuerySelection, mean_over_queries, split_heads
-from maskgen.age_vlm.modeling import VlmOutput, VlmPreTrainedModel, language_loss
+from maskgen.age_vlm.modeling import (
+    LayerRecord,
+    VlmOutput,
+    VlmPreTrainedModel,
+    embed,
+    kept_states,
+    language_loss,
+)
 from maskgen.age_vlm.vision import Adapter, blank_image, image_features
 
 
@@ -40,9 +48,10 @@ class ConcatVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
-        input_ids: torch.Tensor,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         has_image: torch.Tensor | None = None,
@@ -52,8 +61,12 @@ class ConcatVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
         guided: torch.Tensor | None = None,
         query_selection: QuerySelection | None = None,
         past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
-        logits_to_keep: int = 0,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        num_items_in_batch: int | torch.Tensor | None = None,
         **kwargs: Any,
     ) -> VlmOutput:
         """As `AgeVlmForConditionalGeneration.forward`; states and logits are the text's alone.
@@ -63,24 +76,26 @@ class ConcatVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
         used.
         """
         language: LlamaModel = self.model["language"]
+        record = LayerRecord.of(self.config, output_hidden_states, output_attentions)
         if past_key_values is None and use_cache:
             past_key_values = DynamicCache(config=self.config.text_config)
         past_length = 0 if past_key_values is None else past_key_values.get_seq_length()
-        text_length = input_ids.shape[1]
+        inputs_embeds = embed(self, input_ids, inputs_embeds)  # (B, T, C)
+        rows, text_length = inputs_embeds.shape[:2]
         # What the cache holds of the image; the mask speaks of the text alone, and may be missing.
         image_length = getattr(past_key_values, "image_tokens", 0)
         if attention_mask is None:
-            attention_mask = input_ids.new_ones(len(input_ids), past_length - image_length + text_length)
+            attended = past_length - image_length + text_length
+            attention_mask = torch.ones(rows, attended, dtype=torch.long, device=inputs_embeds.device)
         if pixel_values is None and not past_length and self.training and torch.is_grad_enabled():
-            pixel_values, has_image = blank_image(self, len(input_ids))
-        inputs_embeds = language.embed_tokens(input_ids)  # (B, T, C)
+            pixel_values, has_image = blank_image(self, rows)
         if pixel_values is not None and not past_length:
             image = image_features(self.model["vision"], self.model["adapter"], pixel_values, has_image)
             inputs_embeds = torch.cat([image.to(inputs_embeds.dtype), inputs_embeds], dim=1)  # (B, N + T, C)
             image_length = image.shape[1]
             if past_key_values is not None:
                 past_key_values.image_tokens = image_length
-        image_mask = attention_mask.new_ones(len(input_ids), image_length)
+        image_mask = attention_mask.new_ones(rows, image_length)
         if has_image is not None:
             image_mask = image_mask * has_image[:, None].to(image_mask.dtype)
         mask = torch.cat([image_mask, attention_mask], dim=1)  # (B, N + all text so far)
@@ -91,9 +106,11 @@ class ConcatVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
             position_ids=position_ids,
             past_key_values=past_key_values,
             use_cache=bool(use_cache),
+            output_attentions=record.attentions is not None,
+            output_hidden_states=record.hidden_states is not None,
         )
         text_states = out.last_hidden_state[:, -text_length:]
-        logits = self.lm_head(text_states[:, -logits_to_keep:] if logits_to_keep else text_states)
+        logits = self.lm_head(kept_states(text_states, logits_to_keep))
         if query_selection is None and query_mask is not None and guided is not None:
             query_selection = QuerySelection(query_mask, guided)
         with_image = bool(image_length and not past_length)
@@ -103,12 +120,14 @@ class ConcatVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
                 None
             ]
         return VlmOutput(
-            loss=None if labels is None else language_loss(logits, labels),
+            loss=None if labels is None else language_loss(logits, labels, num_items_in_batch),
             logits=logits,
             past_key_values=out.past_key_values,
             guidance_maps=maps,
             text_states=text_states,
             image_states=out.last_hidden_state[:, :-text_length] if with_image else None,
+            hidden_states=out.hidden_states,
+            attentions=out.attentions,
         )
 
     def _first_attention(
@@ -142,9 +161,25 @@ class ConcatVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
         to_image = weights[..., :image_length].mean(dim=(1, 2))  # (G, Q, N)
         return mean_over_queries(to_image, query_selection.valid)
 
-    def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
+    def _prepare_cache_for_generation(
+        self, config: Any, model_kwargs: Any, mode: Any, batch_size: int, max_cache_length: int
+    ) -> None:
+        """transformers counts the text; a static cache must also hold the image."""
+        length = max_cache_length + self.config.cells**2
+        super()._prepare_cache_for_generation(config, model_kwargs, mode, batch_size, length)
+
+    @staticmethod
+    def create_masks_for_generate(attention_mask: torch.Tensor | None, **_: Any) -> torch.Tensor | None:
+        """The text's mask as it is, (B, all text so far): `forward` puts the image's before it."""
+        return attention_mask
+
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.Tensor, inputs_embeds: torch.Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
         """The pixels are for the first step alone; positions are counted here, image included."""
-        prepared: dict[str, Any] = super().prepare_inputs_for_generation(input_ids, **kwargs)
+        prepared: dict[str, Any] = super().prepare_inputs_for_generation(
+            input_ids, inputs_embeds=inputs_embeds, **kwargs
+        )
         prepared.pop("position_ids", None)
         cache = prepared.get("past_key_values")
         if cache is not None and cache.get_seq_length():

@@ -93,6 +93,17 @@ class CrossAttention(nn.Module):
         key, value = self.k_proj(image_features), self.v_proj(image_features)
         return split_heads(key, self.head_dim), split_heads(value, self.head_dim)
 
+    def weights(
+        self, hidden_states: torch.Tensor, key: torch.Tensor, image_mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Float32 (B, H, T, N): what `forward` attends by, which it never holds itself."""
+        query = split_heads(self.q_proj(hidden_states), self.head_dim)  # (B, H, T, D)
+        keys = key.repeat_interleave(self.groups, dim=1)  # (B, H, N, D)
+        scores = query.float() @ keys.float().transpose(-1, -2) * self.head_dim**-0.5
+        if image_mask is not None:
+            scores = scores.masked_fill(~image_mask[:, None, None], float("-inf"))
+        return scores.softmax(dim=-1)
+
     def forward(
         self,
         hidden_states: torch.Tensor,
@@ -143,6 +154,17 @@ class CrossAttentionLayer(GradientCheckpointingLayer):
             self.mlp.down_proj = ZeroInitLinear(text.intermediate_size, text.hidden_size, bias=text.mlp_bias)
             if self.gated:
                 self.mlp_gate = nn.Parameter(torch.zeros(1))
+
+    def attention_weights(
+        self,
+        hidden_states: torch.Tensor,
+        key: torch.Tensor,
+        has_image: torch.Tensor | None,
+        image_mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Float32 (B, H, T, N) of the same arguments as `forward`'s; zero in rows without an image."""
+        weights = self.cross_attn.weights(self.input_layernorm(hidden_states), key, image_mask)
+        return weights if has_image is None else weights * has_image[:, None, None, None]
 
     def forward(
         self,
