@@ -171,7 +171,11 @@ def test_the_loss_of_several_batches_is_that_of_their_sum(model):
     whole = model(**given, labels=labels).loss
     items = (labels[:, 1:] != -100).sum()
     halves = [
-        model(**{name: value[part] for name, value in given.items()}, labels=labels[part], num_items_in_batch=items)
+        model(
+            **{name: value[part] for name, value in given.items()},
+            labels=labels[part],
+            num_items_in_batch=items,
+        )
         for part in (slice(0, 2), slice(2, 4))
     ]
     assert torch.allclose(sum(half.loss for half in halves), whole, atol=1e-6)
@@ -299,7 +303,9 @@ def test_gradient_checkpointing_changes_no_gradient(model, reentrant):
     def gradients() -> dict[str, torch.Tensor]:
         model.zero_grad()
         model.train()(**given, labels=given["input_ids"]).loss.backward()
-        return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+        return {
+            name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None
+        }
 
     plain = gradients()
     model.gradient_checkpointing_enable({"use_reentrant": reentrant})
@@ -331,7 +337,7 @@ ACCELERATE = installed("accelerate")
 def test_device_map(model, tmp_path):
     """Parts in several places: here in memory and on disk, as a machine has that is too small."""
     model.save_pretrained(tmp_path / "model", max_shard_size="50KB")
-    places = {name: "cpu" for name in ("model.vision", "model.adapter", "model.language.embed_tokens", "lm_head")}
+    places = dict.fromkeys(("model.vision", "model.adapter", "model.language.embed_tokens", "lm_head"), "cpu")
     places |= {"model.language.norm": "cpu", "model.language.rotary_emb": "cpu"}
     places |= {f"model.language.layers.{layer}": "cpu" if layer % 2 else "disk" for layer in range(4)}
     if images(model) == 0:
