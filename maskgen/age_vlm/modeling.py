@@ -152,9 +152,9 @@ class AgeVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
         left out, every row has one, or none if there are no pixels. `image_cells`: bool (images, N), the
         cells that hold image, of use with `fit` "pad". `guided`: bool (B,), rows whose attention from the
         tokens in `query_mask` is wanted; `query_selection` says the same with more freedom. `inputs_embeds`:
-        (B, T, C) in place of `input_ids`. `logits_to_keep`: so many of the last tokens' logits alone, or those
-        of the places it lists. `num_items_in_batch`: what the loss is divided by instead of its own tokens,
-        where a step accumulates several batches. Other keywords are not used.
+        (B, T, C) in place of `input_ids`. `logits_to_keep`: so many of the last tokens' logits alone, or
+        those of the places it lists. `num_items_in_batch`: what the loss is divided by instead of its own
+        tokens, where a step accumulates several batches. Other keywords are not used.
         """
         embeddings = embed(self, input_ids, inputs_embeds)
         record = LayerRecord.of(self.config, output_hidden_states, output_attentions)
