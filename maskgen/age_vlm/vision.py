@@ -28,7 +28,7 @@ def image_features(
     """I' (B, N, C): the N = cells^2 image tokens, row by row over the fourth stage's map.
 
     `pixel_values`: (images, 3, S, S) of any float type, in the order of the rows that have an image.
-    `has_image`: bool (B,), or None if every row has one. Rows without an image are zero. Where no row has one,
+    `has_image`: bool (B,), or None if every row has one. Rows without an image are zero. Where none has one,
     a single image keeps every weight in the autograd graph and adds zero.
     """
     # Not the model's own forward: that would also pool, which nothing here needs.
