@@ -13,12 +13,16 @@ from maskgen.pipeline.worker import read_picture
 from maskgen.runtime.store import Store
 from maskgen.sample import Sample
 from maskgen.sources import conversation
+from maskgen.sources.image_index import ImageIndex
 from maskgen.sources.images import ImageRoot
-from maskgen.sources.plan import count_rows, read_shard
-from maskgen.sources.rows import place
+from maskgen.sources.plan import count_rows, find_images, read_shard
+from maskgen.sources.row_layout import RawRow
+from maskgen.sources.row_scan import check_of
+from maskgen.sources.rows import draw_rows, find_files, place
 
 OPENED = 64
 _THREADS = 8
+READ_THROUGH = 1_000_000_000  # bytes of .tar.gz, ten seconds or so
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,16 @@ class AskedText:
 
 
 def open_images(config: Config, data: str, samples: Iterable[Sample], kept: Store | None = None) -> Opened:
-    """Open each sample's image through the code of a worker. `kept`: as of `make_plan`."""
+    """Open each sample's image through the code of a worker, unless planning decided that it cannot be.
+
+    `kept`: as of `make_plan`.
+    """
     source = config.source
     images = ImageRoot(place(data, source.images), config.limits.image_bytes, source.allow_links_to, kept)
 
     def problem(sample: Sample) -> tuple[str, str]:
+        if sample.outcome:
+            return sample.outcome.value, f"{sample.image}: {sample.reason}"
         try:
             read_picture(images, sample, config.limits)
         except SampleError as error:
@@ -64,6 +73,22 @@ def open_planned(config: Config, data: str, plan: Path, kept: Store | None = Non
     """Open the images of the first planned samples: the draw's order is a random one."""
     usable = (sample for sample in _planned(plan) if sample.image and not sample.outcome)
     return open_images(config, data, itertools.islice(usable, OPENED), kept)
+
+
+def open_drawn(config: Config, data: str, kept: Store) -> tuple[Opened, list[str]]:
+    """Find and open the images of rows drawn from here and there, and what there is to say of how they lie.
+
+    In seconds, but for archives of many members; large .tar.gz of which nothing is in `kept` are left out.
+    """
+    rows = draw_rows(find_files(data, config.source.files), OPENED, config.select.seed)
+    check = check_of(config)
+    contents = [conversation.canonical(row) for row in rows if isinstance(row, RawRow)]
+    samples = [conversation.sample(content, "", config.text, check) for content in contents]
+    with ImageIndex(data, config.source, kept, most_read_through=READ_THROUGH) as images:
+        samples = find_images(samples, images)
+        notes = images.notes
+    wanted = (one for one in samples if one.image and (not one.outcome or one.outcome.is_failure))
+    return open_images(config, data, wanted, kept), notes
 
 
 def asked_texts(text: Text, plan: Path, count: int) -> Iterator[AskedText]:

@@ -25,6 +25,7 @@ from maskgen.sources.members import Kind, Member, Oddities
 from maskgen.sources.rows import place
 from maskgen.sources.tar_members import tar_members
 
+KEPT_PREFIX = "gzip-"
 _ENDINGS = (".tar.gz", ".tgz")
 _PROBE = 64 << 10
 _SAMPLE = 8 << 20  # packed bytes that are inflated to know how fast that goes
@@ -53,12 +54,16 @@ class GzipArchives:
 
     def prepare(self, names: Sequence[str], say: Callable[[str], None]) -> None:
         """Read through those archives of which nothing is kept yet; what that costs is said before."""
-        missing = [name for name in names if self._is_new(name)]
+        missing = self.unknown(names)
         if not missing:
             return
         say(self._price(missing, len(names)))
         with ThreadPoolExecutor(min(_AT_ONCE, cpu_count() or 1)) as pool:
             list(pool.map(self._read_through, missing))
+
+    def unknown(self, names: Sequence[str]) -> dict[str, int]:
+        """Those archives that have not been read through yet, with their sizes in bytes."""
+        return {name: self._size(name) for name in names if self._is_new(name)}
 
     def members(self, name: str, odd: Oddities) -> Iterator[Member]:
         """The members of an archive that has been read through."""
@@ -96,11 +101,11 @@ class GzipArchives:
             digest = hashlib.sha256(f"{name}\0{size}\0".encode() + file.read(_PROBE))
             file.seek(max(0, size - _PROBE))
             digest.update(file.read(_PROBE))
-        return f"gzip-{digest.hexdigest()[:16]}"
+        return f"{KEPT_PREFIX}{digest.hexdigest()[:16]}"
 
-    def _price(self, missing: Sequence[str], of: int) -> str:
-        sizes = [self._size(name) for name in missing]
-        file, _ = self._folder.open_archive(missing[0])
+    def _price(self, missing: dict[str, int], of: int) -> str:
+        sizes = missing.values()
+        file, _ = self._folder.open_archive(next(iter(missing)))
         began = time.perf_counter()
         with closing(file):
             packed = file.read(_SAMPLE)

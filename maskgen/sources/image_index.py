@@ -60,8 +60,10 @@ class ImageIndex:
         source: Source,
         kept: Store | None = None,
         say: Callable[[str], None] | None = None,
+        most_read_through: int | None = None,
     ):
         """`kept`: where what is known of .tar.gz archives stays for the next time; `say` tells its price.
+        `most_read_through`: bytes of .tar.gz beyond which none that is not known yet is read through.
 
         MaskgenError if there is no image folder. An archive that cannot be read is a note.
         """
@@ -76,6 +78,8 @@ class ImageIndex:
         self._matches = MatchNotes()
         self._files_are_listed = False
         self._archives = self._archive_names()
+        if most_read_through is not None:
+            self._leave_out_unknown(most_read_through)
         gzips = [name for name in self._archives if is_gzip(name)]
         self._gzips.prepare(gzips, say or (lambda _: None))
         for number, name in enumerate(self._archives):
@@ -153,6 +157,17 @@ class ImageIndex:
             f"{printable(name)} is a git-lfs pointer: git lfs pull brings the archive itself"
         )
         return True
+
+    def _leave_out_unknown(self, most: int) -> None:
+        """Leave out the .tar.gz archives that would have to be read through, if they are too large."""
+        unknown = self._gzips.unknown([name for name in self._archives if is_gzip(name)])
+        size = sum(unknown.values())
+        if size > most:
+            self._archives = [name for name in self._archives if name not in unknown]
+            self._damaged.append(
+                f"{len(unknown):,} .tar.gz archives ({size / 1e9:,.1f} GB) are not looked into: "
+                "maskgen plan --out OUT reads them through once"
+            )
 
     def _add(self, number: int, name: str) -> None:
         match = _READ.fullmatch(name)

@@ -5,9 +5,10 @@ import io
 import itertools
 import lzma
 import posixpath
+import random
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +24,7 @@ BLOCK_BYTES = 1 << 20
 _BATCH_ROWS = 256
 MAX_ROW_BYTES = 64 << 20
 TOO_LONG = b"(too long)"  # stands for a line that is not kept
+_SOON_READ = 8 << 20  # bytes of rows that are read in a moment
 _SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet")
 _COMPRESSED = ("", ".gz", ".bz2", ".xz", ".zst")
 _BROKEN_STREAM = (OSError, EOFError, zlib.error, lzma.LZMAError)
@@ -69,6 +71,28 @@ def read_rows(url: str) -> Iterator[RawRow | BrokenRow]:
         raise MaskgenError(f"no annotation file {url}.") from None
     except (*_BROKEN_STREAM, ValueError) as error:  # ValueError: a compression that is not installed
         raise MaskgenError(f"{url} cannot be read: {error}. Download the file again.") from error
+
+
+def draw_rows(files: Sequence[str], count: int, seed: int = 0) -> list[RawRow | BrokenRow]:
+    """Up to `count` rows from here and there, in a moment: of large local JSON lines from anywhere in the
+    file, of other large files from their beginning."""
+    draw = random.Random(seed)
+    share = -(-count // len(files))
+    rows = [row for file in files for row in _drawn(file, share, draw)]
+    return draw.sample(rows, min(count, len(rows)))
+
+
+def _drawn(file: str, count: int, draw: random.Random) -> list[RawRow | BrokenRow]:
+    fs, path = fsspec.core.url_to_fs(file)
+    size = fs.size(path) or 0
+    if size > _SOON_READ and isinstance(fs, LocalFileSystem) and is_json_lines(path):
+        with Path(path).open("rb") as stream:
+            places = sorted(draw.randrange(size) for _ in range(count))
+            after = [filter(bytes.strip, read_lines(stream, at)) for at in places]
+            lines = {line for line in (next(rest, b"") for rest in after) if line}
+        return [row for line in sorted(lines) if (row := parse_line(line, 0)) is not None]
+    rows = list(itertools.islice(read_rows(file), _SOON_READ // 400))
+    return draw.sample(rows, min(count, len(rows)))
 
 
 def _match(fs: fsspec.AbstractFileSystem, root: str, pattern: str) -> list[str]:

@@ -13,7 +13,8 @@ _SIGNS = {True: "ok", None: "warning", False: "problem"}
 
 
 def examine(config: Config | None, out: str | None, data: str | None, address: str) -> list[Finding]:
-    """Every check that the arguments allow. Never raises; takes a few seconds at most."""
+    """Every check that the arguments allow. Never raises; takes seconds, but for archives with millions of
+    members."""
     full_size = config is not None and is_full_size(config)
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("packages", doctor_machine.python),
@@ -28,6 +29,8 @@ def examine(config: Config | None, out: str | None, data: str | None, address: s
             ("settings", lambda: _settings(config, address)),
             ("data", lambda: doctor_inputs.rows(config, data or "")),
         ]
+        if data and config.source.scenes is None:
+            checks.append(("images", lambda: doctor_inputs.images(config, data, out or "")))
     if out:
         checks += [
             ("output", lambda: doctor_inputs.output(out)),

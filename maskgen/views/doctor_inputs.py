@@ -1,7 +1,7 @@
 """The doctor's checks of what a run needs: weights, rows and images, the output place."""
 
-import itertools
 import json
+import re
 import tempfile
 import zipfile
 from pathlib import Path
@@ -12,19 +12,20 @@ import fsspec
 from maskgen import small_models
 from maskgen.config import Config, Florence2, NoProposer, Recorded, Sam
 from maskgen.draw import text
+from maskgen.estimate.preview import OPENED, READ_THROUGH, open_drawn
 from maskgen.grounding import weights
 from maskgen.runtime.lease import is_alive, read_holder
 from maskgen.runtime.lfs_pointers import lfs_pointers
 from maskgen.runtime.ray_address import unreachable
 from maskgen.runtime.store import Store
-from maskgen.sample import Query, Sample
 from maskgen.sharding.commit import committed
-from maskgen.sources.images import ImageRoot
-from maskgen.sources.rows import RawRow, find_files, place, read_rows
+from maskgen.sources.gzip_archives import KEPT_PREFIX
+from maskgen.sources.row_layout import BrokenRow
+from maskgen.sources.rows import draw_rows, find_files, place
 from maskgen.views.finding import Finding
 
+_PACKED = re.compile(r"\.(tar\.gz|tgz)", re.IGNORECASE)  # in parts, too
 _WEIGHTS = (".safetensors", ".bin")
-_ROWS = 20
 _SOON_READ = 8_000_000  # bytes of annotations that are planned from in a second or so
 _IMAGE_BYTES = 170_000  # a photo of 640 x 480, where nothing better is known
 _SCENE_BYTES = 40_000
@@ -65,36 +66,41 @@ def refiner(config: Config) -> Finding:
 
 
 def rows(config: Config, data: str) -> Finding:
-    """The annotation files, and whether the first rows' images are where they say."""
+    """The annotation files, and whether rows drawn from here and there can be read."""
     if config.source.scenes is not None:
         return Finding("data", True, f"{config.source.scenes.count:,} scenes are drawn on the spot")
     if not data:
         return Finding("data", None, "not checked", "Give --data to have annotations and images checked.")
     files = find_files(data, config.source.files)
     named = text.listed([name.removeprefix(data).lstrip("/") for name in files], 3)
-    drawn = [row for row in itertools.islice(read_rows(files[0]), _ROWS) if isinstance(row, RawRow)]
-    if not drawn:
+    drawn = draw_rows(files, OPENED, config.select.seed)
+    broken = [row for row in drawn if isinstance(row, BrokenRow)]
+    if len(broken) == len(drawn):
+        why = f", the first since {broken[0].reason}" if broken else ""
         remedy = "A row has id, image and conversations, as in LLaVA's files."
-        return Finding("data", False, f"{named}: none of the first rows can be used", remedy)
-    root = place(data, config.source.images)
-    images = ImageRoot(root, config.limits.image_bytes)
-    wanted = [row.image for row in drawn if isinstance(row.image, str)]
-    missing = [image for image in wanted if images.size(_probe(image)) is None]
-    there = len(wanted) - len(missing)
-    found = f"{named}; {there} of the first {text.plural(len(wanted), 'image')} found"
-    if wanted and not there and not _has_archives(root):
-        remedy = (
-            f"They are looked for under {root}, the first as {text.shortened(wanted[0], 80)}: source.images."
-        )
-        return Finding("data", None, found, remedy)
-    budget = config.resources.failure_budget
-    if len(missing) > budget * len(wanted) and not _has_archives(root):
-        remedy = (
-            f"Not under {root}: {text.shortened(missing[0], 80)}. If so many of all are missing, the run "
-            f"ends with exit code 2: resources.failure_budget allows {budget:.0%}."
-        )
-        return Finding("data", None, found, remedy)
-    return Finding("data", True, found)
+        return Finding("data", False, f"{named}: none of the rows drawn can be used{why}", remedy)
+    if broken:
+        found = f"{named}; of {len(drawn)} rows drawn {len(broken)} are broken: {broken[0].reason}"
+        return Finding("data", None, found, "Such rows are left out, and counted by maskgen plan.")
+    return Finding("data", True, named)
+
+
+def images(config: Config, data: str, out: str) -> Finding:
+    """Whether images of rows drawn from here and there can be found and opened, by the code of a worker."""
+    with tempfile.TemporaryDirectory(prefix="maskgen-doctor-") as folder:
+        known = Store(out).names() if out else []
+        kept = Store(out) if any(name.startswith(KEPT_PREFIX) for name in known) else Store(folder)
+        opened, notes = open_drawn(config, data, kept)
+    failed = sum(opened.failures.values())
+    found = f"{opened.images - failed} of {text.plural(opened.images, 'image')} drawn can be opened"
+    kinds = [f"{count} {kind}, such as {opened.examples[kind]}" for kind, count in opened.failures.items()]
+    if not failed:
+        return Finding("images", None if notes else True, found, "; ".join(notes))
+    advice = (
+        [] if opened.images > failed else [f"They are looked for under {place(data, config.source.images)}."]
+    )
+    remedy = " ".join([*advice, *(f"{note}." for note in notes)])
+    return Finding("images", None if opened.images > failed else False, "; ".join([found, *kinds]), remedy)
 
 
 def output(out: str) -> Finding:
@@ -201,15 +207,6 @@ def _is_checkpoint(path: Path) -> bool:
         return any(name.endswith("/data.pkl") for name in archive.namelist())
 
 
-def _probe(image: str) -> Sample:
-    return Sample("", "", image, (), Query("", ()))
-
-
-def _has_archives(root: str) -> bool:
-    fs, path = fsspec.core.url_to_fs(root)
-    return any(name.endswith((".tar", ".zip")) for name in fs.find(path, maxdepth=1))
-
-
 def bytes_still_needed(config: Config | None, store: Store, data: str = "") -> float | None:
     """Bytes, from the finished shards if there are any; else what maskgen plan says, if it is said fast; else
     roughly from the rows asked for."""
@@ -222,11 +219,18 @@ def bytes_still_needed(config: Config | None, store: Store, data: str = "") -> f
         return None
     if config.source.scenes is not None:
         return float(config.source.scenes.count * _SCENE_BYTES)
-    if data and _annotation_bytes(config, data) <= _SOON_READ:
+    if data and _annotation_bytes(config, data) <= _SOON_READ and _packed_bytes(config, data) <= READ_THROUGH:
         from maskgen.estimate.estimate import estimate
 
         return float(estimate(config, data, 0, (), lambda _: None).disk_bytes)
     return float(config.select.count * _IMAGE_BYTES) if config.select.count else None
+
+
+def _packed_bytes(config: Config, data: str) -> int:
+    """Of .tar.gz archives, which planning would read through."""
+    fs, path = fsspec.core.url_to_fs(place(data, config.source.images))
+    files = fs.find(path, maxdepth=2, detail=True)
+    return sum(facts["size"] or 0 for name, facts in files.items() if _PACKED.search(name))
 
 
 def _annotation_bytes(config: Config, data: str) -> int:

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import socket
@@ -7,15 +8,21 @@ import zipfile
 import psutil
 import pytest
 import torch
+from PIL import Image
 
 from helpers import tiny_sets
+from helpers.archive_files import split, write_tar
 from helpers.tiny_sets import CONFIG, record
-from maskgen.config import Config, Resources, load, parse
+from maskgen.config import Config, load, parse
 from maskgen.errors import MaskgenError
+from maskgen.estimate import preview
 from maskgen.estimate.estimate import estimate
 from maskgen.grounding.weights import SAM_FILES
 from maskgen.runtime import ray_address
 from maskgen.runtime.store import Store
+from maskgen.sources import rows
+from maskgen.sources.plan import make_plan
+from maskgen.sources.row_layout import RawRow
 from maskgen.views import doctor, doctor_inputs, doctor_machine
 from maskgen.views.doctor import examine, render
 from maskgen.views.finding import Finding, checked
@@ -174,19 +181,109 @@ def test_recorded_polygons_and_rows(tmp_path):
     lines = [{"id": str(n), "image": f"{n}.jpg", "conversations": turns} for n in range(3)]
     (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     assert doctor_inputs.proposer(CONFIG, str(tmp_path)).ok is True
-    found = doctor_inputs.rows(CONFIG, str(tmp_path))
-    assert found.ok is None and "0 of the first 3 images" in found.found and "0.jpg" in found.remedy
-    (tmp_path / "1.jpg").write_bytes(b"x")
-    found = doctor_inputs.rows(CONFIG, str(tmp_path))
-    assert found.ok is None and "1 of the first 3 images" in found.found
-    assert "0.jpg" in found.remedy and "resources.failure_budget" in found.remedy
-    patient = CONFIG.model_copy(update={"resources": Resources(failure_budget=0.7)})
-    assert doctor_inputs.rows(patient, str(tmp_path)).ok is True
-    for number in (0, 2):
-        (tmp_path / f"{number}.jpg").write_bytes(b"x")
     assert doctor_inputs.rows(CONFIG, str(tmp_path)).ok is True
-    (tmp_path / "rows.jsonl").write_text("broken\n")
+    with (tmp_path / "rows.jsonl").open("a") as file:
+        file.write("\nbroken\n")
+    found = doctor_inputs.rows(CONFIG, str(tmp_path))
+    assert found.ok is None and "of 4 rows drawn 1 are broken: not JSON" in found.found
+    (tmp_path / "rows.jsonl").write_text("version https://git-lfs.github.com/spec/v1\n")
     assert doctor_inputs.rows(CONFIG, str(tmp_path)).ok is False
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Writes rows that name these images, and says what the doctor finds of them."""
+
+    def look(*names: str | None, out: str = "", **source: object) -> Finding:
+        turns = [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "a"}]
+        lines = [json.dumps({"id": n, "image": name, "conversations": turns}) for n, name in enumerate(names)]
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / "rows.jsonl").write_text("\n".join(lines))
+        tree = CONFIG.model_dump()
+        tree["source"] |= source
+        return doctor_inputs.images(parse(tree, "test"), str(tmp_path / "data"), out)
+
+    return look
+
+
+def jpeg() -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8), (9, 200, 30)).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def test_images_are_opened_as_a_worker_opens_them_and_failures_named(images, tmp_path):
+    assert images("0.jpg", "1.jpg").ok is False
+    data = tmp_path / "data"
+    (data / "0.jpg").write_bytes(jpeg())
+    found = images("0.jpg", "1.jpg", None, "none")
+    assert found.ok is None
+    assert (
+        found.found
+        == "1 of 2 images drawn can be opened; 1 image_missing, such as 1.jpg: there is no such file"
+    )
+    assert images("0.jpg").ok is True and images("0.jpg", None).ok is True
+    (data / "1.jpg").write_bytes(jpeg()[:200])
+    (data / "2.jpg").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    (data / "3.jpg").write_bytes(b"<svg/>")
+    (tmp_path / "4.jpg").write_bytes(jpeg())
+    (data / "4.jpg").symlink_to("../4.jpg")
+    found = images(*(f"{number}.jpg" for number in range(5)))
+    assert found.found.startswith("1 of 5 images drawn can be opened; ") and found.ok is None
+    for said in (
+        "2 image_corrupt, such as ",
+        "1 image_unsupported, such as 3.jpg",
+        "1 path_escape, such as 4.jpg",
+    ):
+        assert said in found.found
+    assert "source.allow_links_to" in found.remedy
+    assert images("4.jpg", **{"allow_links_to": [str(tmp_path)]}).ok is True
+    assert "git-lfs pointer" in images("2.jpg").found
+
+
+def test_archives_that_are_missing_a_part_or_are_pointers_are_said(images, tmp_path):
+    data = tmp_path / "data"
+    write_tar(data / "a.tar", {f"{number}.jpg": jpeg() for number in range(40)})
+    split(data / "a.tar", ["a.tar_part1", "a.tar_part2", "a.tar_part3"])
+    assert images("a/0.jpg", "a/39.jpg").ok is True
+    (data / "a.tar_part2").unlink()
+    found = images("a/0.jpg", "a/39.jpg")
+    assert found.ok is None and "a.tar is read up to part 2, which is missing" in found.remedy
+    (data / "b.tar").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    assert "b.tar is a git-lfs pointer" in images("b/0.jpg").remedy
+    assert "b.tar is a git-lfs pointer" in images("a/0.jpg").remedy  # though no image drawn needs it
+
+
+def test_packed_archives_are_read_through_where_that_is_soon_done(images, tmp_path, monkeypatch):
+    write_tar(tmp_path / "data" / "c.tar.gz", {"0.jpg": jpeg()}, "w:gz")
+    assert images("c/0.jpg").ok is True
+    monkeypatch.setattr(preview, "READ_THROUGH", 10)
+    found = images("c/0.jpg", out=str(tmp_path / "out"))
+    assert found.ok is False and "1 .tar.gz archives (0.0 GB) are not looked into" in found.remedy
+    assert not (tmp_path / "out").exists()
+    kept = Store(str(tmp_path / "out"))
+    make_plan(CONFIG, str(tmp_path / "data"), tmp_path / "plan.parquet", kept=kept)
+    assert images("c/0.jpg", out=kept.url).ok is True  # what planning has read through is used
+
+
+def test_nothing_is_in_place_while_images_fail(images, tmp_path):
+    assert images("0.jpg").ok is False
+    findings = examine(CONFIG, None, str(tmp_path / "data"), "")
+    assert "Everything is in place" not in render(findings) and named(findings, "images").ok is False
+
+
+def test_rows_are_drawn_from_all_over_a_large_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "_SOON_READ", 1000)
+    file = tmp_path / "rows.jsonl"
+    turn = {"from": "human", "value": "w"}
+    with file.open("w") as out:
+        for number in range(2000):
+            out.write(json.dumps({"id": number, "conversations": [turn]}) + "\n" * (1 + number % 2))
+
+    def draw() -> list[int]:
+        return [int(str(row.id)) for row in rows.draw_rows([str(file)], 64) if isinstance(row, RawRow)]
+
+    assert len(draw()) > 55 and min(draw()) < 200 and max(draw()) > 1800
 
 
 def test_an_output_that_is_a_file(tmp_path):
