@@ -1,6 +1,5 @@
 """Trained models by the folder of their run, ready to answer, and how anything is loaded safely."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,44 +13,13 @@ from maskgen.age_vlm.registry import ARCHITECTURES
 from maskgen.errors import MaskgenError, first_line
 from maskgen.runtime.device import choose_device, usual_dtype
 from maskgen.runtime.lfs_pointers import refuse_lfs_pointers
+from maskgen.runtime.model_place import model_folder, model_type
 
 LOCAL_KWARGS: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 SAFE_KWARGS: dict[str, Any] = {**LOCAL_KWARGS, "use_safetensors": True}
 """For from_pretrained: nothing is downloaded or run, and of weights (`SAFE_KWARGS`) nothing unpickled."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def model_folder(place: str | Path) -> Path:
-    """The model folder that `place` means: itself, or the last stage's model of a run of maskgen train.
-
-    MaskgenError if there is none; a run with stages to go is told apart from a folder of something else.
-    """
-    run = Path(place)
-    for found in (run, run / "model"):
-        if (found / "config.json").is_file():
-            return found
-    ended = sorted(run.glob("stage-*/model/config.json"), key=lambda path: (len(path.parts[-3]), path))
-    if ended:
-        raise MaskgenError(
-            f"the run {place} has stages to go. Finish it with maskgen train, or give the model of its last "
-            f"finished stage, {ended[-1].parent}."
-        )
-    raise MaskgenError(
-        f"{place} is no model: neither a run of maskgen train nor a folder with a config.json. "
-        "Check the path."
-    )
-
-
-def model_type(folder: Path) -> str:
-    """What the config.json of a model folder calls the architecture. MaskgenError if it does not."""
-    try:
-        return str(json.loads((folder / "config.json").read_text())["model_type"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MaskgenError(
-            f"{folder / 'config.json'} cannot be read or names no model_type: {folder} is no model. "
-            "Check the path, or copy the folder again."
-        ) from error
 
 
 def load(

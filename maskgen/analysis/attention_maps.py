@@ -14,10 +14,11 @@ from maskgen.age_vlm import AgeVlmProcessor
 from maskgen.age_vlm.chat import ChatTemplate
 from maskgen.age_vlm.cross_attention import QuerySelection
 from maskgen.age_vlm.image_processing import normalise
-from maskgen.age_vlm.loading import load, model_folder
+from maskgen.age_vlm.loading import load
 from maskgen.analysis.samples import Item
 from maskgen.errors import MaskgenError
 from maskgen.geometry import Frame
+from maskgen.runtime.model_place import model_folder
 from maskgen.training.collate import collate
 from maskgen.training.dataset import Example, framed
 

@@ -16,11 +16,12 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from maskgen.age_vlm.loading import LOCAL_KWARGS, SAFE_KWARGS, check_whole, model_folder
+from maskgen.age_vlm.loading import LOCAL_KWARGS, SAFE_KWARGS, check_whole
 from maskgen.analysis.attention_maps import short_name
 from maskgen.analysis.samples import Item
 from maskgen.errors import MaskgenError, first_line
 from maskgen.runtime.device import choose_device
+from maskgen.runtime.model_place import model_folder
 
 _DEFAULT_PROMPT = "USER: {image}\n{text}\nASSISTANT:"
 

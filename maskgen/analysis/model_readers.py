@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-from maskgen.age_vlm.loading import model_folder, model_type
 from maskgen.age_vlm.registry import ARCHITECTURES
 from maskgen.analysis.attention_maps import AttentionReader, MapReader
 from maskgen.analysis.llava import LlavaReader
 from maskgen.analysis.peer_reader import PeerReader
 from maskgen.analysis.similarity import StateReader
 from maskgen.errors import MaskgenError
-from maskgen.peers.peer_model import Say, is_peer
+from maskgen.peers.peer_model import Say
+from maskgen.peers.peer_names import is_peer
+from maskgen.runtime.model_place import model_folder, model_type
 
 
 def load_state_reader(place: str | Path, say: Say = lambda line: None) -> StateReader:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskgen.commands.early_checks import check_file, check_models, check_sets
 from maskgen.commands.options import Json, say
 from maskgen.errors import MaskgenError
 
@@ -37,6 +38,8 @@ def ground(
     as_json: Json = False,
 ) -> None:
     """Hold models' attention against the shards' own masks: mass inside, pointing accuracy, IoU."""
+    check_models(model)
+    check_sets(data)
     from maskgen.analysis import text_report
     from maskgen.analysis.ground import measure_grounding
     from maskgen.analysis.model_readers import load_map_reader
@@ -76,17 +79,19 @@ def attend(
     ] = "",
 ) -> None:
     """Draw where models look when they are asked something: every cross-attention layer and their mean."""
-    from maskgen.analysis import attend, attention_page, text_report
-    from maskgen.analysis.model_readers import load_map_reader
-    from maskgen.analysis.samples import question_item
-    from maskgen.pixels import open_image
-
     if grid and (image or question or tokens):
         raise MaskgenError("--grid takes its pictures and questions from the file: leave out the others.")
     if layer and not grid:
         raise MaskgenError("--layer goes with --grid: a single picture is drawn with all layers.")
     if not grid and not (image and question):
         raise MaskgenError("give a picture and a question, or --grid with a file of them.")
+    check_models(model)
+    check_file("file of pairs" if grid else "picture", grid or image)
+    from maskgen.analysis import attend, attention_page, text_report
+    from maskgen.analysis.model_readers import load_map_reader
+    from maskgen.analysis.samples import question_item
+    from maskgen.pixels import open_image
+
     pairs = attention_page.read_image_questions(grid) if grid else []
     item = None if grid else question_item(open_image(image), question)
     readers = [load_map_reader(place, fit, say) for place in model]
@@ -131,14 +136,16 @@ def similarity(
     as_json: Json = False,
 ) -> None:
     """Compare image and text states of matching and non-matching pairs: histograms, AUROC, linear probe."""
+    _one_of("--text", text, ("query", "answers"))
+    _one_of("--pool", pool, ("mean", "pairs"))
+    check_models(model)
+    check_sets(data)
     from maskgen.analysis import histograms, text_report
     from maskgen.analysis.model_readers import load_state_reader
     from maskgen.analysis.samples import ShardItems
     from maskgen.analysis.similarity import Pool, measure_similarity
     from maskgen.pipeline.progress import progress_bar
 
-    _one_of("--text", text, ("query", "answers"))
-    _one_of("--pool", pool, ("mean", "pairs"))
     items = ShardItems(data, limit=limit, seed=seed, answers=text == "answers")
     averaging: Pool = "pairs" if pool == "pairs" else "mean"
     found = []

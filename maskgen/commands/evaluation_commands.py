@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskgen.commands.early_checks import check_models
 from maskgen.commands.options import Json, say
 from maskgen.errors import MaskgenError
 from maskgen.evaluation import benchmarks
+from maskgen.runtime.folder_kind import refuse_other_kind
 
 if TYPE_CHECKING:
     from maskgen.evaluation.locations import BenchmarkSource
@@ -74,10 +76,14 @@ def evaluate(
 
     Answers are kept in --out; maskgen score reads them again without the model.
     """
-    from maskgen.evaluation.locations import find, there
-
+    if model:
+        check_models([model])
+    if out:
+        refuse_other_kind(out, "answers")
     if not data and not annotations:
         raise MaskgenError("--data is missing: the folder with the benchmarks' files; or give --annotations.")
+    from maskgen.evaluation.locations import find, there
+
     names = bench.split(",") if bench else list(benchmarks.BENCHMARKS) if annotations else there(data)
     chosen = [benchmarks.named(name.strip()) for name in dict.fromkeys(names)]
     if annotations and len(chosen) > 1:

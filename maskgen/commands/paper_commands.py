@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 
 from maskgen.commands import analysis_commands, evaluation_commands
+from maskgen.commands.early_checks import check_models, check_sets
 from maskgen.errors import MaskgenError
+from maskgen.runtime.folder_kind import refuse_other_kind
 
 
 def paper(
@@ -36,8 +38,9 @@ def paper(
     if not (shards or grid or data):
         raise MaskgenError("give --shards for Fig. 2, --grid for Tables 4 and 6, or --data for Table 2.")
     folder = Path(out)
-    if (folder / "run.json").exists():
-        raise MaskgenError(f"--out {out} holds a set of shards or a run. Give a folder of its own.")
+    refuse_other_kind(out, None)
+    check_models(model)
+    check_sets(shards or [])
     if shards:
         analysis_commands.similarity(model, shards, str(folder / "fig-2"), limit=limit or 2000)
     if grid:

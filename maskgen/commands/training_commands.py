@@ -6,8 +6,11 @@ from typing import Annotated
 
 import typer
 
+from maskgen.commands.early_checks import check_file, check_sets
 from maskgen.commands.options import Json, say
 from maskgen.errors import MaskgenError
+from maskgen.runtime.folder_kind import refuse_other_kind
+from maskgen.runtime.model_place import check_start
 from maskgen.training import recipe as recipes
 
 RecipeName = Annotated[
@@ -57,6 +60,7 @@ def train(
         raise MaskgenError("--processes goes with --address; on this machine torchrun starts several.")
     if first_stage > len(settings.stages):
         raise MaskgenError(f"--first-stage {first_stage}: the recipe has {len(settings.stages)} stages.")
+    refuse_other_kind(out, "a training")
     if recipe == "demo" and not data:
         if model or finetune_data or first_stage > 1 or address:
             raise MaskgenError(
@@ -70,10 +74,12 @@ def train(
     if not data or not model:
         missing = "--data (a finished set of shards)" if not data else "--model (a folder of init-model)"
         raise MaskgenError(f"{missing} is missing. Only --recipe demo makes its own.")
+    sets: dict[recipes.SetName, list[str]] = {"pretrain": data, "finetune": finetune_data or data}
+    check_sets([*data, *(finetune_data or [])])
+    check_start(model, settings.architecture, settings.recipe)
     from maskgen.training.launch import launch
     from maskgen.training.trainer import TrainRequest
 
-    sets: dict[recipes.SetName, list[str]] = {"pretrain": data, "finetune": finetune_data or data}
     done = launch(TrainRequest(settings, model, sets, out, first_stage), address, processes, say)
     say(f"all stages are done; the model is in {done}")
 
@@ -88,13 +94,15 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Look at shards as training would: masks, texts, steps. Exit code 1 if something would waste it."""
+    settings = recipes.load(recipe, overrides)
+    check_sets(data)
+    check_start(model, settings.architecture, settings.recipe)
     from maskgen.age_vlm.chat import ChatTemplate
     from maskgen.geometry import Frame
     from maskgen.pipeline.progress import progress_bar
     from maskgen.training import model_folders
     from maskgen.training.audit import audit, render
 
-    settings = recipes.load(recipe, overrides)
     config = model_folders.read_config(model, settings)
     template = ChatTemplate(model_folders.tokenizer(model), settings.data.max_tokens)
     frame = Frame(settings.data.fit, config.image_size, config.cells)
@@ -112,11 +120,13 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """What each stage trains and costs: parameters, FLOPs, memory, steps, time. Makes no weights."""
+    settings = recipes.load(recipe, overrides)
+    if model:
+        check_start(model, settings.architecture, settings.recipe)
     from maskgen.runtime.device import choose_device
     from maskgen.training import step_benchmark
     from maskgen.training.explain import check_memory, explain, render
 
-    settings = recipes.load(recipe, overrides)
     plan = explain(settings, model)
     if measure:
         say(check_memory(plan, choose_device()))
@@ -136,6 +146,8 @@ def curves(
     ] = "",
 ) -> None:
     """Draw losses, attention inside the mask and speed of one or several runs as a PNG."""
+    for run in runs:
+        check_file("metrics.jsonl with steps of a maskgen train:", str(Path(run) / "metrics.jsonl"))
     from maskgen.training.curves import draw_curves
 
     typer.echo(draw_curves(runs, Path(to) if to else Path(runs[0]) / "curves.png"))

@@ -105,3 +105,12 @@ def table(rows: Iterable[Sequence[str]], right: frozenset[int] = frozenset()) ->
         ).rstrip()
         for row in rows
     ]
+
+
+def scores(coverage: float, agreement: float, sam_iou: float, digits: int) -> list[str]:
+    """What is known of a mask, each 0-1; nothing of one that is empty, and of SAM only where it ran, which a
+    `sam_iou` of 0 says it did not."""
+    if not coverage:
+        return []
+    refined = [f"agreement {agreement:.{digits}f}", f"SAM IoU {sam_iou:.{digits}f}"] if sam_iou else []
+    return [f"coverage {share(coverage, 1)}", *refined]

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 
 from maskgen.age_vlm.generation import Answerer
-from maskgen.age_vlm.loading import load, model_folder
+from maskgen.age_vlm.loading import load
 from maskgen.evaluation.inference import Answering
 from maskgen.evaluation.predictions import digest, identity
 from maskgen.peers.peer_generation import PeerAnswerer
-from maskgen.peers.peer_model import PeerModel, fetched, is_peer, tower_folder
+from maskgen.peers.peer_model import PeerModel, fetched, tower_folder
+from maskgen.peers.peer_names import is_peer
+from maskgen.runtime.model_place import model_folder
 
 
 def identity_of(place: str) -> str:

@@ -15,6 +15,7 @@ from maskgen.evaluation.locations import BenchmarkSource
 from maskgen.evaluation.predictions import TESTS, Answers, AnswerSetKey
 from maskgen.evaluation.question import Question
 from maskgen.evaluation.scoring import Disagreement, Judge, Score, disagreements, score
+from maskgen.runtime.folder_kind import refuse_other_kind
 
 _PART, _SECONDS = 256, 30.0  # what a kill may cost at most: so many answers, so much time
 _SEED = 0
@@ -58,11 +59,7 @@ def ask(request: Request, say: Callable[[str], None], count: Count) -> None:
     from maskgen.evaluation.inference import answers as ask_model
     from maskgen.runtime.lease import Lease
 
-    out = Path(request.out)
-    if (out / "run.json").exists() or any(out.glob("*.tar")):
-        raise MaskgenError(
-            f"--out {out} holds a set of shards or a run. Give the answers a folder of their own."
-        )
+    refuse_other_kind(request.out, "answers")
     identity = identity_of(request.model)
     settings = {"max_new_tokens": request.max_new_tokens}
     with Lease(request.out):

@@ -1,6 +1,5 @@
 """ConvLLaVA and MobileVLM V2 by folder or published name: tower, projector and language model as one."""
 
-import json
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,12 +17,12 @@ from transformers.utils import logging
 from maskgen.age_vlm.image_processing import MEAN, STD, normalise
 from maskgen.errors import MaskgenError
 from maskgen.peers import weight_files
+from maskgen.peers.peer_names import PUBLISHED, read_object
 from maskgen.peers.projectors import SIDE, LdpNetV2, MlpProjector
 from maskgen.peers.vicuna_prompt import VicunaPrompt
 from maskgen.peers.vision_towers import ClipTower, ConvNextTower, built, fill
 from maskgen.runtime.device import choose_device, usual_dtype
 
-PUBLISHED = re.compile(r"(?:ConvLLaVA/ConvLLaVA-|mtgv/MobileVLM_V2-)[\w.-]+")
 _FILES = ["*.json", "tokenizer.model", "*.bin", "*.safetensors"]
 _TOWER, _PROJECTOR = "model.vision_tower.vision_tower.", "model.mm_projector."
 _LEFTOVERS = ("rotary_emb.inv_freq", "embeddings.position_ids")
@@ -39,13 +38,6 @@ Say = Callable[[str], None]
 
 def _silent(line: str) -> None:
     pass
-
-
-def is_peer(place: str | Path) -> bool:
-    """Whether `place` is a published name, or a folder in the authors' format."""
-    if PUBLISHED.fullmatch(str(place)) and not Path(place).exists():
-        return True
-    return "mm_vision_tower" in _json(Path(place) / "config.json")
 
 
 @dataclass(frozen=True)
@@ -81,7 +73,7 @@ class PeerModel:
         ConvLLaVA's tower is used. MaskgenError if a tensor is missing or unexpected.
         """
         folder, where = fetched(str(place)), choose_device(device)
-        kind, config = dtype or usual_dtype(where), _json(folder / "config.json")
+        kind, config = dtype or usual_dtype(where), read_object(folder / "config.json")
         tensors = weight_files.read(folder)
         tensors = {name: each for name, each in tensors.items() if not name.endswith(_LEFTOVERS)}
         inner, projecting = (weight_files.under(prefix, tensors) for prefix in (_TOWER, _PROJECTOR))
@@ -185,7 +177,7 @@ def tower_folder(folder: Path, place: str) -> Path | None:
     """The folder that the configuration names as ConvLLaVA's tower: there, beside the model's, or in the
     hub's cache; of a model by its published name, `place`, from the hub. None of another model.
     """
-    named = str(_json(folder / "config.json").get("mm_vision_tower", ""))
+    named = str(read_object(folder / "config.json").get("mm_vision_tower", ""))
     if "convnext" not in named.lower():
         return None
     for candidate in (Path(named), folder / named, folder.parent / Path(named).name):
@@ -217,9 +209,9 @@ def _tower_tensors(inner: dict[str, torch.Tensor], tower: Path | None, say: Say)
 def _square(folder: Path, tower: Path | None, config: dict[str, Any]) -> int:
     """Pixels a side: of the tower's own files, or else the number its name ends in."""
     if tower is not None:
-        size = _json(tower / "preprocessor_config.json").get("size")
+        size = read_object(tower / "preprocessor_config.json").get("size")
         found = size.get("shortest_edge") if isinstance(size, dict) else size
-        found = found or _json(tower / "config.json").get("image_size")
+        found = found or read_object(tower / "config.json").get("image_size")
         if isinstance(found, int) and found > 0:
             return found
     ends = re.search(r"-(\d+)/?$", str(config["mm_vision_tower"]))
@@ -230,10 +222,3 @@ def _square(folder: Path, tower: Path | None, config: dict[str, Any]) -> int:
         )
     return int(ends[1])
 
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        held = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return {}
-    return held if isinstance(held, dict) else {}

@@ -18,6 +18,7 @@ from maskgen.pipeline.progress import Progress, progress_bar
 from maskgen.pipeline.recorded_names import compare_recorded
 from maskgen.pipeline.worker import Job, Task
 from maskgen.runtime.device import describe_device
+from maskgen.runtime.folder_kind import refuse_other_kind
 from maskgen.runtime.journal import Journal
 from maskgen.runtime.lease import Lease
 from maskgen.runtime.stop_signals import stop_signals
@@ -88,6 +89,7 @@ def run(request: RunRequest, say: Callable[[str], None]) -> RunSummary:
     store = Store(request.out)
     if request.out.rstrip("/") == request.data.rstrip("/"):
         raise MaskgenError(f"--out and --data are both {request.out}. Give the shards a folder of their own.")
+    refuse_other_kind(request.out, "a set of shards")
     _refuse_before_anything(request, store)
     ensure(request.config, request.data, say)
     config, identity = _identify(request, store, say)

@@ -15,6 +15,7 @@ from maskgen.reproduce.jobs import run_jobs
 from maskgen.reproduce.measure import Exam
 from maskgen.reproduce.runs import ground_sets
 from maskgen.reproduce.scales import MODELS, ReproductionFolder, Scale, shared_recipe
+from maskgen.runtime.folder_kind import refuse_other_kind
 from maskgen.runtime.lease import Lease
 from maskgen.small_models import checkpoint
 from maskgen.training.recipe import Recipe
@@ -29,6 +30,7 @@ def reproduce(out: str, size: Scale, seeds: int, jobs: int, command: str, say: C
     `jobs`: processes at a time. `command`: what the report says wrote it. MaskgenError if the folder was
     begun at another scale.
     """
+    refuse_other_kind(out, "a reproduction")
     place, shared = ReproductionFolder(Path(out)), shared_recipe(size)
     with Lease(out):
         _check_record(place, shared, size)

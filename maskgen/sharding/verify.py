@@ -29,6 +29,8 @@ def verify(store: Store, progress: Callable[[int, int], None] | None = None) -> 
 
     Never stops at the first problem. `progress` is called with (shards done, shards planned).
     """
+    if not any(store.exists(name) for name in ("run.json", "plan.parquet")):
+        raise MaskgenError(f"no run was begun in {store.place}: there is nothing to verify. Check the path.")
     problems: list[str] = []
     fingerprint = _fingerprint(store, problems)
     plan = _plan(store, problems)

@@ -15,6 +15,7 @@ from maskgen.config import Limits
 from maskgen.errors import MaskgenError
 from maskgen.geometry import HALF, Frame, binarise
 from maskgen.outcome import Outcome
+from maskgen.runtime.folder_kind import check_finished
 from maskgen.runtime.store import Store
 from maskgen.sharding import format
 from maskgen.sharding.commit import shard_name
@@ -135,8 +136,7 @@ def framed(frame: Frame, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | N
 
 def _index(place: str) -> dict[str, Any]:
     store = Store(place)
-    if not store.exists("index.parquet"):
-        raise MaskgenError(f"{place} is no finished set: it has no index.parquet. Finish its maskgen run.")
+    check_finished(place)
     with store.open("index.parquet") as stream:
         rows = pq.read_table(stream, columns=["shard", "key", "outcome", "offset", "size"])
     rows = rows.filter(pc.greater_equal(rows["offset"], 0))

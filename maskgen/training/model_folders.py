@@ -9,9 +9,9 @@ import torch
 
 from maskgen.age_vlm import loading
 from maskgen.age_vlm.image_processing import normalise
-from maskgen.age_vlm.loading import model_type, processor
+from maskgen.age_vlm.loading import processor
 from maskgen.age_vlm.registry import model_class, paper_config
-from maskgen.errors import MaskgenError
+from maskgen.runtime.model_place import check_start
 from maskgen.training.recipe import Recipe, StageConfig
 from maskgen.training.small_start import small_config
 
@@ -25,18 +25,7 @@ def config_of(recipe: Recipe, folder: str | Path = "") -> Any:
 
 def read_config(folder: str | Path, recipe: Recipe) -> Any:
     """The folder's configuration. MaskgenError if it is no model, or not of the recipe's architecture."""
-    path = Path(folder) / "config.json"
-    if not path.is_file():
-        raise MaskgenError(
-            f"--model {folder} is no model folder: it has no config.json. Make one with maskgen init-model, "
-            "or give a folder that maskgen train wrote."
-        )
-    kind = model_type(Path(folder))
-    if kind != recipe.architecture:
-        raise MaskgenError(
-            f"--model {folder} holds a {kind}, but the recipe {recipe.recipe} trains a "
-            f"{recipe.architecture}. Give another --model or another --recipe."
-        )
+    check_start(folder, recipe.architecture, recipe.recipe)
     return model_class(recipe.architecture).config_class.from_pretrained(folder)
 
 

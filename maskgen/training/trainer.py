@@ -14,6 +14,7 @@ from maskgen.age_vlm.chat import ChatTemplate
 from maskgen.errors import MaskgenError
 from maskgen.geometry import Frame
 from maskgen.pipeline.fingerprint import differences, packages
+from maskgen.runtime.folder_kind import refuse_other_kind
 from maskgen.runtime.lease import Lease
 from maskgen.runtime.lfs_pointers import refuse_lfs_pointers
 from maskgen.runtime.store import Store
@@ -59,6 +60,7 @@ def train(request: TrainRequest, world: World, say: Callable[[str], None]) -> Pa
     """
     if not world.is_main:
         return _train(request, world, say)
+    refuse_other_kind(request.out, "a training")
     with Lease(request.out, say):
         return _train(request, world, say)
 

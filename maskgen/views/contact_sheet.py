@@ -72,12 +72,7 @@ def _card(store: Store, pick: SamplePick, limits: Limits) -> str:
     except (MaskgenError, SampleError) as error:
         return _card_html("", f"cannot be shown: {page.escape_text(error)}", pick, "")
     fields = sample.fields
-    scores = (
-        f"coverage {text.share(fields.coverage, 1)} · agreement {fields.agreement:.2f} · "
-        f"SAM {fields.sam_iou:.2f}"
-        if sample.grid.any()
-        else ""
-    )
+    scores = " · ".join(text.scores(fields.coverage, fields.agreement, fields.sam_iou, 2))
     return _card_html(
         f'<img src="{drawn}" alt="">',
         page.escape_text(fields.query.text, 160),

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from maskgen.draw import text
 from maskgen.errors import MaskgenError
+from maskgen.runtime.folder_kind import folder_kind
 from maskgen.runtime.lease import is_alive, read_holder
 from maskgen.runtime.store import Store
 from maskgen.views import status
@@ -42,19 +43,21 @@ def folder_status(out: str) -> FolderStatus:
 
     MaskgenError for a folder of another kind, with what it is.
     """
-    store = Store(out)
-    record = store.read_json("run.json") if store.exists("run.json") else {}
-    if "first_stage" in record.get("identity", {}):
+    kind = folder_kind(out)
+    if kind == "a training":
         from maskgen.views.training_status import training_status
 
         holder = read_holder(out)
+        record = Store(out).read_json("run.json")
         return training_status(out, record, holder is not None and is_alive(holder))
-    if "exam" in record:
-        return _reproduction(Path(out), record)
-    if answers := sorted(Path(out).glob("*/*/asked.json")):
-        return _evaluation(out, answers)
-    if not record:
-        _refuse_other(Path(out))
+    if kind == "a reproduction":
+        return _reproduction(Path(out), Store(out).read_json("run.json"))
+    if kind == "answers":
+        return _evaluation(out, sorted(Path(out).glob("*/*/asked.json")))
+    if kind == "a model":
+        raise MaskgenError(f"{out} is a model folder, not a run: maskgen eval takes it as --model.")
+    if kind is None:
+        _refuse_several(Path(out))
     return status.status(out)
 
 
@@ -107,10 +110,8 @@ def _evaluation(out: str, headers: list[Path]) -> Told:
     return Told(values, rows)
 
 
-def _refuse_other(out: Path) -> None:
-    """Of a folder that no status is known of, say what it is, if that is to be seen."""
-    if (out / "config.json").is_file():
-        raise MaskgenError(f"{out} is a model folder, not a run: maskgen eval takes it as --model.")
+def _refuse_several(out: Path) -> None:
+    """MaskgenError for a folder of runs, with one of them."""
     below = sorted(path.parent.name for path in out.glob("*/run.json"))
     if below:
         raise MaskgenError(

@@ -55,7 +55,7 @@ def write_report(store: Store) -> str:
 
 def _head(record: dict[str, Any], found: SetStatistics, runs: list[list[Event]]) -> str:
     plan = record["plan"]
-    masked = found.count(Outcome.OK, Outcome.SAM_DISAGREES)
+    masked = found.masks
     in_tar = sum(found.outcomes[outcome] for outcome in Outcome if outcome.in_tar)
     failed = sum(found.outcomes[outcome] for outcome in Outcome if outcome.is_failure)
     allowed = int(record["config"]["resources"]["failure_budget"] * plan["planned"])

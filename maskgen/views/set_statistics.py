@@ -50,6 +50,7 @@ class Distribution:
 class SetStatistics:
     """A set's commits, its distributions over `ok` samples, and a few samples of each outcome.
 
+    `masks`: rows whose mask is not empty, which no outcome tells: SAM may return nothing (sam_disagrees).
     The picks are those with the smallest keys: keys are hashes of content, so that is a fair draw, and
     the same one every time.
     """
@@ -58,6 +59,7 @@ class SetStatistics:
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     picks: dict[Outcome, list[SamplePick]] = field(default_factory=dict)
     distributions: list[Distribution] = field(default_factory=list)
+    masks: int = 0
 
     @property
     def rows(self) -> int:
@@ -66,9 +68,6 @@ class SetStatistics:
     @property
     def bytes(self) -> int:
         return sum(commit.tar.bytes for commit in self.commits.values())
-
-    def count(self, *outcomes: Outcome) -> int:
-        return sum(self.outcomes[outcome] for outcome in outcomes)
 
 
 def collect_statistics(store: Store) -> SetStatistics:
@@ -80,6 +79,7 @@ def collect_statistics(store: Store) -> SetStatistics:
     for shard, commit in statistics.commits.items():
         statistics.outcomes.update(commit.outcomes)
         rows = shard_table.read(store, f"{shard_name(shard)}.parquet")
+        statistics.masks += int(np.count_nonzero(rows["coverage"].to_numpy()))
         fine = rows.filter(pc.equal(rows["outcome"], Outcome.OK.value))
         for column in SCORES:
             scores[column] += np.histogram(np.clip(fine[column].to_numpy(), 0, 1), _FINE_BINS, (0, 1))[0]

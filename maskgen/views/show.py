@@ -51,7 +51,7 @@ def show(sample: ShardSample, picture: Picture) -> Image.Image:
     masked = overlay.with_mask(image, sample.mask_pixels())
     views = [
         (_proposal_caption(sample), outlined),
-        (f"mask, {text.share(fields.coverage, 1)} of the image" if sample.grid.any() else "no mask", masked),
+        (f"mask, {text.share(fields.coverage, 1)} of the image" if fields.coverage else "no mask", masked),
         (_frame_caption(sample), _trainer_frame(sample, picture)),
     ]
     return _one_below_another(sample, views) if stacked else _side_by_side(sample, views)
@@ -117,15 +117,16 @@ def _paragraphs(sample: ShardSample, width: int) -> list[tuple[str, int, tuple[i
     fields = sample.fields
     outcome = f"{fields.outcome}: {fields.reason}" if fields.reason else str(fields.outcome)
     source = f"id {fields.id} | {fields.image} | {fields.width} x {fields.height} px | {fields.split}"
-    scores = (
-        f"SAM IoU {fields.sam_iou:.3f} | agreement {fields.agreement:.3f} | coverage {fields.coverage:.3f}"
-        f" | {text.plural(fields.tokens, 'token')}{' | query cut for the proposer' * fields.query.truncated}"
-    )
+    scores = [
+        *text.scores(fields.coverage, fields.agreement, fields.sam_iou, 3),
+        text.plural(fields.tokens, "token") if fields.tokens else "",
+        "query cut for the proposer" if fields.query.truncated else "",
+    ]
     return [
         (sample.key, 20, INK),
         *((line, 15, GREEN if fields.outcome is Outcome.OK else OCHRE) for line in _lines(outcome, width, 2)),
         *((line, 17, INK) for line in _lines(fields.query.text, width, _QUERY_LINES, 17)),
-        (scores, 15, GREY),
+        (" | ".join(filter(None, scores)), 15, GREY),
         *((line, 15, GREY) for line in _lines(source, width, 2)),
     ]
 

@@ -91,6 +91,12 @@ def render_problems(out: str, problems: list[str]) -> str:
 
 
 def _headline(request: RunRequest, summary: RunSummary) -> str:
+    if not summary.planned:
+        read = Store(request.out).read_json("run.json")["plan"]["read"]
+        return (
+            f"{request.out} holds nothing: of {text.plural(read, 'row')} none was selected. "
+            "See select.* and --without."
+        )
     if not summary.made and not summary.missing:
         return f"{request.out} was finished already: {text.plural(summary.planned, 'row')}, nothing to do."
     pace = status(request.out).pace
@@ -107,7 +113,7 @@ def _outcome_lines(summary: RunSummary) -> list[str]:
 
 def _quality_lines(request: RunRequest, store: Store) -> list[str]:
     truth = request.config.source.truth
-    if not truth:
+    if not truth or not store.read_json("run.json")["plan"]["planned"]:
         return []
     from maskgen.evaluation.mask_quality import render, score
 

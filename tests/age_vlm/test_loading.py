@@ -7,8 +7,9 @@ from safetensors.torch import load_file, save_file
 
 from helpers import tiny_age_vlm as tiny
 from helpers.tiny_age_vlm import made
-from maskgen.age_vlm.loading import load, model_folder
+from maskgen.age_vlm.loading import load
 from maskgen.errors import MaskgenError
+from maskgen.runtime.model_place import model_folder
 from maskgen.small_models import checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")

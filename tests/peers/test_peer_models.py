@@ -16,7 +16,8 @@ from helpers import tiny_peers
 from maskgen.analysis.peer_reader import PeerReader
 from maskgen.analysis.samples import question_item
 from maskgen.errors import MaskgenError
-from maskgen.peers.peer_model import PeerModel, is_peer
+from maskgen.peers.peer_model import PeerModel
+from maskgen.peers.peer_names import is_peer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

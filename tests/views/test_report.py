@@ -1,5 +1,6 @@
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -177,3 +178,16 @@ def test_the_picture_is_a_jpeg_of_modest_size(tmp_path):
     (attributes,) = read(store).all("img")
     data = base64.b64decode(str(attributes["src"]).partition(",")[2])
     assert Image.open(io.BytesIO(data)).size == (360, 270)
+
+
+def test_an_empty_mask_is_no_mask_and_sam_is_silent_where_it_never_ran(tmp_path):
+    """SAM may return nothing (sam_disagrees); a polygon taken as the mask has no score of SAM's."""
+    empty, outlined = record(1, Outcome.SAM_DISAGREES, "empty mask"), record(2)
+    assert empty.grounding is not None and outlined.grounding is not None
+    nothing = np.zeros_like(empty.grounding.mask)
+    grid = np.zeros_like(empty.grounding.grid)
+    empty = replace(empty, grounding=replace(empty.grounding, mask=nothing, grid=grid, coverage=0.0))
+    outlined = replace(outlined, grounding=replace(outlined.grounding, sam_iou=0.0, agreement=1.0))
+    shown = read(tiny_sets.make_set(tmp_path / "set", [[empty, outlined]])).text
+    assert "1with a mask, 50.0 %" in shown and "1with a zero mask, 50.0 %" in shown
+    assert "coverage " in shown and "SAM 0" not in shown and "SAM IoU" not in shown

@@ -7,7 +7,7 @@ from PIL import Image
 from helpers import tiny_sets
 from helpers.tiny_sets import CONFIG, record, sample_of
 from maskgen.config import Grid
-from maskgen.draw import overlay
+from maskgen.draw import overlay, text
 from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
 from maskgen.views.show import show, write_png
@@ -85,3 +85,9 @@ def test_the_runs_own_limits_hold(tmp_path):
     store = tiny_sets.make_set(tmp_path / "set", [[large]], tight)
     with pytest.raises(MaskgenError, match="over the limit"):
         write_png(store.url, "k000001", str(tmp_path / "k.png"))
+
+
+def test_scores_that_nobody_gave_are_not_shown():
+    assert text.scores(0.25, 1.0, 0.0, 2) == ["coverage 25.0 %"], "the polygon is the mask"
+    assert text.scores(0.25, 0.5, 0.75, 2) == ["coverage 25.0 %", "agreement 0.50", "SAM IoU 0.75"]
+    assert text.scores(0.0, 0.0, 0.0, 2) == [], "nothing was found"

@@ -72,3 +72,12 @@ def test_a_finished_set_gets_the_last_files_that_a_killed_driver_left_unwritten(
     assert not store.exists("quality.json") and not store.exists("report.html"), (
         "they speak of an older index"
     )
+
+
+def test_an_empty_set_is_not_called_finished_already(tmp_path):
+    store = make_set(tmp_path, [])
+    source = CONFIG.source.model_copy(update={"truth": "truth.parquet"})
+    request = RunRequest(CONFIG.model_copy(update={"source": source}), "data", str(tmp_path))
+    told = summarise_run(request, RunSummary(0, {}, 0, 0, [], [], False, 1.0, 0, False))
+    assert "finished already" not in told and "of 5 rows none was selected" in told, "and nothing is scored"
+    assert not store.exists("quality.json")
