@@ -221,4 +221,3 @@ def _square(folder: Path, tower: Path | None, config: dict[str, Any]) -> int:
             f"{Path(str(config['mm_vision_tower'])).name}."
         )
     return int(ends[1])
-
