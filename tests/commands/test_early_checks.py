@@ -1,4 +1,4 @@
-"""Mistyped names and places are refused before torch is imported, and no command writes over another's work."""
+"""Mistyped places are refused before torch is imported, and no command writes over another's work."""
 
 import subprocess
 import sys
@@ -7,7 +7,9 @@ import pytest
 
 from helpers import peaked_attention, small_training
 from helpers.tiny_sets import make_set, record
+from maskgen import config
 from maskgen.errors import MaskgenError
+from maskgen.pipeline.run import RunRequest, run
 from maskgen.runtime.folder_kind import folder_kind, refuse_other_kind
 from maskgen.runtime.store import Store
 
@@ -44,7 +46,8 @@ def place(tmp_path_factory):
 def test_a_mistyped_place_costs_no_import_of_torch(place):
     """All of them in one process: none may have imported torch when it is refused."""
     script = (
-        "import sys\nfrom maskgen.cli import app\nfrom maskgen.errors import MaskgenError\n"
+        "import sys\nfrom maskgen.cli import app\nfrom maskgen import config
+from maskgen.errors import MaskgenError\n"
         f"for line in {TYPED!r}:\n"
         "    try:\n"
         "        app(line.split(), standalone_mode=False)\n"
@@ -70,18 +73,14 @@ def test_a_folder_is_what_its_files_say(place, tmp_path):
     assert folder_kind(str(tmp_path / "answers")) == "answers"
     refuse_other_kind(str(tmp_path / "run"), "a training")
     for other in ("run", "tars", "answers"):
-        with pytest.raises(MaskgenError, match="holds a.* a folder of its own"):
+        with pytest.raises(MaskgenError, match=r"holds a.* a folder of its own"):
             refuse_other_kind(str(tmp_path / other), "a reproduction")
 
 
 def test_a_training_is_no_place_for_shards(place, tmp_path):
     """It ended in a KeyError."""
-    from maskgen.pipeline.run import RunRequest, run
-
     data = small_training.shards(tmp_path / "data", 4)
     Store(str(tmp_path / "run")).write_json("run.json", {"identity": {"first_stage": 1}})
-    from maskgen import config
-
     request = RunRequest(config.load("demo"), data, str(tmp_path / "run"))
     with pytest.raises(MaskgenError, match="holds a training"):
         run(request, lambda _: None)
