@@ -46,8 +46,7 @@ def place(tmp_path_factory):
 def test_a_mistyped_place_costs_no_import_of_torch(place):
     """All of them in one process: none may have imported torch when it is refused."""
     script = (
-        "import sys\nfrom maskgen.cli import app\nfrom maskgen import config
-from maskgen.errors import MaskgenError\n"
+        "import sys\nfrom maskgen.cli import app\nfrom maskgen.errors import MaskgenError\n"
         f"for line in {TYPED!r}:\n"
         "    try:\n"
         "        app(line.split(), standalone_mode=False)\n"
