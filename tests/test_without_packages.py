@@ -42,16 +42,14 @@ print(run_benchmark(BenchRequest(images=2, rounds=1, batch=2), lambda _: None).i
 STEP = """
 from card.learning import chosen, model
 from maskgen.training.data_loader import MicroBatch
-from maskgen.training.loop import take_step
-from maskgen.training.losses import LossCounts, count_targets
+from maskgen.training.loop import count_losses, take_step
 from maskgen.training.step_benchmark import drawn, stage_run
 
 recipe, device = chosen(False), torch.device("cpu")
 made = model(False, device)
 run = stage_run(recipe, recipe.stages["3"], made, device, 2)
-batch = drawn(recipe, run.stage, made.config, 2)
-counts = LossCounts(count_targets(batch), float(batch.guided.sum()))
-print(take_step(run, 0, [MicroBatch(batch, 0, 0)], counts)["samples"])
+micro = MicroBatch.of(drawn(recipe, run.stage, made.config, 2))
+print(take_step(run, 0, [micro], count_losses(run.stage, [micro]))["samples"])
 """
 
 

@@ -1,6 +1,7 @@
 """The trainer on the device: attention maps against attention written out, and a step against the CPU's."""
 
 import copy
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,8 +14,7 @@ from maskgen.age_vlm.cross_attention import CrossAttention, QuerySelection, spli
 from maskgen.age_vlm.registry import model_class, paper_config
 from maskgen.training import recipe
 from maskgen.training.data_loader import MicroBatch
-from maskgen.training.loop import accumulate
-from maskgen.training.losses import LossCounts, count_targets
+from maskgen.training.loop import accumulate, count_losses
 from maskgen.training.recipe import Recipe
 from maskgen.training.step_benchmark import drawn, stage_run
 
@@ -126,11 +126,10 @@ def _gradients(made: Any, large: bool, device: torch.device, precision: str) -> 
     settings = chosen(large, f"precision={precision}", "data.expected_tokens=32")
     stage = settings.stages["3"]
     run = stage_run(settings, stage, made, device, 10)
-    batch = drawn(settings, stage, made.config, 1 if large else 4).to(device)
+    micro = MicroBatch.of(drawn(settings, stage, made.config, 1 if large else 4))
+    counts = count_losses(stage, [micro])
     made.zero_grad(set_to_none=True)
-    (losses,) = accumulate(
-        run, [MicroBatch(batch, 0, 0)], LossCounts(count_targets(batch), float(batch.guided.sum()))
-    )
+    (losses,) = accumulate(run, [dataclasses.replace(micro, batch=micro.batch.to(device))], counts)
     found = {"lm": losses.lm.cpu(), "guidance": losses.guidance.cpu()}
     return found | {
         name: weight.grad.cpu() for name, weight in made.named_parameters() if weight.grad is not None

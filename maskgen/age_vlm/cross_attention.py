@@ -4,6 +4,9 @@ Shapes: B rows, T text tokens, N image tokens, C LLaMA's width, H query heads, K
 width, G guided rows, Q query tokens.
 """
 
+import copy
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -30,6 +33,12 @@ class QuerySelection:
         order = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
         self.positions = order[:, :longest]
         self.valid = mask.gather(1, self.positions)
+
+    def map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> "QuerySelection":
+        """The same with every tensor moved."""
+        other = copy.copy(self)
+        other.rows, other.positions, other.valid = map(move, (self.rows, self.positions, self.valid))
+        return other
 
     @classmethod
     def per_token(cls, query_mask: torch.Tensor) -> "QuerySelection":

@@ -39,11 +39,9 @@ def image_features(
     features: torch.Tensor = adapter(feature_map.flatten(2).transpose(1, 2))  # (images, N, C)
     if has_image is None:
         return features
-    rows = has_image.nonzero()[:, 0]
-    padded = features.new_zeros(len(has_image), *features.shape[1:])  # (B, N, C)
-    if len(rows) == 0:
-        return padded + 0 * features.mean(dim=0)
-    return padded.index_copy(0, rows, features)
+    # The number of each row's image; nothing is asked of the device.
+    number = (has_image.cumsum(dim=0) - 1).clamp(min=0)
+    return torch.where(has_image[:, None, None], features.index_select(0, number), 0.0)
 
 
 def blank_image(model: PreTrainedModel, rows: int) -> tuple[torch.Tensor, torch.Tensor]:

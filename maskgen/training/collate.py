@@ -1,12 +1,13 @@
 """Examples side by side, as tensors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from maskgen.age_vlm.cross_attention import QuerySelection
 from maskgen.training.dataset import Example
 
 
@@ -17,7 +18,8 @@ class TrainBatch:
     `input_ids`, `attention_mask`, `labels`: int64 (B, T); `query_mask`: bool (B, T). `pixels`: uint8 (images,
     S, S, 3) of the rows with an image; `image_cells`: bool (images, cells^2), None if all cells hold image.
     `has_image`, `guided`: bool (B,). `masks`: bool (G, cells^2) of the guided rows. `weights`: float32 (B,),
-    0 for rows that only fill up.
+    0 for rows that only fill up. `selection`: the guided rows' query tokens, found here, where no device
+    has to be waited for.
     """
 
     input_ids: torch.Tensor
@@ -31,26 +33,29 @@ class TrainBatch:
     masks: torch.Tensor
     weights: torch.Tensor
     keys: list[str]
+    selection: QuerySelection
+
+    @property
+    def image_rows(self) -> torch.Tensor | None:
+        """`has_image`, or None where every row has one."""
+        return None if len(self.pixels) == len(self.has_image) else self.has_image
 
     def to(self, device: torch.device) -> "TrainBatch":
         """All tensors there."""
-        moved: dict[str, Any] = {
-            one.name: value.to(device, non_blocking=True)
-            for one in fields(self)
-            if isinstance(value := getattr(self, one.name), torch.Tensor)
-        }
-        return replace(self, **moved)
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def share_memory(self) -> "TrainBatch":
         """All tensors in shared memory; RuntimeError or OSError if there is too little."""
-        return replace(
-            self,
-            **{
-                one.name: value.share_memory_()
-                for one in fields(self)
-                if isinstance(value := getattr(self, one.name), torch.Tensor)
-            },
-        )
+        return self.map(lambda tensor: tensor.share_memory_())
+
+    def map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> "TrainBatch":
+        """The same with every tensor moved."""
+        moved: dict[str, Any] = {
+            one.name: move(value)
+            for one in fields(self)
+            if isinstance(value := getattr(self, one.name), torch.Tensor)
+        }
+        return replace(self, selection=self.selection.map(move), **moved)
 
 
 def collate(examples: Sequence[Example | None], pad_id: int) -> TrainBatch:
@@ -77,16 +82,19 @@ def collate(examples: Sequence[Example | None], pad_id: int) -> TrainBatch:
     if some is not None:
         whole = np.ones_like(some)
         image_cells = torch.from_numpy(np.stack([whole if one is None else one for one in cells]))
+    query_mask = torch.from_numpy(query)
+    guided = torch.tensor([one is not None and one.mask is not None for one in examples])
     return TrainBatch(
         torch.from_numpy(ids),
         torch.from_numpy(attention),
         torch.from_numpy(labels),
-        torch.from_numpy(query),
+        query_mask,
         torch.from_numpy(np.stack(pixels)) if pixels else torch.zeros(0, dtype=torch.uint8),
         torch.tensor([one is not None and one.pixels is not None for one in examples]),
         image_cells,
-        torch.tensor([one is not None and one.mask is not None for one in examples]),
+        guided,
         torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, 0, dtype=torch.bool),
         torch.tensor([0.0 if one is None else 1.0 for one in examples]),
         ["" if one is None else one.key for one in examples],
+        QuerySelection(query_mask, guided),
     )

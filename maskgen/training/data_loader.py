@@ -19,16 +19,47 @@ from maskgen.training.sampler import Schedule
 
 
 @dataclass(frozen=True)
-class MicroBatch:
-    """A micro-batch, and what was left out of it.
+class RowCounts:
+    """What there is to count in one sample: known before its batch is on a device, which need not be asked.
 
-    `truncated`: texts that lost their end; `unguided`: rows whose mask is empty, or whose query has no token,
-    which can guide nothing.
+    `targets`: tokens to be learnt; `query_tokens`: those that are guided.
+    """
+
+    key: str
+    tokens: int
+    targets: int
+    query_tokens: int
+    has_image: bool
+    guided: bool
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """A micro-batch, what there is to count in it, and what was left out of it.
+
+    `rows`: without those that only fill up. `truncated`: texts that lost their end; `unguided`: rows whose
+    mask is empty, or whose query has no token, which can guide nothing.
     """
 
     batch: TrainBatch
-    truncated: int
-    unguided: int
+    rows: list[RowCounts]
+    truncated: int = 0
+    unguided: int = 0
+
+    @classmethod
+    def of(cls, batch: TrainBatch, truncated: int = 0, unguided: int = 0) -> "MicroBatch":
+        """A batch that is on the CPU, counted."""
+        columns = (
+            batch.weights.bool(),
+            batch.attention_mask.sum(dim=1),
+            (batch.labels[:, 1:] != -100).sum(dim=1),
+            batch.query_mask.sum(dim=1) * batch.guided,
+            batch.has_image,
+            batch.guided,
+        )
+        counted = zip(batch.keys, *(column.tolist() for column in columns), strict=True)
+        rows = [RowCounts(key, *row) for key, weighs, *row in counted if weighs]
+        return cls(batch, rows, truncated, unguided)
 
 
 class MicroBatchDataset(Dataset[Any]):
@@ -57,8 +88,8 @@ class MicroBatchDataset(Dataset[Any]):
         # The tail of an epoch is filled up with rows that weigh nothing.
         examples = [self._samples[row] if row >= 0 else None for row in rows]
         usable = [_without_unusable_mask(example) for example in examples]
-        return MicroBatch(
-            batch=collate(usable, self._pad_id),
+        return MicroBatch.of(
+            collate(usable, self._pad_id),
             truncated=sum(example.truncated for example in examples if example),
             unguided=sum(
                 before.mask is not None and after.mask is None

@@ -15,7 +15,7 @@ from maskgen.training.collate import TrainBatch
 from maskgen.training.cost import SampleFlops
 from maskgen.training.data_loader import MicroBatch, MicroBatchDataset, StepLoader
 from maskgen.training.distributed import World
-from maskgen.training.losses import LossCounts, LossSums, compute_losses, count_targets
+from maskgen.training.losses import LossCounts, LossSums, compute_losses
 from maskgen.training.metrics import JsonLines, ProgressBar, StepTimer, TensorBoardWriter, peak_flops
 from maskgen.training.optimizer import clip_gradients, lr_factor, set_learning_rates
 from maskgen.training.parallel import ParallelModel
@@ -150,10 +150,9 @@ def forward(run: StageRun, batch: TrainBatch) -> LossSums:
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
             pixel_values=run.normalise(batch.pixels) if len(batch.pixels) else None,
-            has_image=batch.has_image,
+            has_image=batch.image_rows,
             image_cells=batch.image_cells,
-            query_mask=batch.query_mask,
-            guided=batch.guided if "guidance" in run.stage.losses else None,
+            query_selection=batch.selection if "guidance" in run.stage.losses else None,
             use_cache=False,
         )
     return compute_losses(output, batch, run.recipe.guidance.normalise)
@@ -161,12 +160,16 @@ def forward(run: StageRun, batch: TrainBatch) -> LossSums:
 
 def global_counts(run: StageRun, batches: list[MicroBatch], stop: bool) -> tuple[LossCounts, bool]:
     """The counts over the global batch, and whether any process was asked to stop."""
-    tokens = sum(count_targets(micro.batch) for micro in batches)
-    rows = sum(int(micro.batch.guided.sum()) for micro in batches)
-    if "guidance" not in run.stage.losses:
-        rows = 0
-    total, guided, stops = run.world.sum([float(tokens), float(rows), float(stop)])
+    own = count_losses(run.stage, batches)
+    total, guided, stops = run.world.sum([own.tokens, own.rows, float(stop)])
     return LossCounts(total, guided), stops > 0
+
+
+def count_losses(stage: StageConfig, batches: list[MicroBatch]) -> LossCounts:
+    """What this process's losses are of."""
+    rows = [row for micro in batches for row in micro.rows]
+    guided = sum(row.guided for row in rows) if "guidance" in stage.losses else 0
+    return LossCounts(float(sum(row.targets for row in rows)), float(guided))
 
 
 def step_metrics(
@@ -176,15 +179,16 @@ def step_metrics(
     layers = max((len(one.mass) for one in losses if one.mass.ndim), default=0)
     masses = [one.mass for one in losses if one.mass.ndim]
     mass = torch.stack(masses).sum(dim=0).tolist() if masses else []
+    rows = [row for micro in batches for row in micro.rows]
     own = [
         float(sum(one.lm for one in losses)),
         float(sum(one.guidance for one in losses)),
         float(sum(one.floor for one in losses)),
-        float(sum(int(micro.batch.attention_mask.sum()) for micro in batches)),
-        float(len(sample_keys(batches))),
+        float(sum(row.tokens for row in rows)),
+        float(len(rows)),
         float(sum(micro.truncated for micro in batches)),
         float(sum(micro.unguided for micro in batches)),
-        sum(_batch_flops(run.sample_flops, micro.batch) for micro in batches),
+        sum(run.sample_flops.of(row.tokens, row.has_image, row.query_tokens) for row in rows),
     ]
     # A process whose rows hold no mask has seen no layer.
     layers = int(max(run.world.gather(layers)))
@@ -230,17 +234,6 @@ def _throughput(run: StageRun, line: dict[str, Any], seconds: float, wait_second
     }
 
 
-def _batch_flops(flops: SampleFlops, batch: TrainBatch) -> float:
-    lengths = batch.attention_mask.sum(dim=1).tolist()
-    query_tokens = (batch.query_mask.sum(dim=1) * batch.guided).tolist()
-    has_image, weights = batch.has_image.tolist(), batch.weights.tolist()
-    return sum(
-        flops.of(int(length), bool(image), int(query))
-        for length, image, query, weight in zip(lengths, has_image, query_tokens, weights, strict=True)
-        if weight
-    )
-
-
 def _non_finite_error(run: StageRun, step: int, batches: list[MicroBatch]) -> MaskgenError:
     """Finds the samples whose own loss is not finite, so that they can be looked at."""
     run.optimizer.zero_grad(set_to_none=True)
@@ -267,12 +260,7 @@ def _non_finite_error(run: StageRun, step: int, batches: list[MicroBatch]) -> Ma
 
 def sample_keys(batches: list[MicroBatch]) -> list[str]:
     """The keys of the step's samples, without the rows that only fill up."""
-    return [
-        key
-        for micro in batches
-        for key, weight in zip(micro.batch.keys, micro.batch.weights.tolist(), strict=True)
-        if weight
-    ]
+    return [row.key for micro in batches for row in micro.rows]
 
 
 def _save_checkpoint(run: StageRun, step: int, outputs: Outputs) -> None:

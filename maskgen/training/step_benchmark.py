@@ -5,12 +5,13 @@ batches.
 import gc
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
 import torch
 
+from maskgen.age_vlm.cross_attention import QuerySelection
 from maskgen.age_vlm.registry import model_class
 from maskgen.draw import text
 from maskgen.grounding.faults import is_out_of_memory
@@ -22,8 +23,7 @@ from maskgen.training.cost import sample_flops
 from maskgen.training.data_loader import MicroBatch
 from maskgen.training.distributed import World
 from maskgen.training.freezing import freeze, peak_learning_rates
-from maskgen.training.loop import StageRun, take_step
-from maskgen.training.losses import LossCounts, count_targets
+from maskgen.training.loop import StageRun, count_losses, take_step
 from maskgen.training.metrics import peak_flops
 from maskgen.training.optimizer import build_optimizer
 from maskgen.training.parallel import ParallelModel
@@ -152,8 +152,9 @@ def _stage(
     with torch.device(device):
         model = model_class(recipe.architecture)(config)
     run = stage_run(recipe, stage, model, device, WARM_STEPS + steps)
-    micro = MicroBatch(drawn(recipe, stage, config, samples).to(device), 0, 0)
-    counts = LossCounts(count_targets(micro.batch), float(micro.batch.guided.sum()))
+    micro = MicroBatch.of(drawn(recipe, stage, config, samples))
+    counts = count_losses(stage, [micro])
+    micro = replace(micro, batch=micro.batch.to(device))
     wait = waiter(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -223,4 +224,5 @@ def drawn(recipe: Recipe, stage: StageConfig, config: Any, rows: int) -> TrainBa
         masks=masks if guided[0] else masks[:0],
         weights=torch.ones(rows),
         keys=[f"{row:016x}" for row in range(rows)],
+        selection=QuerySelection(query, guided),
     )

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
+from maskgen.age_vlm.cross_attention import QuerySelection
 from maskgen.runtime.place_errors import translate
 from maskgen.training.collate import TrainBatch
 from maskgen.training.data_loader import MicroBatch, StepLoader
@@ -32,7 +33,8 @@ class Failing(Dataset[Any]):
 
         torch.Tensor.share_memory_ = refuse  # type: ignore[method-assign]
         make: Any = TrainBatch
-        return MicroBatch(make(*[torch.zeros(1)] * 10, ["key"]), 0, 0)
+        flags = torch.zeros(1, 1, dtype=torch.bool)
+        return MicroBatch(make(*[torch.zeros(1)] * 10, ["key"], QuerySelection(flags, flags[0])), [])
 
 
 @pytest.mark.parametrize("dies", [False, True])

@@ -1,0 +1,189 @@
+"""What grounding and training would take on a card that is not here: the real code, costed operation by
+operation.
+
+    python benchmarks/roofline.py
+    python benchmarks/roofline.py --part sam --part decode --largest 10
+
+Florence-2-large, SAM ViT-H and AGE-VLM of full size run on tensors without values (`maskgen/roofline.py`), in
+bfloat16, on the ceilings of an H100 that are printed first. Figures are good to some 30 %; what a change does
+to them is better known than they are.
+"""
+
+import argparse
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from segment_anything import sam_model_registry
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import Florence2ForConditionalGeneration
+
+from maskgen.age_vlm.meta_model import meta_model
+from maskgen.age_vlm.registry import paper_config
+from maskgen.bench.random_checkpoints import LARGE, LARGE_ROWS
+from maskgen.draw import text
+from maskgen.grounding.fast import sam_forward
+from maskgen.grounding.fast.beam_search import BeamSearch
+from maskgen.grounding.fast.decode_step import step
+from maskgen.grounding.fast.decoder import Decoder
+from maskgen.grounding.fast.decoder_weights import DecoderWeights
+from maskgen.grounding.fast.generation_rules import GenerationRules
+from maskgen.roofline import Ceilings, Cost, Roofline, saved_for_backward, total
+from maskgen.small_models import small_florence2
+from maskgen.training import recipe as recipes
+from maskgen.training.data_loader import MicroBatch
+from maskgen.training.loop import count_losses, forward, weighed_loss
+from maskgen.training.metrics import PEAK_FLOPS
+from maskgen.training.optimizer import clip_gradients
+from maskgen.training.step_benchmark import drawn, stage_run
+
+BEAMS, ANSWER, PROMPT = 3, 1040, 608  # beams, places of an answer, tokens of a prompt (577 of them image)
+HALF = torch.bfloat16
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the budget: what `items` images or samples cost; `saved`: bytes kept for the backward."""
+
+    name: str
+    items: int
+    roofline: Roofline
+    parts: tuple[str, ...] = ("",)
+    saved: int | None = None
+
+    @property
+    def cost(self) -> Cost:
+        return total(self.roofline.cost(part) for part in self.parts)
+
+
+@contextmanager
+def _without_values(module: torch.nn.Module, dtype: torch.dtype | None = None) -> Iterator[None]:
+    """Inside, the module on meta is one without values, in `dtype` if given; FakeTensorMode is on."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        if dtype is not None:
+            module.to(dtype)
+        module.to_empty(device="cpu")
+        if isinstance(module, torch.nn.Module) and hasattr(module, "tie_weights"):
+            module.tie_weights()
+        yield
+
+
+def florence2() -> Any:
+    """Florence-2-large on meta."""
+    with torch.device("meta"):
+        config = small_florence2.florence2_config(LARGE, LARGE_ROWS, LARGE_ROWS - 1)
+        return Florence2ForConditionalGeneration(config).eval().requires_grad_(False)
+
+
+def encoders(batch: int = 16) -> list[Line]:
+    """DaViT with its projector, BART's encoder, and the keys and values for the decoder."""
+    model = florence2()
+    davit, bart = Roofline(), Roofline()
+    with _without_values(model, HALF), torch.no_grad():
+        pixels = torch.empty(batch, 3, LARGE.image, LARGE.image, dtype=HALF)
+        embedded = torch.empty(batch, PROMPT, LARGE.width, dtype=HALF)
+        mask = torch.ones(batch, 1, PROMPT, PROMPT, dtype=torch.bool)
+        weights = DecoderWeights.of(model, HALF)
+        with davit:
+            model.model.multi_modal_projector(model.model.vision_tower(pixels).last_hidden_state)
+        with bart:
+            states = model.model.language_model.encoder(inputs_embeds=embedded, attention_mask=mask)
+            weights.cross_keys_values(states.last_hidden_state)
+    return [
+        Line(f"DaViT and projector, batch {batch}", batch, davit),
+        Line(f"BART's encoder and keys, batch {batch}", batch, bart),
+    ]
+
+
+def decode_steps(sizes: tuple[tuple[int, int], ...] = ((32, 128), (64, 128), (64, 512), (128, 128))) -> list[Line]:
+    """A step of the decoder, by slots and places looked back on: ms are a token of every slot's."""
+    model, found = florence2(), []
+    rules = GenerationRules(
+        beams=BEAMS,
+        max_length=ANSWER - 15,
+        no_repeat_ngram=3,
+        start=2,
+        pad=1,
+        forced_bos=(),
+        forced_eos=(),
+        eos=(2,),
+        early_stopping=True,
+        length_penalty=1.0,
+    )
+    with _without_values(model, HALF), torch.no_grad():
+        weights = DecoderWeights.of(model, HALF)
+        most = max(slots for slots, _ in sizes)
+        decoder = Decoder(weights, most, BEAMS, ANSWER, PROMPT)
+        search = BeamSearch(rules, most, len(weights.token_embedding), CPU)
+        for slots, length in sizes:
+            bound = decoder.first(slots, length), search.first(slots, length)
+            with Roofline() as roofline:
+                step(*bound)
+            found.append(Line(f"decoding step, {slots} slots x {length} places", slots, roofline))
+    return found
+
+
+def sam(batch: int = 8) -> list[Line]:
+    """SAM ViT-H's image encoder, and prompts to masks of a box an image."""
+    with torch.device("meta"):
+        model = sam_model_registry["vit_h"]().eval().requires_grad_(False)
+    encoder, masks = Roofline(), Roofline()
+    with _without_values(model), torch.no_grad():
+        model.image_encoder.to(HALF)
+        run = sam_forward.ImageEncoder(model.image_encoder)
+        pixels = torch.empty(batch, 3, 1024, 1024, dtype=HALF)
+        with encoder:
+            embeddings = run(pixels).float()
+        with masks:
+            for _ in range(batch):
+                sparse, dense = model.prompt_encoder(points=None, boxes=torch.empty(1, 4), masks=None)
+            dense_pe = model.prompt_encoder.get_dense_pe()
+            found, _ = sam_forward.decode(
+                model.mask_decoder,
+                embeddings,
+                torch.zeros(batch, dtype=torch.long),
+                dense_pe,
+                sparse.expand(batch, -1, -1),
+                dense.expand(batch, -1, -1, -1),
+            )
+            model.postprocess_masks(found[:, :1], (768, 1024), (480, 640))
+    return [
+        Line(f"SAM ViT-H's encoder, batch {batch}", batch, encoder),
+        Line(f"prompts and masks, batch {batch}", batch, masks),
+    ]
+
+
+PARTS = ("forward", "loss", "backward", "optimiser")
+
+
+def training(number: str, samples: int = 16, tokens: int = 256, *overrides: str) -> Line:
+    """A step of AGE-VLM's stage, of one micro-batch."""
+    recipe = recipes.load("age-vlm", [f"data.expected_tokens={tokens}", *overrides])
+    stage = recipe.stages[number]
+    config = paper_config("age_vlm")
+    config.image_size = stage.size
+    model = meta_model(config)
+    micro = MicroBatch.of(drawn(recipe, stage, config, samples))
+    roofline = Roofline()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model.to_empty(device="cpu")
+        model.tie_weights()
+        run = stage_run(recipe, stage, model, CPU, 10)
+        batch = micro.batch.map(torch.empty_like)
+        counts = count_losses(stage, [micro])
+        with saved_for_backward(model.parameters()) as saved, roofline:
+            with roofline.part("forward"):
+                output = forward(run, batch)
+            with roofline.part("loss"):
+                loss = weighed_loss(run, output, counts)
+        with roofline:
+            with roofline.part("backward"):
+                loss.backward()
+            with roofline.part("optimiser"):
+                clip_gradients([p for p in model.parameters() if p.requires_grad], 1.0)
+                run.optimizer.step()
+    return Line(f"stage {number}, micro-batch {samples}, {tokens} tokens", samples, roofline, PARTS, sum(saved.values()))
