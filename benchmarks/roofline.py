@@ -10,14 +10,14 @@ to them is better known than they are.
 """
 
 import argparse
-import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from segment_anything import sam_model_registry
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import Florence2ForConditionalGeneration
 
@@ -34,8 +34,10 @@ from maskgen.grounding.fast.generation_rules import GenerationRules
 from maskgen.roofline import Ceilings, Cost, Roofline, saved_for_backward, total
 from maskgen.small_models import small_florence2
 from maskgen.training import recipe as recipes
+from maskgen.training.cost import SampleFlops
 from maskgen.training.data_loader import MicroBatch
-from maskgen.training.loop import count_losses, forward, weighed_loss
+from maskgen.training.loop import count_losses, model_output, weighed_loss
+from maskgen.training.losses import compute_losses
 from maskgen.training.metrics import PEAK_FLOPS
 from maskgen.training.optimizer import clip_gradients
 from maskgen.training.step_benchmark import drawn, stage_run
@@ -43,6 +45,7 @@ from maskgen.training.step_benchmark import drawn, stage_run
 BEAMS, ANSWER, PROMPT = 3, 1040, 608  # beams, places of an answer, tokens of a prompt (577 of them image)
 HALF = torch.bfloat16
 CPU = torch.device("cpu")
+UNCOUNTED = SampleFlops((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), 0.0)  # each operation is counted as it runs
 
 
 @dataclass(frozen=True)
@@ -61,14 +64,21 @@ class Line:
 
 
 @contextmanager
-def _without_values(module: torch.nn.Module, dtype: torch.dtype | None = None) -> Iterator[None]:
-    """Inside, the module on meta is one without values, in `dtype` if given; FakeTensorMode is on."""
+def _without_values(model: nn.Module, dtype: torch.dtype = torch.float32) -> Iterator[None]:
+    """Inside, the model on meta is one on a CPU, without values and in `dtype`; tied weights stay tied."""
     with FakeTensorMode(allow_non_fake_inputs=True):
-        if dtype is not None:
-            module.to(dtype)
-        module.to_empty(device="cpu")
-        if isinstance(module, torch.nn.Module) and hasattr(module, "tie_weights"):
-            module.tie_weights()
+        made: dict[torch.Tensor, torch.Tensor] = {}
+        for module in model.modules():
+            for held in (module._parameters, module._buffers):  # noqa: SLF001
+                for name, tensor in held.items():
+                    if tensor is None:
+                        continue
+                    kind = dtype if tensor.is_floating_point() else tensor.dtype
+                    if tensor not in made:
+                        empty = torch.empty(tensor.shape, dtype=kind)
+                        wanted = tensor.requires_grad
+                        made[tensor] = nn.Parameter(empty, wanted) if held is module._parameters else empty  # noqa: SLF001
+                    held[name] = made[tensor]  # type: ignore[assignment]
         yield
 
 
@@ -99,7 +109,9 @@ def encoders(batch: int = 16) -> list[Line]:
     ]
 
 
-def decode_steps(sizes: tuple[tuple[int, int], ...] = ((32, 128), (64, 128), (64, 512), (128, 128))) -> list[Line]:
+def decode_steps(
+    sizes: tuple[tuple[int, int], ...] = ((32, 128), (64, 128), (64, 512), (128, 128)),
+) -> list[Line]:
     """A step of the decoder, by slots and places looked back on: ms are a token of every slot's."""
     model, found = florence2(), []
     rules = GenerationRules(
@@ -108,8 +120,8 @@ def decode_steps(sizes: tuple[tuple[int, int], ...] = ((32, 128), (64, 128), (64
         no_repeat_ngram=3,
         start=2,
         pad=1,
-        forced_bos=(),
-        forced_eos=(),
+        forced_bos=(0,),
+        forced_eos=(2,),
         eos=(2,),
         early_stopping=True,
         length_penalty=1.0,
@@ -132,8 +144,7 @@ def sam(batch: int = 8) -> list[Line]:
     with torch.device("meta"):
         model = sam_model_registry["vit_h"]().eval().requires_grad_(False)
     encoder, masks = Roofline(), Roofline()
-    with _without_values(model), torch.no_grad():
-        model.image_encoder.to(HALF)
+    with _without_values(model), _without_values(model.image_encoder, HALF), torch.no_grad():
         run = sam_forward.ImageEncoder(model.image_encoder)
         pixels = torch.empty(batch, 3, 1024, 1024, dtype=HALF)
         with encoder:
@@ -161,7 +172,7 @@ PARTS = ("forward", "loss", "backward", "optimiser")
 
 
 def training(number: str, samples: int = 16, tokens: int = 256, *overrides: str) -> Line:
-    """A step of AGE-VLM's stage, of one micro-batch."""
+    """A step of AGE-VLM's stage, of one micro-batch. Stage 2 is the third without guidance."""
     recipe = recipes.load("age-vlm", [f"data.expected_tokens={tokens}", *overrides])
     stage = recipe.stages[number]
     config = paper_config("age_vlm")
@@ -169,21 +180,100 @@ def training(number: str, samples: int = 16, tokens: int = 256, *overrides: str)
     model = meta_model(config)
     micro = MicroBatch.of(drawn(recipe, stage, config, samples))
     roofline = Roofline()
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        model.to_empty(device="cpu")
-        model.tie_weights()
-        run = stage_run(recipe, stage, model, CPU, 10)
+    with _without_values(model):
+        run = stage_run(recipe, stage, model, CPU, 10, UNCOUNTED)
         batch = micro.batch.map(torch.empty_like)
         counts = count_losses(stage, [micro])
         with saved_for_backward(model.parameters()) as saved, roofline:
             with roofline.part("forward"):
-                output = forward(run, batch)
+                output = model_output(run, batch)
             with roofline.part("loss"):
-                loss = weighed_loss(run, output, counts)
+                losses = compute_losses(output, batch, recipe.guidance.normalise)
+                loss = weighed_loss(run, losses, counts)
         with roofline:
             with roofline.part("backward"):
                 loss.backward()
             with roofline.part("optimiser"):
                 clip_gradients([p for p in model.parameters() if p.requires_grad], 1.0)
                 run.optimizer.step()
-    return Line(f"stage {number}, micro-batch {samples}, {tokens} tokens", samples, roofline, PARTS, sum(saved.values()))
+    return Line(
+        f"stage {number}, micro-batch {samples}, {tokens} tokens",
+        samples,
+        roofline,
+        PARTS,
+        sum(saved.values()),
+    )
+
+
+def main() -> None:
+    """Count and print."""
+    parts: dict[str, Callable[[], list[Line]]] = {
+        "encoders": encoders,
+        "decode": decode_steps,
+        "sam": sam,
+        "training": lambda: [training(number) for number in ("1", "3", "4")],
+    }
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--part", action="append", choices=list(parts), help="default: all of them")
+    parser.add_argument("--largest", type=int, default=10, help="operations listed of each row")
+    options = parser.parse_args()
+    print(f"ceilings: {Ceilings()}")
+    for name in options.part or list(parts):
+        lines = parts[name]()
+        print("\n".join(["", *(training_table(lines) if name == "training" else table(lines))]))
+        for line in lines[-1:] if name in ("decode", "training") else lines:
+            print("\n".join(largest(line, options.largest)))
+
+
+def table(lines: list[Line]) -> list[str]:
+    """A row a part of grounding."""
+    rows = [("", "ms", "ms an item", "GFLOP an item", "GB an item", "launches", "of the products' rate")]
+    for line in lines:
+        cost, items = line.cost, line.items
+        rows.append(
+            (
+                line.name,
+                f"{1e3 * cost.seconds:.2f}",
+                f"{1e3 * cost.seconds / items:.3f}",
+                f"{cost.flops / items / 1e9:,.0f}",
+                f"{cost.bytes / items / 1e9:.2f}",
+                f"{cost.launches:,}",
+                f"{cost.flops / cost.seconds / Ceilings().half:.0%}",
+            )
+        )
+    return text.table(rows, right=frozenset(range(1, 7)))
+
+
+def training_table(lines: list[Line]) -> list[str]:
+    """A row a stage: ms a sample by part of the step, and what that makes."""
+    head = ("", *PARTS, "all", "samples/s", "MFU", "launches", "saved, GB")
+    rows = [tuple(f"{name}, ms" if name in (*PARTS, "all") else name for name in head)]
+    for line in lines:
+        cost = line.cost
+        seconds = [line.roofline.cost(part).seconds for part in PARTS]
+        rows.append(
+            (
+                line.name,
+                *(f"{1e3 * each / line.items:.2f}" for each in (*seconds, cost.seconds)),
+                f"{line.items / cost.seconds:.0f}",
+                f"{cost.flops / cost.seconds / PEAK_FLOPS['H100']:.1%}",
+                f"{cost.launches:,}",
+                f"{(line.saved or 0) / 1e9:.1f}",
+            )
+        )
+    return text.table(rows, right=frozenset(range(1, len(head))))
+
+
+def largest(line: Line, count: int) -> list[str]:
+    """The operations that take most of a row."""
+    rows = [("  operation", "ms an item", "share", "launches")]
+    for name, cost in line.roofline.largest(count, line.parts):
+        share = cost.seconds / line.cost.seconds
+        rows.append(
+            (f"  {name}", f"{1e3 * cost.seconds / line.items:.3f}", f"{share:.0%}", f"{cost.launches:,}")
+        )
+    return [f"{line.name}, the largest:", *text.table(rows, right=frozenset({1, 2, 3}))]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,9 +1,9 @@
 """A roofline of real code without a device: every operation costed by FLOPs, bytes and launches.
 
 The code runs on tensors without values (`FakeTensorMode`). An operation takes as long as the slowest of
-three: its products at the device's rate, its reads and writes at the memory's, its launches. They add up: nothing
-overlaps. What is read from a cache costs like memory, so the figure is good to some 30 %; of use is what a
-change does to it.
+three: its products at the device's rate, its reads and writes at the memory's, its launches. They add up:
+nothing overlaps. What is read from a cache costs like memory, so the figure is good to some 30 %; of use is
+what a change does to it.
 """
 
 from collections import defaultdict
@@ -160,48 +160,20 @@ def attention_kernel(
 
 # Views and memory alone: nothing runs.
 _FREE = frozenset(
-    [
-        "empty",
-        "empty_like",
-        "empty_strided",
-        "new_empty",
-        "new_empty_strided",
-        "empty_permuted",
-        "detach",
-        "alias",
-        "_unsafe_view",
-        "lift_fresh",
-        "_reshape_alias",
-        "split",
-        "split_with_sizes",
-        "unbind",
-        "resize_",
-        "set_",
-        "sym_size",
-        "is_same_size",
-        "_local_scalar_dense",
-    ]
+    {
+        *("empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"),
+        *("detach", "alias", "_unsafe_view", "_reshape_alias", "lift_fresh", "split", "split_with_sizes"),
+        *("unbind", "resize_", "set_", "is_same_size", "_local_scalar_dense"),
+    }
 )
 _FILLS = frozenset(
-    [
-        "zero_",
-        "fill_",
-        "zeros",
-        "zeros_like",
-        "ones",
-        "full",
-        "arange",
-        "new_zeros",
-        "new_ones",
-        "new_full",
-        "full_like",
-        "ones_like",
-        "eye",
-        "scalar_tensor",
-    ]
+    {
+        *("zero_", "fill_", "zeros", "zeros_like", "ones", "ones_like", "full", "full_like", "arange"),
+        *("new_zeros", "new_ones", "new_full", "eye", "scalar_tensor"),
+    }
 )
-_PICKS = frozenset(["index_select", "gather", "index", "embedding", "slice_scatter"])
-_PUTS = frozenset(["index_copy_", "index_fill_", "scatter_add_", "index_put_", "index_add_"])
+_PICKS = frozenset({"index_select", "gather", "index", "embedding"})
+_PUTS = frozenset({"index_copy_", "index_fill_", "index_put_", "index_add_", "scatter_add_"})
 _SEVERAL = {"topk": 3, "sort": 4, "argsort": 4, "nonzero": 3}  # launches of one call
 # A depthwise convolution is bound by memory, and reads its window more than once.
 _DEPTHWISE_READS = 2.0

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from maskgen.age_vlm.modeling import VlmOutput
 from maskgen.errors import MaskgenError
 from maskgen.runtime.stop_signals import stop_signals
 from maskgen.training.checkpoint import Checkpoints, Position
@@ -126,27 +127,37 @@ def accumulate(run: StageRun, batches: list[MicroBatch], counts: LossCounts) -> 
 
     Each sum is divided by its count over all processes and micro-batches, so the parts add up to the mean.
     """
-    weights = run.stage.losses
     sums = []
     for number, micro in enumerate(batches):
         with run.parallel_model.gradient_sync(last=number == len(batches) - 1):
             losses = forward(run, micro.batch)
-            loss = weights["lm"] * losses.lm / max(1.0, counts.tokens)
-            if weights.get("guidance") and losses.mass.ndim:
-                loss = loss + weights["guidance"] * losses.guidance / max(1.0, counts.rows * len(losses.mass))
-            # Gradients are averaged over processes; what is wanted is their sum.
-            (loss * run.world.size).backward()
+            weighed_loss(run, losses, counts).backward()
         sums.append(
             LossSums(losses.lm.detach(), losses.guidance.detach(), losses.floor.detach(), losses.mass)
         )
     return sums
 
 
+def weighed_loss(run: StageRun, losses: LossSums, counts: LossCounts) -> torch.Tensor:
+    """What a micro-batch adds to the global batch's loss, a scalar for `backward`."""
+    weights = run.stage.losses
+    loss = weights["lm"] * losses.lm / max(1.0, counts.tokens)
+    if weights.get("guidance") and losses.mass.ndim:
+        loss = loss + weights["guidance"] * losses.guidance / max(1.0, counts.rows * len(losses.mass))
+    # Gradients are averaged over processes; what is wanted is their sum.
+    return loss * run.world.size
+
+
 def forward(run: StageRun, batch: TrainBatch) -> LossSums:
     """Both losses of one micro-batch, summed."""
+    return compute_losses(model_output(run, batch), batch, run.recipe.guidance.normalise)
+
+
+def model_output(run: StageRun, batch: TrainBatch) -> VlmOutput:
+    """The model's forward pass in the recipe's precision."""
     device = run.world.device.type
     with torch.autocast(device, torch.bfloat16, enabled=run.recipe.precision == "bf16"):
-        output = run.parallel_model.model(
+        output: VlmOutput = run.parallel_model.model(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
             pixel_values=run.normalise(batch.pixels) if len(batch.pixels) else None,
@@ -155,7 +166,7 @@ def forward(run: StageRun, batch: TrainBatch) -> LossSums:
             query_selection=batch.selection if "guidance" in run.stage.losses else None,
             use_cache=False,
         )
-    return compute_losses(output, batch, run.recipe.guidance.normalise)
+    return output
 
 
 def global_counts(run: StageRun, batches: list[MicroBatch], stop: bool) -> tuple[LossCounts, bool]:

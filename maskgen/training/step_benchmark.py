@@ -19,7 +19,7 @@ from maskgen.runtime.clock import waiter
 from maskgen.runtime.device import choose_device, device_name
 from maskgen.training import model_folders
 from maskgen.training.collate import TrainBatch
-from maskgen.training.cost import sample_flops
+from maskgen.training.cost import SampleFlops, sample_flops
 from maskgen.training.data_loader import MicroBatch
 from maskgen.training.distributed import World
 from maskgen.training.freezing import freeze, peak_learning_rates
@@ -176,8 +176,18 @@ def _stage(
     )
 
 
-def stage_run(recipe: Recipe, stage: StageConfig, model: Any, device: torch.device, steps: int) -> StageRun:
-    """The stage on this model, which is on the device already: what `take_step` wants, without data."""
+def stage_run(
+    recipe: Recipe,
+    stage: StageConfig,
+    model: Any,
+    device: torch.device,
+    steps: int,
+    flops: SampleFlops | None = None,
+) -> StageRun:
+    """The stage on this model, which is on the device already: what `take_step` wants, without data.
+
+    `flops`: what a sample costs; counted if left out.
+    """
     peaks = peak_learning_rates(model, stage)
     freeze(model, peaks)
     world = World(0, 1, device)
@@ -191,7 +201,7 @@ def stage_run(recipe: Recipe, stage: StageConfig, model: Any, device: torch.devi
         batches=None,
         accumulation_steps=1,
         steps=steps,
-        sample_flops=sample_flops(model.config, stage),
+        sample_flops=flops or sample_flops(model.config, stage),
         normalise=lambda pixels: pixels.permute(0, 3, 1, 2).float() / 255,
         lineage={},
     )

@@ -65,7 +65,7 @@ class DecoderWeights:
         decoder = model.model.language_model.decoder
         embedding = decoder.embed_tokens
         tokens = _padded(_cast(embedding.weight, dtype))
-        tied = embedding.weight.data_ptr() == model.lm_head.weight.data_ptr()
+        tied = embedding.weight is model.lm_head.weight
         head = tokens if tied else _padded(_cast(model.lm_head.weight, dtype))
         bias = tokens.new_full((len(tokens),), -torch.inf)
         bias[: len(embedding.weight)] = 0

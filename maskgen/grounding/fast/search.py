@@ -90,6 +90,8 @@ class Search(ABC):
     def _forced_table(self, device: torch.device) -> torch.Tensor | None:
         """(length, candidates): by the last token's position, the only candidates, or -1 for any."""
         rules = self._rules
+        if not rules.forced_bos and not rules.forced_eos:
+            return None
         forced = torch.full((rules.max_length, self.candidates), -1)
         for position, tokens in ((0, rules.forced_bos), (rules.max_length - 2, rules.forced_eos)):
             if tokens:
@@ -97,7 +99,7 @@ class Search(ABC):
                 # Candidates beyond the beams are looked at only where they cannot win.
                 only += only[-1:] * (self.candidates - len(only))
                 forced[position] = torch.tensor(only[: self.candidates])
-        return forced.to(device) if (forced >= 0).any() else None
+        return forced.to(device)
 
     def _forbid_repeats(self, scores: torch.Tensor) -> None:
         """Put minus infinity where a token would complete an n-gram that is there already."""
