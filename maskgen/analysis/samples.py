@@ -6,8 +6,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from maskgen.config import Limits
-from maskgen.errors import MaskgenError, SampleError
+from maskgen.errors import MaskgenError
 from maskgen.geometry import Frame, binarise
 from maskgen.outcome import Outcome
 from maskgen.sample import Turn
@@ -80,16 +79,12 @@ class ShardItems(Sequence[Item]):
         return len(self._numbers)
 
     def __getitem__(self, place: int) -> Item:  # type: ignore[override]
-        sample = self._samples.sample(int(self._numbers[place]))
+        number = int(self._numbers[place])
+        sample = self._samples.sample(number)
         mask = None
         if self._frame is not None:
-            mask = binarise(self._frame.grid(sample.mask_pixels()), self._threshold)
-        try:
-            pixels = sample.picture(Limits()).pixels
-        except SampleError as error:
-            raise MaskgenError(
-                f"the picture of {sample.key} cannot be read: {error}. maskgen verify."
-            ) from error
+            mask = binarise(self._frame.grid(self._samples.mask(number, sample)), self._threshold)
+        pixels = self._samples.picture(number, sample)
         spans = _answers(sample.turns) if self._answers else sample.query.spans
         return Item(pixels, sample.turns, spans, mask)
 

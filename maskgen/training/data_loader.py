@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from maskgen.age_vlm.configuration import VisionLanguageConfig
 from maskgen.errors import MaskgenError
+from maskgen.runtime.place_errors import translate
 from maskgen.training.collate import TrainBatch, collate
 from maskgen.training.dataset import Example, ShardDataset
 from maskgen.training.distributed import World
@@ -129,7 +130,7 @@ class StepLoader:
         self._device = device
         self.wait_seconds = 0.0
         self._loader: DataLoader[Any] = DataLoader(
-            batches,
+            _ErrorsAsItems(batches),
             batch_size=None,
             sampler=range(first * accumulation_steps, len(batches)),
             num_workers=workers,
@@ -147,12 +148,37 @@ class StepLoader:
             began = time.monotonic()
             step = [
                 replace(micro, batch=micro.batch.to(self._device))
-                for _, micro in zip(range(self._accumulation_steps), batches, strict=False)
+                for _, micro in zip(range(self._accumulation_steps), map(_raised, batches), strict=False)
             ]
             self.wait_seconds += time.monotonic() - began
             if not step:
                 return
             yield step
+
+
+class _ErrorsAsItems(Dataset[Any]):
+    """The same items, and in place of one that cannot be made the MaskgenError that says why.
+
+    Raised in a worker, DataLoader would hand it on as its whole traceback, and lose an OSError's number.
+    """
+
+    def __init__(self, items: Dataset[Any]):
+        self._items = items
+
+    def __getitem__(self, number: int) -> Any:
+        try:
+            return self._items[number]
+        except Exception as error:
+            said = translate(error)
+            if said is None:
+                raise
+            return said
+
+
+def _raised(item: Any) -> Any:
+    if isinstance(item, MaskgenError):
+        raise item
+    return item
 
 
 def gradient_accumulation_steps(recipe: Recipe, world: World) -> int:
@@ -189,12 +215,12 @@ def _largest_micro_batch(batch: int, processes: int) -> int:
     return max((size for size in range(1, min(16, share) + 1) if share % size == 0), default=1)
 
 
-def _share_memory(micro: Any) -> Any:  # as DataLoader types it; a MicroBatch
+def _share_memory(micro: Any) -> Any:  # as DataLoader types it; a MicroBatch, or what it failed for
     """Moved to shared memory by the worker itself, where a fault is raised to the trainer.
 
     The thread that does it otherwise prints the fault, loses the micro-batch, and the trainer waits for ever.
     """
-    return replace(micro, batch=micro.batch.share_memory())
+    return micro if isinstance(micro, MaskgenError) else replace(micro, batch=micro.batch.share_memory())
 
 
 def _init_worker(_: int) -> None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from maskgen.age_vlm.chat import ChatTemplate
 from maskgen.config import Limits
-from maskgen.errors import MaskgenError
+from maskgen.errors import MaskgenError, SampleError, first_line
 from maskgen.geometry import HALF, Frame, binarise
 from maskgen.outcome import Outcome
 from maskgen.runtime.folder_kind import check_finished
@@ -22,6 +22,7 @@ from maskgen.sharding.commit import shard_name
 from maskgen.sharding.format import FormatError, ShardSample
 from maskgen.sharding.reader import scan
 
+_LIMITS = Limits(image_megabytes=1000, image_megapixels=256)  # any that a set may have been made with
 _GROUNDED = [Outcome.OK.value, Outcome.SAM_DISAGREES.value]
 
 
@@ -71,19 +72,46 @@ class ShardSamples:
         return digest.hexdigest()
 
     def sample(self, number: int) -> ShardSample:
-        """One as it stands in its tar. MaskgenError if it is damaged."""
-        store = Store(self._places[self._sets[number]])
-        tar = f"{shard_name(int(self._shards[number]))}.tar"
+        """One as it stands in its tar. MaskgenError, with set, shard and key, if it is damaged."""
+        store, tar = self._place(number)
         with store.open(tar) as stream:
             stream.seek(int(self._offsets[number]))
             part = io.BytesIO(stream.read(int(self._sizes[number])))
         try:
             sample = format.decode(dict(next(scan(part)).members))
         except (FormatError, StopIteration) as error:
-            raise MaskgenError(
-                f"{store.where(tar)} is damaged at {self.keys[number]}. maskgen verify shows it."
-            ) from error
+            raise self._damaged(number, first_line(error) if str(error) else "the tar ends before") from error
+        if sample.key != self.keys[number]:
+            raise self._damaged(number, f"{sample.key} stands there")
         return sample
+
+    def picture(self, number: int, sample: ShardSample) -> np.ndarray:
+        """Its image, uint8 (height, width, 3). MaskgenError, with the member's name too, if it is damaged."""
+        try:
+            pixels = sample.picture(_LIMITS).pixels
+        except SampleError as error:
+            raise self._damaged(number, f"{sample.key}.{sample.extension}: {error.reason}") from error
+        if pixels.shape[:2] != (sample.fields.height, sample.fields.width):
+            raise self._damaged(number, f"{sample.key}.{sample.extension} is not as large as it was")
+        return pixels
+
+    def mask(self, number: int, sample: ShardSample) -> np.ndarray:
+        """Its mask, bool (height, width). MaskgenError if it is damaged."""
+        try:
+            return sample.mask_pixels()
+        except FormatError as error:
+            raise self._damaged(number, str(error)) from error
+
+    def _place(self, number: int) -> tuple[Store, str]:
+        return Store(self._places[self._sets[number]]), f"{shard_name(int(self._shards[number]))}.tar"
+
+    def _damaged(self, number: int, problem: str) -> MaskgenError:
+        store, tar = self._place(number)
+        return MaskgenError(
+            f"{store.where(tar)} is damaged at the sample {self.keys[number]} ({problem.rstrip('.')}). maskgen "
+            "verify says what else is; remove the shard's .json and run the set's maskgen run again, and it is "
+            "made anew."
+        )
 
 
 class ShardDataset(ShardSamples):
@@ -95,7 +123,6 @@ class ShardDataset(ShardSamples):
         template: ChatTemplate,
         frame: Frame,
         guided: bool = True,
-        limits: Limits | None = None,
         threshold: float = 0.5,
     ):
         """`guided`: whether masks are wanted. `threshold`: see `geometry.binarise`."""
@@ -104,7 +131,6 @@ class ShardDataset(ShardSamples):
         self._frame = frame
         self._guided = guided
         self._threshold = threshold
-        self._limits = limits or Limits()
 
     def __getitem__(self, number: int) -> Example:
         sample = self.sample(number)
@@ -112,10 +138,10 @@ class ShardDataset(ShardSamples):
         if sample.fields.outcome == Outcome.TEXT_ONLY:
             texts = encoded.input_ids, encoded.labels, encoded.query_mask
             return Example(sample.key, None, None, *texts, None, encoded.truncated)
-        pixels, cells = framed(self._frame, sample.picture(self._limits).pixels)
+        pixels, cells = framed(self._frame, self.picture(number, sample))
         mask = None
         if self._guided and self.has_mask[number]:
-            mask = binarise(self._frame.grid(sample.mask_pixels()), self._threshold).ravel()
+            mask = binarise(self._frame.grid(self.mask(number, sample)), self._threshold).ravel()
         return Example(
             sample.key,
             pixels,

@@ -82,6 +82,7 @@ def _train(request: TrainRequest, world: World, say: Callable[[str], None]) -> P
         _train_one_stage(request, world, number, say)
     last = out / f"stage-{numbers[-1]}" / "model"
     if world.is_main and not (out / "model").exists():
+        _check_weights(out, numbers[-1], _weights_digest(last))
         with new_folder(out / "model") as target:
             shutil.copytree(last, target, dirs_exist_ok=True)
     world.wait()
@@ -205,11 +206,14 @@ def _train_one_stage(request: TrainRequest, world: World, number: int, say: Call
     out = Path(request.out)
     source = Path(request.model) if number == request.first else out / f"stage-{number - 1}" / "model"
     run = prepare_stage(request, world, number, source)
+    if number != request.first:
+        _check_weights(out, number - 1, run.lineage["parent"])
     model = run.parallel_model.module
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     before = digests(frozen_tensors(model, trained))
     checkpoints = Checkpoints(out, run.recipe.resources.keep, world)
-    position: Position | None = world.gather(checkpoints.newest(number))[0]
+    position = checkpoints.newest_whole(number, run.lineage, say) if world.is_main else None
+    position = world.gather(position)[0]
     if position:
         checkpoints.restore(position, model, run.optimizer)
         say(f"going on in stage {number} at step {position.step} of {run.steps}")
@@ -224,6 +228,16 @@ def _train_one_stage(request: TrainRequest, world: World, number: int, say: Call
     _publish_stage(out, run, source, trained, time.monotonic() - began)
     checkpoints.clear(number)
     world.wait()
+
+
+def _check_weights(out: Path, stage: int, weights: str) -> None:
+    """MaskgenError unless the model that the stage left has the hash that it ended with."""
+    if (stage_record(out, stage) or {}).get("weights") != weights:
+        folder = out / f"stage-{stage}"
+        raise MaskgenError(
+            f"{folder / 'model'} is damaged: its weights have another hash than stage {stage} ended with. "
+            f"Restore it; or remove {folder}, and that stage is trained again."
+        )
 
 
 def _open_outputs(out: Path, run: StageRun, first: int, checkpoints: Checkpoints) -> Outputs:

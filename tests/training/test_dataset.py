@@ -1,6 +1,9 @@
 """Samples from finished sets: as they were stored, at the trainer's size, with and without a picture."""
 
 import json
+import tarfile
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from maskgen.sharding.index import finish
 from maskgen.sharding.reader import read_shard
 from maskgen.sources.plan import make_plan
 from maskgen.training.collate import collate
+from maskgen.training.data_loader import MicroBatchDataset, StepLoader
 from maskgen.training.dataset import ShardDataset
 
 FRAME = Frame("squash", small_runs.SIZE, small_runs.CELLS)
@@ -154,3 +158,50 @@ def test_a_damaged_tar_is_a_sentence(tmp_path, template):
         dataset[9]
     with pytest.raises(MaskgenError, match="no finished set"):
         ShardDataset([str(tmp_path / "nowhere")], template, FRAME)
+
+
+def _member(place: str, ending: str) -> tuple[Path, int, int, str]:
+    """The tar, and where in it a member of the first sample lies."""
+    path = Path(place) / "000000.tar"
+    with tarfile.open(path) as tar:
+        info = next(one for one in tar.getmembers() if one.name.endswith(ending))
+        return path, info.offset_data, info.size, info.name
+
+
+class FirstSample:
+    """A schedule of one step with one sample."""
+
+    steps = 1
+
+    def batch(self, *_: int) -> list[int]:
+        return [0]
+
+
+@pytest.mark.parametrize(
+    ("ending", "workers"), [(".png", 0), (".json", 0), (".mask.npy", 0), pytest.param(".png", 1, marks=pytest.mark.slow)]
+)
+def test_damage_in_a_shard_names_set_shard_key_and_file(tmp_path, template, ending, workers):
+    place = small_runs.shards(tmp_path / "set")
+    path, offset, size, name = _member(place, ending)
+    data = bytearray(path.read_bytes())
+    data[offset : offset + size] = bytes(size)
+    path.write_bytes(data)
+    epochs: list[Any] = [FirstSample()]
+    batches = MicroBatchDataset(ShardDataset([place], template, FRAME), epochs, 0, template.pad_id, 1)
+    with pytest.raises(MaskgenError) as error:
+        next(iter(StepLoader(batches, 1, 0, workers, torch.device("cpu"))))
+    said = str(error.value)
+    assert said.count("\n") == 0
+    assert str(path) in said and f"at the sample {0:016x}" in said and name in said
+
+
+def test_a_cut_or_shuffled_tar_is_damage_too(tmp_path, template):
+    place = small_runs.shards(tmp_path / "set")
+    dataset = ShardDataset([place], template, FRAME)
+    whole = (tmp_path / "set" / "000000.tar").read_bytes()
+    (tmp_path / "set" / "000000.tar").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(MaskgenError, match=f"000000.tar is damaged at the sample {7:016x}"):
+        dataset[7]
+    (tmp_path / "set" / "000000.tar").write_bytes((tmp_path / "set" / "000001.tar").read_bytes())
+    with pytest.raises(MaskgenError, match=f"at the sample {0:016x} .{8:016x} stands there"):
+        dataset[0]

@@ -2,11 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ from safetensors.torch import load_file
 from helpers.small_training import SIZE, model_folder, shards, small
 from maskgen.errors import MaskgenError
 from maskgen.training import trainer as runs
-from maskgen.training.checkpoint import Checkpoints, Position
+from maskgen.training.checkpoint import Checkpoints
 from maskgen.training.distributed import World
 from maskgen.training.loop import InterruptedRun
 from maskgen.training.metrics import read_lines
@@ -65,6 +68,11 @@ def uninterrupted(world, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "whole"
     train(request_for(world, out), ALONE, lambda _: None)
     return out
+
+
+def checkpoint_steps(run: Path, stage: int) -> list[int]:
+    """The steps that the checkpoints of a stage go on at."""
+    return sorted(int(path.name[-7:]) for path in (run / "checkpoints").glob(f"stage-{stage}-step-*"))
 
 
 def line_for(world: tuple[str, str], out: Path) -> list[str]:
@@ -123,8 +131,7 @@ def test_killed_in_the_middle_of_each_stage_it_ends_with_the_same_weights(world,
         assert process.returncode == -signal.SIGKILL
         assert runs.stage_record(out, stage) is None
         told = read_lines(out / "metrics.jsonl")[-1]["step"]
-        kept = Checkpoints(out, 2, ALONE).newest(stage)
-        assert kept is not None and kept.step <= told + 1
+        assert all(step <= told + 1 for step in checkpoint_steps(out, stage))
     process = started(line_for(world, out))
     assert process.communicate()[1] and process.returncode == 0
     for stage in range(1, 5):
@@ -143,16 +150,15 @@ def test_sigterm_writes_a_checkpoint_and_exits_with_3(world, uninterrupted, tmp_
     assert process.returncode == 3, said
     assert "a checkpoint is written" in said
     told = read_lines(out / "metrics.jsonl")[-1]
-    assert Checkpoints(out, 2, ALONE).newest(2) == Position(2, told["step"] + 1)
+    assert checkpoint_steps(out, 2)[-1] == told["step"] + 1
     assert started(line_for(world, out)).wait() == 0
     assert identical(weights(out), weights(uninterrupted))
     whole_ledger(out)
 
 
-def test_stopped_and_resumed_in_one_process(world, uninterrupted, tmp_path, monkeypatch):
-    """As the slow tests, without their processes: stop after a few steps, go on, compare."""
-    out = tmp_path / "run"
-    request = request_for(world, out)
+@contextmanager
+def stopped_after(stage: int, step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """SIGTERM arrives once that step is told of."""
     plain = runs.train_stage
 
     def stopping(run, first, outputs, before=0):
@@ -160,21 +166,74 @@ def test_stopped_and_resumed_in_one_process(world, uninterrupted, tmp_path, monk
 
         def add(line):
             take(line)
-            if (line["stage"], line["step"]) == (3, 6):
+            if (line["stage"], line["step"]) == (stage, step):
                 signal.raise_signal(signal.SIGTERM)
 
         outputs.metrics.add = add
         plain(run, first, outputs, before)
 
-    monkeypatch.setattr(runs, "train_stage", stopping)
-    with pytest.raises(InterruptedRun, match="stage 3 before step 7 of 30"):
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "train_stage", stopping)
+        with pytest.raises(InterruptedRun, match=f"stage {stage} before step {step + 1} of 30"):
+            yield
+
+
+def test_stopped_and_resumed_in_one_process(world, uninterrupted, tmp_path, monkeypatch):
+    """As the slow tests, without their processes: stop after a few steps, go on, compare."""
+    out = tmp_path / "run"
+    request = request_for(world, out)
+    with stopped_after(3, 6, monkeypatch):
         train(request, ALONE, lambda _: None)
-    monkeypatch.setattr(runs, "train_stage", plain)
     said: list[str] = []
     train(request, ALONE, said.append)
     assert said == ["going on in stage 3 at step 7 of 30"]
     assert identical(weights(out), weights(uninterrupted))
     whole_ledger(out)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    world, uninterrupted, tmp_path, monkeypatch
+):
+    out = tmp_path / "run"
+    request = request_for(world, out)
+    with stopped_after(1, 9, monkeypatch):
+        train(request, ALONE, lambda _: None)
+    assert checkpoint_steps(out, 1) == [8, 10]
+    spoil(out / "checkpoints" / "stage-1-step-0000010" / "model.safetensors")
+    said: list[str] = []
+    with stopped_after(1, 10, monkeypatch):
+        train(request, ALONE, said.append)
+    assert "stage-1-step-0000010 is damaged (model.safetensors has another hash" in said[0]
+    assert said[1:] == ["going on in stage 1 at step 8 of 30"]
+    assert checkpoint_steps(out, 1) == [8, 11]
+    for folder in (out / "checkpoints").glob("stage-1-*"):  # none is left whole: the stage begins anew
+        spoil(folder / "optimiser.safetensors")
+    said.clear()
+    with stopped_after(2, 0, monkeypatch):
+        train(request, ALONE, said.append)
+    assert [line.partition(" is damaged")[0][-7:] for line in said] == ["0000011", "0000008"]
+    assert identical(weights(out, 1), weights(uninterrupted, 1))
+    assert [path.name[:8] for path in (out / "checkpoints").iterdir()] == ["stage-2-"]
+
+
+def spoil(path: Path) -> None:
+    """Turn one bit in the middle of the file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_damaged_model_of_an_earlier_stage_is_not_trained_on(world, uninterrupted, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(uninterrupted, out)
+    shutil.rmtree(out / "stage-4")
+    shutil.rmtree(out / "model")
+    path = out / "stage-3" / "model" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1  # among the values
+    path.write_bytes(data)
+    with pytest.raises(MaskgenError, match="stage-3/model is damaged.*remove .*stage-3, and that stage"):
+        train(request_for(world, out), ALONE, lambda _: None)
 
 
 def test_another_recipe_or_data_is_refused_with_the_difference(world, uninterrupted, tmp_path):
@@ -212,7 +271,7 @@ def test_checkpoints_rotate_and_half_written_ones_do_not_count(world, tmp_path, 
     train(request_for(world, out, "resources.checkpoint_steps=8"), ALONE, lambda _: None)
     assert seen[2] == ["stage-1-step-0000016", "stage-1-step-0000024"]
     (out / "checkpoints" / ".partial-stage-1-step-0000028").mkdir(parents=True)
-    assert Checkpoints(out, 2, ALONE).newest(1) is None
+    assert Checkpoints(out, 2, ALONE).newest_whole(1, {}, lambda _: None) is None
 
 
 def test_stages_can_be_shared_between_runs(world, uninterrupted, tmp_path):
