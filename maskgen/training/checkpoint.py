@@ -63,7 +63,9 @@ class Checkpoints:
             aside = folder.with_name(_DAMAGED + folder.name)
             shutil.rmtree(aside, ignore_errors=True)
             folder.rename(aside)
-            say(f"the checkpoint {folder} is damaged ({damage}): it is set aside as {aside.name} and not used")
+            say(
+                f"the checkpoint {folder} is damaged ({damage}): it is set aside as {aside.name} and not used"
+            )
         return None
 
     def save(

@@ -19,7 +19,7 @@ from maskgen.runtime.lease import Lease
 from maskgen.runtime.lfs_pointers import refuse_lfs_pointers
 from maskgen.runtime.store import Store
 from maskgen.training import model_folders
-from maskgen.training.checkpoint import Checkpoints, Position, new_folder, to_full_tensor
+from maskgen.training.checkpoint import Checkpoints, new_folder, to_full_tensor
 from maskgen.training.cost import sample_flops
 from maskgen.training.data_loader import MicroBatchDataset, cells_per_side, gradient_accumulation_steps
 from maskgen.training.dataset import ShardDataset, ShardSamples

@@ -51,7 +51,11 @@ def zeroed(path: Path) -> None:
 
 
 DAMAGE = [
-    *((name, deed) for name in ("model.safetensors", "optimiser.safetensors") for deed in (emptied, cut, zeroed)),
+    *(
+        (name, deed)
+        for name in ("model.safetensors", "optimiser.safetensors")
+        for deed in (emptied, cut, zeroed)
+    ),
     *((name, Path.unlink) for name in ("model.safetensors", "optimiser.safetensors", "state.json")),
     *(("state.json", deed) for deed in (emptied, cut, zeroed)),
     ("state.json", rewritten(step=4)),

@@ -178,7 +178,8 @@ class FirstSample:
 
 
 @pytest.mark.parametrize(
-    ("ending", "workers"), [(".png", 0), (".json", 0), (".mask.npy", 0), pytest.param(".png", 1, marks=pytest.mark.slow)]
+    ("ending", "workers"),
+    [(".png", 0), (".json", 0), (".mask.npy", 0), pytest.param(".png", 1, marks=pytest.mark.slow)],
 )
 def test_damage_in_a_shard_names_set_shard_key_and_file(tmp_path, template, ending, workers):
     place = small_runs.shards(tmp_path / "set")
