@@ -108,9 +108,9 @@ class ShardSamples:
     def _damaged(self, number: int, problem: str) -> MaskgenError:
         store, tar = self._place(number)
         return MaskgenError(
-            f"{store.where(tar)} is damaged at the sample {self.keys[number]} ({problem.rstrip('.')}). maskgen "
-            "verify says what else is; remove the shard's .json and run the set's maskgen run again, and it is "
-            "made anew."
+            f"{store.where(tar)} is damaged at the sample {self.keys[number]} ({problem.rstrip('.')}). "
+            "maskgen verify says what else is. Remove the shard's .json and run the set's maskgen run again: "
+            "it is made anew."
         )
 
 

@@ -89,7 +89,7 @@ def test_any_bit_counts(checkpoints, tmp_path):
 
 
 def test_one_of_another_run_is_refused_and_stays(checkpoints, tmp_path):
-    with pytest.raises(MaskgenError, match="another plan.*remove the checkpoint"):
+    with pytest.raises(MaskgenError, match=r"another plan.*remove the checkpoint"):
         checkpoints.newest_whole(1, {**LINEAGE, "plan": "2" * 64}, lambda _: None)
     assert (tmp_path / "checkpoints" / "stage-1-step-0000008").is_dir()
 

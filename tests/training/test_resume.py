@@ -232,7 +232,7 @@ def test_a_damaged_model_of_an_earlier_stage_is_not_trained_on(world, uninterrup
     data = bytearray(path.read_bytes())
     data[-3] ^= 1  # among the values
     path.write_bytes(data)
-    with pytest.raises(MaskgenError, match="stage-3/model is damaged.*remove .*stage-3, and that stage"):
+    with pytest.raises(MaskgenError, match=r"stage-3/model is damaged.*remove .*stage-3, and that stage"):
         train(request_for(world, out), ALONE, lambda _: None)
 
 
