@@ -1,36 +1,48 @@
 """The loop behind every small model: seeded, resumable, with a curve on disk and averaged weights."""
 
+import argparse
 import copy
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 Batch = dict[str, torch.Tensor]
 Losses = dict[str, torch.Tensor]
+Learner = TypeVar("Learner", bound=nn.Module)
+
+
+def argument_parser(description: str | None, steps: int, unit: str, rate: float) -> argparse.ArgumentParser:
+    """What every training's command takes; `steps` steps of `unit` at `rate` unless told otherwise."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--out", type=Path, required=True, help="folder for state, curve and model")
+    parser.add_argument("--steps", type=int, default=steps, help=f"of {unit}")
+    parser.add_argument("--seed", type=int, default=0, help="of the first weights")
+    parser.add_argument("--rate", type=float, default=rate, help="learning rate")
+    return parser
 
 
 def pretrain(
     out: Path,
-    learner: nn.Module,
-    batches: Callable[[int], Iterable[Batch]],
-    losses: Callable[[nn.Module, Batch], Losses],
-    measure: Callable[[nn.Module], dict[str, float]],
+    learner: Learner,
+    batches: Dataset[Batch],
+    measure: Callable[[Learner], dict[str, float]],
     steps: int,
     rate: float,
     measure_every: int = 250,
     warmup: int = 400,
-) -> nn.Module:
+) -> Learner:
     """Train `learner` for `steps` steps in all and return a copy of it with averaged weights.
 
-    `batches(first)` yields the batches from step `first` on; the sum of `losses(learner, batch)` is
-    minimised. The rate warms up over `warmup` steps, stays, and falls to zero over the last quarter. State
-    goes to `out/state.pt` at every measurement, so the same call after an interruption goes on from
-    there; `out/curve.jsonl` gets a line of losses and of `measure(average)` at each.
+    `batches[step]` is a step's batch, and `learner(batch)` its losses, whose sum is minimised. The rate
+    warms up over `warmup` steps, stays, and falls to zero over the last quarter. State goes to
+    `out/state.pt` at every measurement, so the same call after an interruption goes on from there;
+    `out/curve.jsonl` gets a line of losses and of `measure(average)` at each.
     """
     out.mkdir(parents=True, exist_ok=True)
     average = copy.deepcopy(learner).eval().requires_grad_(False)
@@ -39,10 +51,11 @@ def pretrain(
     sums: dict[str, float] = {}
     since = 0
     started = time.monotonic()
-    for step, batch in enumerate(batches(first), start=first):
+    loader = DataLoader(batches, None, sampler=range(first, steps), num_workers=1)
+    for step, batch in enumerate(loader, start=first):
         for group in optimizer.param_groups:
             group["lr"] = rate * _schedule(step, steps, warmup)
-        parts = losses(learner, batch)
+        parts: Losses = learner(batch)
         torch.stack(list(parts.values())).sum().backward()
         nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
         optimizer.step()

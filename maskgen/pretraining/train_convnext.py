@@ -1,19 +1,16 @@
 """Pretrain the small ConvNeXt against captions: python -m maskgen.pretraining.train_convnext --out DIR."""
 
-import argparse
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
-from maskgen.pretraining.pretraining_loop import Batch, Losses, pretrain
+from maskgen.pretraining.pretraining_loop import Batch, Losses, argument_parser, pretrain
 from maskgen.scenes import dialogues
 from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, Scene, draw_scene
 from maskgen.scenes.shapes import COLOURS, SHAPES
@@ -145,11 +142,7 @@ def cell_accuracy(learner: ConvNextPretraining, pairs: CaptionPairs) -> dict[str
 
 def main() -> None:
     """Train, going on from what lies in --out, and write `--out/model`."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for state, curve and model")
-    parser.add_argument("--steps", type=int, default=1333, help=f"of {SCENES} scenes")
-    parser.add_argument("--seed", type=int, default=0, help="of the first weights")
-    parser.add_argument("--rate", type=float, default=1.5e-3, help="learning rate")
+    parser = argument_parser(__doc__, 1333, f"{SCENES} scenes", 1.5e-3)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     tokens = tokenizer()
@@ -158,24 +151,18 @@ def main() -> None:
     pairs = CaptionPairs(tokens, DEMO, options.steps)
     held_out = CaptionPairs(tokens, DEMO, steps=2, scenes=100, first_seed=FIRST_HELD_OUT_SEED)
 
-    def batches(first: int) -> Iterator[Batch]:
-        return iter(DataLoader(pairs, None, sampler=range(first, options.steps), num_workers=1))
-
-    def measure(module: nn.Module) -> dict[str, float]:
-        assert isinstance(module, ConvNextPretraining)
+    def measure(module: ConvNextPretraining) -> dict[str, float]:
         return retrieval(module.contrast, held_out) | cell_accuracy(module, held_out)
 
     average = pretrain(
         options.out,
         learner,
-        batches,
-        lambda module, batch: module(batch),
+        pairs,
         measure,
         options.steps,
         options.rate,
         warmup=WARMUP,
     )
-    assert isinstance(average, ConvNextPretraining)
     small_convnext.save(options.out / "model", average.contrast.trunk.half(), DEMO)
     small_convnext.save_heads(options.out / "model", average.contrast)
 

@@ -1,8 +1,6 @@
 """Train the small Florence-2 on drawn scenes: python -m maskgen.pretraining.train_florence2 --out DIR."""
 
-import argparse
 import dataclasses
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -11,11 +9,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader
 from transformers import Florence2ForConditionalGeneration, Florence2Processor, GenerationConfig
 
 from maskgen.pretraining.florence2_tasks import MASK_CELLS, TASK, Batch, GroundingTasks
-from maskgen.pretraining.pretraining_loop import Losses, pretrain
+from maskgen.pretraining.pretraining_loop import Losses, argument_parser, pretrain
 from maskgen.scenes import texts
 from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, draw_scene
 from maskgen.scenes.scene_dataset import scene_query, target_mask
@@ -180,9 +177,8 @@ def _sinusoids(values: torch.Tensor, width: int, finest: float) -> torch.Tensor:
 
 
 @torch.no_grad()
-def measure(learner: nn.Module, processor: Florence2Processor, scenes: int = 96) -> dict[str, float]:
+def measure(learner: Florence2Pretraining, processor: Florence2Processor, scenes: int = 96) -> dict[str, float]:
     """Polygon IoU, right objects and silence about nothing, on the first held-out scenes."""
-    assert isinstance(learner, Florence2Pretraining)
     overlaps, silent = [], []
     for begin in range(0, scenes, 32):
         drawn = [draw_scene(FIRST_HELD_OUT_SEED + begin + i) for i in range(32)]
@@ -233,9 +229,8 @@ def _fill(polygons: list[list[float]], height: int, width: int) -> np.ndarray:
     return mask > 0
 
 
-def export(learner: nn.Module, processor: Florence2Processor, folder: Path) -> None:
+def export(learner: Florence2Pretraining, processor: Florence2Processor, folder: Path) -> None:
     """The model without its heads, in half precision, as transformers and the pipeline load it."""
-    assert isinstance(learner, Florence2Pretraining)
     model = learner.model
     model.generation_config = generation()
     model.half().save_pretrained(folder)
@@ -245,11 +240,7 @@ def export(learner: nn.Module, processor: Florence2Processor, folder: Path) -> N
 
 def main() -> None:
     """Train, going on from what lies in --out, and write `--out/model`."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for state, curve and model")
-    parser.add_argument("--steps", type=int, default=6000, help=f"of {SCENES} scenes x {QUERIES} queries")
-    parser.add_argument("--seed", type=int, default=0, help="of the first weights")
-    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
+    parser = argument_parser(__doc__, 6000, f"{SCENES} scenes x {QUERIES} queries", 1e-3)
     parser.add_argument("--blur", type=float, default=3.0, help="deviation of a location's target, in bins")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
@@ -258,14 +249,10 @@ def main() -> None:
     image, cells = SIZES_OF_MODEL.image, SIZES_OF_MODEL.cells
     tasks = GroundingTasks(processor, image, cells, options.steps, SCENES, QUERIES, VISION_ONLY_STEPS)
 
-    def batches(first: int) -> Iterator[Batch]:
-        return iter(DataLoader(tasks, None, sampler=range(first, options.steps), num_workers=1))
-
     average = pretrain(
         options.out,
         learner,
-        batches,
-        lambda module, batch: module(batch),
+        tasks,
         partial(measure, processor=processor),
         options.steps,
         options.rate,

@@ -1,18 +1,15 @@
 """Train the small LLaMA on scenes' dialogues: python -m maskgen.pretraining.train_llama --out DIR."""
 
-import argparse
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from maskgen.age_vlm.chat import ChatTemplate, EncodedConversation
-from maskgen.pretraining.pretraining_loop import Batch, Losses, pretrain
+from maskgen.pretraining.pretraining_loop import Batch, Losses, argument_parser, pretrain
 from maskgen.pretraining.train_convnext import WORDS_FROM
 from maskgen.scenes import dialogues
 from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, draw_scene
@@ -121,11 +118,7 @@ def token_nll(model: LlamaForCausalLM, tokens: torch.Tensor, pad: int) -> torch.
 
 def main() -> None:
     """Train, going on from what lies in --out, and write `--out/model`."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for state, curve and model")
-    parser.add_argument("--steps", type=int, default=800, help=f"of {DIALOGUES} conversations")
-    parser.add_argument("--seed", type=int, default=0, help="of the first weights")
-    parser.add_argument("--rate", type=float, default=2e-3, help="learning rate")
+    parser = argument_parser(__doc__, 800, f"{DIALOGUES} conversations", 2e-3)
     options = parser.parse_args()
     untrained = options.out / "untrained"
     small_llama.build(untrained, small_llama.DEMO, dialogues.dialogue_texts(WORDS_FROM), options.seed)
@@ -135,11 +128,7 @@ def main() -> None:
     training = DialogueDataset(template, options.steps)
     held_out = DialogueDataset(template, steps=1, dialogues=200, first_seed=FIRST_HELD_OUT_SEED)[0]
 
-    def batches(first: int) -> Iterator[Batch]:
-        return iter(DataLoader(training, None, sampler=range(first, options.steps), num_workers=1))
-
-    def measure(module: nn.Module) -> dict[str, float]:
-        assert isinstance(module, LlamaPretraining)
+    def measure(module: LlamaPretraining) -> dict[str, float]:
         with torch.no_grad():
             return {
                 "perplexity": token_nll(module.model, held_out["tokens"], template.pad_id)
@@ -152,14 +141,12 @@ def main() -> None:
     average = pretrain(
         options.out,
         learner,
-        batches,
-        lambda module, batch: module(batch),
+        training,
         measure,
         options.steps,
         options.rate,
         warmup=WARMUP,
     )
-    assert isinstance(average, LlamaPretraining)
     average.model.half().save_pretrained(options.out / "model")
     tokens.save_pretrained(options.out / "model")
 

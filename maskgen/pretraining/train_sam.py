@@ -1,7 +1,5 @@
 """Train the small SAM on drawn scenes: python -m maskgen.pretraining.train_sam --out DIR."""
 
-import argparse
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,9 +10,9 @@ import torch.nn.functional as F
 from PIL import Image
 from segment_anything.modeling import Sam
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from maskgen.pretraining.pretraining_loop import Batch, Losses, pretrain
+from maskgen.pretraining.pretraining_loop import Batch, Losses, argument_parser, pretrain
 from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, draw_scene
 from maskgen.small_models import small_sam as small
 
@@ -118,9 +116,8 @@ class SamPretraining(nn.Module):
 
 
 @torch.no_grad()
-def measure(learner: nn.Module, batches: int = 8) -> dict[str, float]:
+def measure(learner: SamPretraining, batches: int = 8) -> dict[str, float]:
     """IoU of the mask that Sam itself ranks first, by true and by loose boxes, on held-out scenes."""
-    assert isinstance(learner, SamPretraining)
     result = {}
     for name, jitter in (("true_box", 0.0), ("loose_box", 0.1)):
         prompts = BoxPrompts(learner.sam, batches, SCENES, jitter, FIRST_HELD_OUT_SEED)
@@ -134,9 +131,8 @@ def measure(learner: nn.Module, batches: int = 8) -> dict[str, float]:
     return result
 
 
-def export(learner: nn.Module, folder: Path, sizes: small.SamSizes) -> None:
+def export(learner: SamPretraining, folder: Path, sizes: small.SamSizes) -> None:
     """The model in half precision, as `maskgen.small_models.small_sam.load` reads it."""
-    assert isinstance(learner, SamPretraining)
     small.save(folder, learner.sam.half(), sizes)
     learner.sam.float()
 
@@ -170,11 +166,7 @@ def _fit_mask(mask: np.ndarray, size: tuple[int, int], side: int) -> np.ndarray:
 
 def main() -> None:
     """Train, going on from what lies in --out, and write `--out/model`."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for state, curve and model")
-    parser.add_argument("--steps", type=int, default=2000, help=f"of {SCENES} scenes")
-    parser.add_argument("--seed", type=int, default=0, help="of the first weights")
-    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
+    parser = argument_parser(__doc__, 2000, f"{SCENES} scenes", 1e-3)
     parser.add_argument("--smaller", action="store_true", help="one encoder block of half the width")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
@@ -183,14 +175,10 @@ def main() -> None:
     learner = SamPretraining(small.create(sizes))
     prompts = BoxPrompts(learner.sam, options.steps, SCENES, jitter=0.1)
 
-    def batches(first: int) -> Iterator[Batch]:
-        return iter(DataLoader(prompts, None, sampler=range(first, options.steps), num_workers=1))
-
     average = pretrain(
         options.out,
         learner,
-        batches,
-        lambda module, batch: module(batch),
+        prompts,
         measure,
         options.steps,
         options.rate,
