@@ -177,7 +177,9 @@ def _sinusoids(values: torch.Tensor, width: int, finest: float) -> torch.Tensor:
 
 
 @torch.no_grad()
-def measure(learner: Florence2Pretraining, processor: Florence2Processor, scenes: int = 96) -> dict[str, float]:
+def measure(
+    learner: Florence2Pretraining, processor: Florence2Processor, scenes: int = 96
+) -> dict[str, float]:
     """Polygon IoU, right objects and silence about nothing, on the first held-out scenes."""
     overlaps, silent = [], []
     for begin in range(0, scenes, 32):
