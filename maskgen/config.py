@@ -270,10 +270,21 @@ class Config(Section):
     text: Text
     proposer: Annotated[Florence2 | Recorded | NoProposer, Field(discriminator="kind")] = Florence2()
     refiner: Annotated[Sam | NoRefiner, Field(discriminator="kind")] = Sam()
+    quality: Literal["none", "signals", "mirror"] = Field(
+        "none",
+        description="signals: note in the index how sure the models were; mirror: ask about the mirrored "
+        "picture too, one more pass of Florence-2",
+    )
     grid: Grid = Grid()
     shards: Shards = Shards()
     limits: Limits = Limits()
     resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _quality_is_the_models(self) -> "Config":
+        if self.quality != "none" and not isinstance(self.proposer, Florence2):
+            raise ValueError("quality is measured on Florence-2's answers: leave it out with others")
+        return self
 
 
 def pipelines_folder() -> Path:

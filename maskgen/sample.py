@@ -104,13 +104,31 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Signals:
+    """How sure the models were of a grounding; None: not measured, or there was nothing to measure.
+
+    `min_log_prob`: the least of the log-probabilities of the answer's tokens. `structure_log_prob`: the mean
+    of those that are no place: what separates polygons, and the end. `end_prob`: 0-1, of an end where the
+    first token stands: that the text names nothing. `stability`: 0-1, the IoU of SAM's mask at logits 1 above
+    and 1 below its threshold. `mirror`: 0-1, the IoU of the mask with the polygons of the mirrored picture.
+    """
+
+    min_log_prob: float | None = None
+    structure_log_prob: float | None = None
+    end_prob: float | None = None
+    stability: float | None = None
+    mirror: float | None = None
+
+
+@dataclass(frozen=True)
 class Proposal:
     """A proposer's answer for one query.
 
     `polygons`: float64 (n, 2) arrays of x, y in pixels of the oriented image, as predicted.
     `boxes`: float64 (k, 4) x0, y0, x1, y1, for proposers that know boxes and no outline.
     `truncated`: the answer hit the length limit. `query_truncated`: the query did.
-    `tokens`: generated tokens, 0 where nothing was generated.
+    `tokens`: generated tokens, 0 where nothing was generated. `signals`: with the quality measured, those of
+    the answer; `mirrored`: the polygons of the mirrored picture, mirrored back, None if it was not asked.
     """
 
     polygons: list[np.ndarray] = field(default_factory=list)
@@ -118,6 +136,8 @@ class Proposal:
     truncated: bool = False
     query_truncated: bool = False
     tokens: int = 0
+    signals: Signals | None = None
+    mirrored: list[np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +148,7 @@ class Grounding:
     each cell that the mask covers in the trainer's frame, 0-255. `box`: x0, y0, x1, y1 prompt box in
     pixels. `sam_iou`: SAM's predicted IoU, 0-1. `agreement`: IoU of polygon and mask, 0-1.
     `coverage`: share of the image's area under the mask, 0-1. All are zero if nothing was grounded.
+    `signals`: None if the quality is not measured.
     """
 
     outcome: Outcome
@@ -141,3 +162,4 @@ class Grounding:
     coverage: float
     query_truncated: bool
     tokens: int
+    signals: Signals | None = None

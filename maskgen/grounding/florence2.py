@@ -1,6 +1,7 @@
 """Florence-2 as a proposer: the query's words and the pixels to polygons (Section 3.2.2)."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -18,10 +19,11 @@ from maskgen.grounding.fast.fp8 import use_fp8
 from maskgen.grounding.fast.generation_rules import GenerationRules
 from maskgen.grounding.fast.generator import Generator
 from maskgen.grounding.fast.preprocessing import Florence2Images
+from maskgen.grounding.mirroring import mirrored_picture, mirrored_polygons, mirrored_text
 from maskgen.runtime import spans
 from maskgen.runtime.lfs_pointers import refuse_lfs_pointers
 from maskgen.runtime.spans import span
-from maskgen.sample import Picture, Proposal, Sample
+from maskgen.sample import Picture, Proposal, Sample, Signals
 
 TASK = "<REFERRING_EXPRESSION_SEGMENTATION>"
 
@@ -34,10 +36,14 @@ PLACES = 1000
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model wrote: `ids` without decoder start and padding, the end token included."""
+    """What the model wrote: `ids` without decoder start and padding, the end token included. `log_probs`,
+    `end_prob`: as `WrittenAnswer`'s, where they are kept.
+    """
 
     ids: list[int]
     truncated: bool
+    log_probs: list[float] = field(default_factory=list)
+    end_prob: float = 0.0
 
 
 class Florence2Proposer:
@@ -49,8 +55,11 @@ class Florence2Proposer:
     the fast engine, None if it is the model's `generate` that answers.
     """
 
-    def __init__(self, config: Florence2, device: str):
-        """Raises MaskgenError if the checkpoint is missing, damaged, or of another kind."""
+    def __init__(self, config: Florence2, device: str, quality: str = "none"):
+        """`quality`: what is measured, see `Config`. Raises MaskgenError if the checkpoint is missing,
+        damaged, or of another kind.
+        """
+        self._quality = quality
         self._config = config = resolve_model(config, device)
         self._device = torch.device(device)
         self.model, self.processor = _load(config)
@@ -62,6 +71,10 @@ class Florence2Proposer:
         generation.max_new_tokens = min(config.max_new_tokens or _own_length(generation), self._positions)
         generation.max_length = None
         self.generation = generation
+        ends = generation.eos_token_id
+        self._ends: list[int] = ends if isinstance(ends, list) else [ends]
+        first = self.processor.tokenizer.convert_tokens_to_ids("<loc_0>")
+        self._places = range(first, first + PLACES)
         self.generator: Generator | None = None
         self._images: Florence2Images | None = None
         if config.engine == "fast":
@@ -86,15 +99,43 @@ class Florence2Proposer:
     def _propose(self, pictures: list[Picture], samples: list[Sample]) -> list[Proposal]:
         prompts = [self.prompt(sample.query.text) for sample in samples]
         answers = self._generate(pictures, [ids for ids, _ in prompts])
+        mirrored = self._mirrored(pictures, samples)
         return [
             Proposal(
                 polygons=self._polygons(answer, picture),
                 truncated=answer.truncated,
                 query_truncated=cut,
                 tokens=len(answer.ids),
+                signals=None if self._quality == "none" else self._signals(answer),
+                mirrored=again,
             )
-            for picture, answer, (_, cut) in zip(pictures, answers, prompts, strict=True)
+            for picture, answer, (_, cut), again in zip(pictures, answers, prompts, mirrored, strict=True)
         ]
+
+    def _mirrored(
+        self, pictures: list[Picture], samples: list[Sample]
+    ) -> Sequence[list[np.ndarray] | None]:
+        """What is found in the mirrored pictures, mirrored back; None where it is not asked for."""
+        if self._quality != "mirror":
+            return [None] * len(samples)
+        others = [mirrored_picture(picture) for picture in pictures]
+        prompts = [self.prompt(mirrored_text(sample.query.text))[0] for sample in samples]
+        answers = self._generate(others, prompts)
+        return [
+            mirrored_polygons([] if answer.truncated else self._polygons(answer, other), other.width)
+            for answer, other in zip(answers, others, strict=True)
+        ]
+
+    def _signals(self, answer: Answer) -> Signals:
+        """How sure the model was of the answer's tokens, the forced beginning left out."""
+        begins = int(self.generation.forced_bos_token_id is not None)
+        written = list(zip(answer.ids, answer.log_probs, strict=False))[begins:]
+        structure = [score for token, score in written if token not in self._places]
+        return Signals(
+            min_log_prob=min((score for _, score in written), default=None),
+            structure_log_prob=sum(structure) / len(structure) if structure else None,
+            end_prob=answer.end_prob,
+        )
 
     def describe(self) -> dict[str, object]:
         """The checkpoint and the settings that decide its answers. See `Proposer.describe`."""
@@ -115,6 +156,7 @@ class Florence2Proposer:
             "early_stopping": generation.early_stopping or False,
             "length_penalty": 1.0 if generation.length_penalty is None else generation.length_penalty,
             "transformers": version("transformers"),
+            **({} if self._quality == "none" else {"quality": self._quality}),
         }
 
     def prompt(self, query: str) -> tuple[list[int], bool]:
@@ -147,7 +189,7 @@ class Florence2Proposer:
             use_fp8(self.model.model.vision_tower, self._device, "proposer.fp8")
             use_fp8(self.model.model.language_model.encoder, self._device, "proposer.fp8")
         try:
-            rules = GenerationRules.of(self.generation)
+            rules = GenerationRules.of(self.generation, keep_scores=self._quality != "none")
             images = Florence2Images(self.processor.image_processor, self._device)
         except ValueError as error:
             raise MaskgenError(
@@ -170,8 +212,8 @@ class Florence2Proposer:
         pixels = self._pixels([pictures[place] for place in first])
         order = {place: number for number, place in enumerate(first)}
         images = [order[numbers[_identity(picture)]] for picture in pictures]
-        rows = self.generator.generate(list(pixels), list(zip(images, prompts, strict=True)))
-        return [self._answer(row) for row in rows]
+        written = self.generator.write(list(pixels), list(zip(images, prompts, strict=True)))
+        return [self._answer(each.ids, each.log_probs, each.end_prob) for each in written]
 
     def _pixels(self, pictures: list[Picture]) -> torch.Tensor:
         """The processor's pixel values, made where the model is."""
@@ -196,20 +238,43 @@ class Florence2Proposer:
             {"input_ids": prompts}, padding_side="right", return_tensors="pt"
         )
         pixels = self._pixels(pictures)
-        rows = self.model.generate(
-            input_ids=texts["input_ids"].to(self._device),
-            attention_mask=texts["attention_mask"].to(self._device),
-            pixel_values=pixels.to(self._device, self.model.dtype),
-            generation_config=self.generation,
-        )
-        return [self._answer(row) for row in rows.tolist()]
+        inputs = {
+            "input_ids": texts["input_ids"].to(self._device),
+            "attention_mask": texts["attention_mask"].to(self._device),
+            "pixel_values": pixels.to(self._device, self.model.dtype),
+            "generation_config": self.generation,
+        }
+        if self._quality == "none":
+            return [self._answer(row) for row in self.model.generate(**inputs).tolist()]
+        out = self.model.generate(**inputs, return_dict_in_generate=True, output_logits=True)
+        return [
+            self._answer(row, *scores)
+            for row, scores in zip(out.sequences.tolist(), self._scores(out), strict=True)
+        ]
 
-    def _answer(self, row: list[int]) -> Answer:
+    def _scores(self, out: Any) -> Iterator[tuple[list[float], float]]:
+        """Of each answer of `generate`, its tokens' log-probabilities and the probability of an early end."""
+        log_probs = torch.stack(out.logits).float().log_softmax(dim=-1)  # (steps, rows * beams, V)
+        tokens, steps = out.sequences[:, 1:], torch.arange(len(log_probs), device=self._device)
+        beams = getattr(out, "beam_indices", None)
+        forced = int(self.generation.forced_bos_token_id is not None)
+        for row, own in enumerate(tokens):
+            length = min(len(own), len(steps))
+            if beams is None:
+                source = torch.full((length,), row, device=self._device)
+            else:
+                source = beams[row, :length].clamp(min=0)
+            scores = log_probs[steps[:length], source, own[:length]]
+            scores[:forced] = 0
+            first = row * self.generation.num_beams
+            end = log_probs[forced : forced + 1, first, self._ends].exp().sum()
+            yield scores.tolist(), float(end)
+
+    def _answer(self, row: list[int], log_probs: Sequence[float] = (), end_prob: float = 0.0) -> Answer:
         written = row[1:]
-        ends = self.generation.eos_token_id
-        ends = ends if isinstance(ends, list) else [ends]
-        length = next((place + 1 for place, token in enumerate(written) if token in ends), len(written))
-        return Answer(written[:length], truncated=length >= self.generation.max_new_tokens)
+        length = next((place + 1 for place, token in enumerate(written) if token in self._ends), len(written))
+        truncated = length >= self.generation.max_new_tokens
+        return Answer(written[:length], truncated, list(log_probs[:length]), end_prob)
 
     def _polygons(self, answer: Answer, picture: Picture) -> list[np.ndarray]:
         """The answer's outlines, float64 (n, 2), in pixels: the middle of each place.

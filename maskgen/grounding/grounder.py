@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ from maskgen.grounding.interface import Proposer, Refinement, Refiner
 from maskgen.grounding.outline import OutlineRefiner
 from maskgen.outcome import Outcome
 from maskgen.runtime.spans import span
-from maskgen.sample import Grounding, Picture, Proposal, Query, Sample
+from maskgen.sample import Grounding, Picture, Proposal, Query, Sample, Signals
 
 Result = TypeVar("Result")
 
@@ -93,6 +93,7 @@ class Grounder:
             return
         self.proposer = proposer or _proposer(config, data, device)
         self.refiner = refiner or _refiner(config, device)
+        self._measures = config.quality != "none"
         proposals = config.proposer.together if isinstance(config.proposer, Florence2) else RECORDED_BATCH
         refinements = settled(config.refiner.batch) if isinstance(config.refiner, Sam) else RECORDED_BATCH
         self._propose = Batches(self._ask, proposals, "proposer", (HARMLESS, HARMLESS_SAMPLE))
@@ -197,7 +198,19 @@ class Grounder:
             coverage=float(mask.mean()),
             query_truncated=proposal.query_truncated,
             tokens=proposal.tokens,
+            signals=self._signals(proposal, mask, refinement.stability),
         )
+
+    def _signals(
+        self, proposal: Proposal, mask: np.ndarray, stability: float | None = None
+    ) -> Signals | None:
+        """How sure the models were, where that is wanted."""
+        if not self._measures:
+            return None
+        found = replace(proposal.signals or Signals(), stability=stability)
+        if proposal.mirrored is None or not mask.any():
+            return found
+        return replace(found, mirror=_iou(mask, _pixels(proposal.mirrored, mask)))
 
     def _weigh(
         self, agreement: float, mask: np.ndarray, outline: np.ndarray
@@ -228,6 +241,7 @@ class Grounder:
             coverage=0.0,
             query_truncated=proposal.query_truncated,
             tokens=proposal.tokens,
+            signals=self._signals(proposal, np.zeros(0)) if self._asks else None,
         )
 
 
@@ -235,7 +249,7 @@ def _proposer(config: Config, data: str, device: str) -> Proposer:
     if isinstance(config.proposer, Florence2):
         from maskgen.grounding.florence2 import Florence2Proposer  # recorded answers need no torch
 
-        return Florence2Proposer(config.proposer, device)
+        return Florence2Proposer(config.proposer, device, config.quality)
     from maskgen.grounding.recorded import RecordedProposer
 
     assert isinstance(config.proposer, Recorded)
@@ -246,7 +260,7 @@ def _refiner(config: Config, device: str) -> Refiner:
     if isinstance(config.refiner, Sam):
         from maskgen.grounding.sam import SamRefiner
 
-        return SamRefiner(config.refiner, device, Frame.of(config.grid))
+        return SamRefiner(config.refiner, device, Frame.of(config.grid), config.quality != "none")
     return OutlineRefiner()
 
 
@@ -280,6 +294,15 @@ def _outlines(proposal: Proposal) -> list[np.ndarray]:
     """The proposed polygons; of a proposer that knows boxes only, the boxes as polygons."""
     corners = [np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]) for x0, y0, x1, y1 in proposal.boxes]
     return proposal.polygons or corners
+
+
+def _pixels(outlines: list[np.ndarray], like: np.ndarray) -> np.ndarray:
+    """What the outlines enclose, bool (height, width) as `like`; nothing where they enclose nothing."""
+    height, width = like.shape
+    try:
+        return polygon.rasterise(polygon.clean(outlines, width, height), width, height)
+    except SampleError:
+        return np.zeros_like(like)
 
 
 def _iou(first: np.ndarray, second: np.ndarray) -> float:

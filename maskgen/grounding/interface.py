@@ -18,13 +18,15 @@ class Refinement:
 
     `mask`: bool (height, width) in the oriented image. `sam_iou`: the model's own estimate of its
     mask's IoU, 0-1. `box`: x0, y0, x1, y1 in pixels, the box that the model was prompted with. `grid`: what
-    `Frame.grid` makes of the mask, from a refiner that has it already.
+    `Frame.grid` makes of the mask, from a refiner that has it already. `stability`: 0-1 where it is measured,
+    see `Signals`.
     """
 
     mask: np.ndarray
     sam_iou: float
     box: tuple[float, float, float, float]
     grid: np.ndarray | None = None
+    stability: float | None = None
 
 
 class Proposer(Protocol):

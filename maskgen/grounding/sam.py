@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from segment_anything import sam_model_registry
 from segment_anything.modeling import Sam
+from segment_anything.utils.amg import calculate_stability_score
 from segment_anything.utils.transforms import ResizeLongestSide
 from shapely import MultiPolygon, Polygon
 from shapely.affinity import scale
@@ -33,6 +34,9 @@ Encoder = Callable[[torch.Tensor], torch.Tensor]
 # The prior says "99.9 % sure" in SAM's own terms: the logit of 0.999.
 PRIOR_LOGIT = 6.9
 
+# How far from the threshold a stable mask stays the same: the package's own.
+STABILITY_OFFSET = 1.0
+
 # Parts of a region below this share of the largest one's area are not worth a prompt.
 CRUMB = 0.05
 
@@ -47,12 +51,13 @@ class SamRefiner:
     decoder's three masks the one with the highest predicted IoU is kept. `sam`: the package's model.
     """
 
-    def __init__(self, config: config.Sam, device: str, frame: Frame | None = None):
-        """`frame`: the fast engine makes grids in it. Raises MaskgenError if the checkpoint is missing,
-        damaged, or of another size.
+    def __init__(self, config: config.Sam, device: str, frame: Frame | None = None, stability: bool = False):
+        """`frame`: the fast engine makes grids in it. `stability`: whether it is measured. Raises
+        MaskgenError if the checkpoint is missing, damaged, or of another size.
         """
         self._config = config = resolve_model(config, device)
         self._frame = frame
+        self._measures = stability
         self._dtype = getattr(torch, config.dtype)
         self.sam = _load(config).to(device)
         self.sam.image_encoder.to(self._dtype)
@@ -88,7 +93,7 @@ class SamRefiner:
         found = mask_ops.fetched(chosen, self._frame) if fast else [mask_ops.plain(*each) for each in chosen]
         return [
             # An empty mask has no area, but its score is still the model's.
-            Refinement(mask, float(np.average(scores, weights=areas + 1)), polygon.box(region), grid)
+            _refinement(mask, scores, areas, region, grid)
             for (mask, scores, areas, grid), region in zip(found, regions, strict=True)
         ]
 
@@ -195,11 +200,18 @@ class SamRefiner:
     def _chosen(
         self, found: torch.Tensor, ious: torch.Tensor, size: tuple[int, int], picture: Picture
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The likeliest mask of each part, bool (parts, height, width) as the picture, and its score."""
+        """The likeliest mask of each part, bool (parts, height, width) as the picture, and its scores,
+        float32 (parts, 1): the predicted IoU; with its stability (parts, 2).
+        """
         best = ious.argmax(dim=1, keepdim=True)
         logits = found.gather(1, best[..., None, None].expand(-1, -1, *found.shape[2:]))
         larger = self.sam.postprocess_masks(logits, size, (picture.height, picture.width))[:, 0]
-        return larger > self.sam.mask_threshold, ious.gather(1, best)[:, 0].clamp(0, 1)
+        scores = ious.gather(1, best).clamp(0, 1)
+        if self._measures:
+            stability = calculate_stability_score(larger, self.sam.mask_threshold, STABILITY_OFFSET)
+            # The package divides by the larger area, which may be nothing.
+            scores = torch.cat([scores, stability.nan_to_num(0.0).clamp(0, 1)[:, None]], dim=1)
+        return larger > self.sam.mask_threshold, scores
 
     def _boxes(self, picture: Picture, parts: list[Polygon]) -> torch.Tensor:
         boxes = np.array([part.bounds for part in parts])
@@ -225,6 +237,16 @@ class SamRefiner:
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(values, dtype=torch.float32, device=self.sam.device)
+
+
+def _refinement(
+    mask: np.ndarray, scores: np.ndarray, areas: np.ndarray, region: MultiPolygon, grid: np.ndarray | None
+) -> Refinement:
+    """Each part's scores, weighed by area. `scores`: (parts, n), the predicted IoU, and the stability if it
+    is measured.
+    """
+    sam_iou, *stability = (float(np.average(each, weights=areas + 1)) for each in scores.T)
+    return Refinement(mask, sam_iou, polygon.box(region), grid, *stability)
 
 
 def _parts(region: MultiPolygon) -> list[Polygon]:

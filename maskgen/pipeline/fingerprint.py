@@ -37,7 +37,10 @@ def identity(config: Config, data: str, files: list[str]) -> dict[str, Any]:
 
 def settings(config: Config) -> dict[str, Any]:
     """Those of the configuration that bytes follow from, as JSON values."""
-    return config.model_dump(mode="json", exclude=_FREE)  # type: ignore[arg-type]
+    told = config.model_dump(mode="json", exclude=_FREE)  # type: ignore[arg-type]
+    if config.quality == "none":
+        del told["quality"]  # sets that were begun before there was a choice go on
+    return told
 
 
 def digest(identity: dict[str, Any]) -> str:

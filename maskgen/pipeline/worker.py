@@ -100,7 +100,14 @@ class ShardWorker:
         kept = self._kept(task)
         earlier = read_raw(self._store, task.shard) if task.retry else repeat(None)
         heartbeat = HeartbeatWriter(self._journal, self._name, task.shard, len(samples))
-        with ShardWriter(self._store, task.shard, config.split, config.grid, self.job.fingerprint) as writer:
+        with ShardWriter(
+            self._store,
+            task.shard,
+            config.split,
+            config.grid,
+            self.job.fingerprint,
+            signals=config.quality != "none",
+        ) as writer:
             fresh = [sample for sample in samples if sample.key not in kept]
             with closing(self._entries(fresh, task, writer, heartbeat)) as entries:
                 for sample, before in zip(samples, earlier, strict=False):

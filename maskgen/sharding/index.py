@@ -76,7 +76,7 @@ def wids(commits: dict[int, Commit], fingerprint: str) -> dict[str, Any]:
 def rows(shard: int, of_shard: pa.Table) -> pa.Table:
     """A shard's rows as they stand in the index: with its number before them."""
     number = pa.array([shard], pa.int32()).take(pa.array([0] * len(of_shard), pa.int32()))
-    return pa.table([number, *of_shard.columns], schema=COLUMNS)
+    return pa.table([number, *of_shard.columns], schema=_schema(of_shard))
 
 
 def source(commits: dict[int, Commit]) -> str:
@@ -101,12 +101,19 @@ def _write_index(store: Store, commits: dict[int, Commit]) -> None:
         pass  # none yet, or a broken one
     for outdated in _OF_AN_INDEX:
         store.remove(outdated)
-    schema = COLUMNS.with_metadata({_SOURCE: source(commits).encode()})
+    # Of one set, all shards have the same columns.
+    first = [shard_table.read(store, f"{shard_name(shard)}.parquet") for shard in sorted(commits)[:1]]
+    schema = _schema(*first).with_metadata({_SOURCE: source(commits).encode()})
     with store.publish(name) as path, pq.ParquetWriter(path, schema, compression="zstd") as writer:
         # Row group i is shard i, as in plan.parquet.
         for shard in sorted(commits):
             of_shard = shard_table.read(store, f"{shard_name(shard)}.parquet")
             writer.write_table(rows(shard, of_shard).cast(schema), row_group_size=max(1, len(of_shard)))
+
+
+def _schema(of_shard: pa.Table | None = None) -> pa.Schema:
+    """An index's columns: those of a shard's table after its number."""
+    return COLUMNS if of_shard is None else pa.schema([COLUMNS.field("shard"), *of_shard.schema])
 
 
 def _with_tar(commits: dict[int, Commit]) -> list[int]:

@@ -1,5 +1,7 @@
 """NNNNNN.parquet: a row for every planned sample, failed ones too."""
 
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pyarrow.parquet as pq
 from maskgen.errors import MaskgenError
 from maskgen.geometry import binarise
 from maskgen.runtime.store import Store
+from maskgen.sample import Signals
 from maskgen.sharding.format import ShardSample
 
 COLUMNS = pa.schema(
@@ -44,34 +47,37 @@ COLUMNS = pa.schema(
 )
 
 
+SIGNALS = pa.schema([pa.field(field.name, pa.float64()) for field in fields(Signals)])
+"""Further columns of a set whose quality is measured (`sample.Signals`)."""
+
 _BEFORE_META = pa.schema([field for field in COLUMNS if field.name != "meta"])  # format version 1
 
 
 def row_of(sample: ShardSample, offset: int, size: int) -> dict[str, Any]:
     """The row of a sample that stands at `offset` in the tar and takes `size` bytes there."""
-    fields = sample.fields
-    box = dict(zip(("box_x0", "box_y0", "box_x1", "box_y1"), fields.box, strict=True))
+    told = sample.fields
+    box = dict(zip(("box_x0", "box_y0", "box_x1", "box_y1"), told.box, strict=True))
     return {
         "key": sample.key,
-        "id": fields.id,
-        "image": fields.image,
-        "split": fields.split,
-        "outcome": str(fields.outcome),
-        "reason": fields.reason,
-        "query": fields.query.text,
-        "width": fields.width,
-        "height": fields.height,
+        "id": told.id,
+        "image": told.image,
+        "split": told.split,
+        "outcome": str(told.outcome),
+        "reason": told.reason,
+        "query": told.query.text,
+        "width": told.width,
+        "height": told.height,
         "polygons": len(sample.polygons),
         **box,
-        "sam_iou": fields.sam_iou,
-        "agreement": fields.agreement,
-        "coverage": fields.coverage,
-        "tokens": fields.tokens,
-        "query_truncated": fields.query.truncated,
+        "sam_iou": told.sam_iou,
+        "agreement": told.agreement,
+        "coverage": told.coverage,
+        "tokens": told.tokens,
+        "query_truncated": told.query.truncated,
         "grid_cells": int(np.count_nonzero(binarise(sample.grid))),
         "offset": offset,
         "size": size,
-        "meta": fields.meta,
+        "meta": told.meta,
     }
 
 
@@ -95,9 +101,14 @@ def row_outside(
     return zeros | texts | {"outcome": outcome, "reason": reason} | size
 
 
-def write(rows: list[dict[str, Any]], path: Path) -> None:
-    """Write the rows; equal rows give equal bytes (with the same pyarrow)."""
-    table = pa.Table.from_pylist(rows, schema=COLUMNS)
+def signals_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a row that is not in the tar."""
+    return {name: row[name] for name in SIGNALS.names if name in row}
+
+
+def write(rows: list[dict[str, Any]], path: Path, signals: bool = False) -> None:
+    """Write the rows; equal rows give equal bytes (with the same pyarrow). `signals`: with their columns."""
+    table = pa.Table.from_pylist(rows, schema=pa.schema([*COLUMNS, *SIGNALS]) if signals else COLUMNS)
     pq.write_table(table, path, compression="zstd", row_group_size=max(1, len(rows)))
 
 
@@ -110,6 +121,7 @@ def read(store: Store, name: str) -> pa.Table:
             raise MaskgenError(f"{store.where(name)} cannot be read: {error}. Remake its shard.") from error
     if table.schema.equals(_BEFORE_META):
         table = table.append_column(COLUMNS.field("meta"), pa.array(["{}"] * len(table)))
-    if not table.schema.equals(COLUMNS):
+    plain = table.drop_columns([name for name in SIGNALS.names if name in table.column_names])
+    if not plain.schema.equals(COLUMNS) or len(table.schema) - len(COLUMNS) not in (0, len(SIGNALS)):
         raise MaskgenError(f"{store.where(name)} has other columns than the format. Remake its shard.")
     return table

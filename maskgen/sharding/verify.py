@@ -151,6 +151,7 @@ def _samples(store: Store, stem: str, rows: list[dict[str, Any]]) -> Iterator[st
 
 
 def _sample(sample: ShardSample, row: dict[str, Any], found: dict[str, Any]) -> str:
+    found |= shard_table.signals_of(row)  # these are not in the tar
     if row != found:
         names = ", ".join(name for name in row if row[name] != found[name])
         return f"{sample.key} and its row in the parquet differ in {names}."

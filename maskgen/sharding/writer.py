@@ -51,7 +51,17 @@ class ShardWriter:
     what is lost is work, not data.
     """
 
-    def __init__(self, store: Store, shard: int, split: str, grid: config.Grid, fingerprint: str):
+    def __init__(
+        self,
+        store: Store,
+        shard: int,
+        split: str,
+        grid: config.Grid,
+        fingerprint: str,
+        signals: bool = False,
+    ):
+        """`signals`: whether the rows have the columns of groundings' signals."""
+        self._signals = signals
         self._store = store
         self._shard = shard
         self._split = split
@@ -92,7 +102,10 @@ class ShardWriter:
             return Entry(record.outcome, row, [])
         if picture is None or grounding is None or grounding.outcome != record.outcome:
             raise ValueError(f"{sample.key}: {record.outcome} needs its picture and its grounding")
-        return _entry(format.encode(sample, picture, grounding, self._split, self._grid))
+        signals = vars(grounding.signals) if grounding.signals else {}
+        return _entry(
+            format.encode(sample, picture, grounding, self._split, self._grid), _rounded(signals)
+        )
 
     def put(self, entry: Entry) -> None:
         """Add what `encode` made."""
@@ -108,7 +121,8 @@ class ShardWriter:
 
     def copy(self, row: dict[str, Any], members: list[tuple[str, bytes]]) -> None:
         """Take over a sample from an earlier version of the shard, as `reader.read_raw` gives it."""
-        self.put(_entry(members) if members else Entry(Outcome(row["outcome"]), row, []))
+        signals = shard_table.signals_of(row)
+        self.put(_entry(members, signals) if members else Entry(Outcome(row["outcome"]), row, []))
 
     def commit(self) -> Commit:
         """Publish the shard. A shard without a sample in it has no tar: readers stumble over empty ones."""
@@ -116,7 +130,7 @@ class ShardWriter:
         with self._stack:
             tar = self._tar.close() if self._tar else Digest()
             rows = self._stack.enter_context(self._store.partial(f"{stem}.parquet"))
-            shard_table.write(self._rows, rows)
+            shard_table.write(self._rows, rows, self._signals)
             commit = Commit(
                 schema=format.SCHEMA,
                 shard=self._shard,
@@ -137,9 +151,13 @@ class ShardWriter:
         return commit
 
 
-def _entry(members: list[tuple[str, bytes]]) -> Entry:
+def _entry(members: list[tuple[str, bytes]], signals: dict[str, Any]) -> Entry:
     sample = format.decode(dict(members))  # nothing is published that the strict reader refuses
-    return Entry(sample.fields.outcome, shard_table.row_of(sample, 0, 0), members)
+    return Entry(sample.fields.outcome, shard_table.row_of(sample, 0, 0) | signals, members)
+
+
+def _rounded(signals: dict[str, float | None]) -> dict[str, float | None]:
+    return {name: None if value is None else format.decimal(value) for name, value in signals.items()}
 
 
 class _Tar:

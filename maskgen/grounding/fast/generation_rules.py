@@ -13,7 +13,8 @@ class GenerationRules:
     `max_length`: tokens at most, the decoder's start token included. `no_repeat_ngram`: n-grams of this size
     come once, 0 for no ban. `forced_bos`, `forced_eos`: the tokens one of which must stand after the start
     and at the limit, if any. `early_stopping`: stop once every beam has ended (True), when no running beam
-    can do better by its present length (False), or by any length ("never").
+    can do better by its present length (False), or by any length ("never"). `keep_scores`: whether an answer
+    comes with its tokens' log-probabilities.
     """
 
     beams: int
@@ -26,9 +27,10 @@ class GenerationRules:
     eos: tuple[int, ...]
     early_stopping: bool | str
     length_penalty: float
+    keep_scores: bool = False
 
     @classmethod
-    def of(cls, generation: Any) -> "GenerationRules":
+    def of(cls, generation: Any, keep_scores: bool = False) -> "GenerationRules":
         """From a GenerationConfig with `max_new_tokens`; ValueError for what is not supported."""
         unsupported = {
             "do_sample": False,
@@ -57,6 +59,7 @@ class GenerationRules:
             eos=_tokens(generation.eos_token_id),
             early_stopping=generation.early_stopping or False,
             length_penalty=1.0 if generation.length_penalty is None else generation.length_penalty,
+            keep_scores=keep_scores,
         )
 
     def is_eos(self, tokens: torch.Tensor) -> torch.Tensor:

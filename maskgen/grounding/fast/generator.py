@@ -11,6 +11,7 @@ from maskgen.grounding.fast.decoder_weights import DecoderWeights
 from maskgen.grounding.fast.encoder import EncodedPrompt, PromptEncoder
 from maskgen.grounding.fast.generation_rules import GenerationRules
 from maskgen.grounding.fast.memory import PATIENCE
+from maskgen.grounding.fast.search import WrittenAnswer
 from maskgen.grounding.fast.slots import Slots
 from maskgen.grounding.faults import free_memory, is_out_of_memory
 from maskgen.runtime import cuda
@@ -65,14 +66,20 @@ class Generator:
     def generate(
         self, images: Sequence[torch.Tensor], prompts: Sequence[tuple[int, list[int]]]
     ) -> list[list[int]]:
-        """Token ids for each prompt, the decoder's start token first.
+        """Token ids for each prompt, the decoder's start token first. Arguments as of `write`."""
+        return [answer.ids for answer in self.write(images, prompts)]
+
+    def write(
+        self, images: Sequence[torch.Tensor], prompts: Sequence[tuple[int, list[int]]]
+    ) -> list[WrittenAnswer]:
+        """An answer to each prompt.
 
         `images`: pixel values, (3, S, S) each. `prompts`: the image's number and the prompt's ids, image
         placeholders included; an image with several prompts is encoded once.
         """
         while True:
             try:
-                answers = self._generate(images, prompts)
+                answers = self._write(images, prompts)
             except Exception as error:
                 if not is_out_of_memory(error) or not self._shrink():
                     raise
@@ -83,10 +90,10 @@ class Generator:
             free_memory()  # out here: the traceback would keep the failed call's tensors alive
 
     @torch.inference_mode()
-    def _generate(
+    def _write(
         self, images: Sequence[torch.Tensor], prompts: Sequence[tuple[int, list[int]]]
-    ) -> list[list[int]]:
-        answers: list[list[int]] = [[] for _ in prompts]
+    ) -> list[WrittenAnswer]:
+        answers = [WrittenAnswer([]) for _ in prompts]
         if not prompts:
             return answers
         scheduler = _Scheduler(self._slots_for(max(len(ids) for _, ids in prompts)))
@@ -169,7 +176,7 @@ class _Scheduler:
             self._compact()
         return bool(self._prompts)
 
-    def collect(self) -> Iterator[tuple[int, list[int]]]:
+    def collect(self) -> Iterator[tuple[int, WrittenAnswer]]:
         """Prompts' numbers and answers, as they leave their slots."""
         for slot, answer in self._slots.finished(list(self._prompts)).items():
             del self._since[slot]

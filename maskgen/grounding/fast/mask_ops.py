@@ -12,7 +12,7 @@ Cuts = tuple[torch.Tensor, torch.Tensor, int]
 """Where cells end along an axis: whole lines before, the part of the next, and a line in the part's units."""
 
 Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]
-"""An image's mask, bool (height, width); its parts' scores and areas; its grid, if there is one."""
+"""An image's mask, bool (height, width); its parts' scores (parts, n) and areas; its grid, if it has one."""
 
 
 def coverage(mask: torch.Tensor, frame: Frame) -> torch.Tensor:
@@ -52,7 +52,10 @@ def fetched(chosen: list[tuple[torch.Tensor, torch.Tensor]], frame: Frame | None
     unions = [found.any(dim=0) for found, _ in chosen]
     sizes = [(union.shape[0], union.shape[1]) for union in unions]
     bits = _to_host([pack(union) for union in unions])
-    scores = _to_host([scores for _, scores in chosen])
+    scores = [
+        flat.reshape(-1, kinds.shape[1])
+        for flat, (_, kinds) in zip(_to_host([one.flatten() for _, one in chosen]), chosen, strict=True)
+    ]
     areas = _to_host([found.sum(dim=(1, 2)) for found, _ in chosen])
     masks = [unpack(each, *size) for each, size in zip(bits, sizes, strict=True)]
     grids: list[np.ndarray] | list[None] = [None] * len(masks)

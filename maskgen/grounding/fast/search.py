@@ -7,6 +7,7 @@ of an answer that has ended: the host may look when it likes.
 
 import copy
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from functools import reduce
 
 import torch
@@ -16,16 +17,39 @@ from maskgen.grounding.fast.generation_rules import GenerationRules
 EXCLUDED = -1.0e9  # what transformers gives to candidates that are out
 
 
+@dataclass(frozen=True)
+class WrittenAnswer:
+    """An answer as the search leaves it.
+
+    `ids`: its tokens, the start token first. With `GenerationRules.keep_scores`, `log_probs`: of each token
+    after the start, given those before it (a forced one is certain: 0), and `end_prob`, 0-1: of an end where
+    the first free token stands.
+    """
+
+    ids: list[int]
+    log_probs: list[float] = field(default_factory=list)
+    end_prob: float = 0.0
+
+
 class Search(ABC):
     """State of all slots, the slot first in every tensor.
 
     `position`: int64 (slots,), where the last tokens stand, the start token at 0. `last`: int64 (slots,
     beams), those tokens. `alive`: bool (slots, 1). `_backpointers`: int64 (slots, length + 1, beams), at each
     position the beam that a beam came from, times V, plus its token. `_history`: int64 (slots, beams,
-    length), the beams' tokens, the last one first, for the ban of repeated n-grams.
+    length), the beams' tokens, the last one first, for the ban of repeated n-grams. `_log_probs`: float32, as
+    `_backpointers`, of the tokens there; `_end_probs`: float32 (slots,).
     """
 
-    STATE: tuple[str, ...] = ("position", "last", "alive", "_backpointers", "_history")
+    STATE: tuple[str, ...] = (
+        "position",
+        "last",
+        "alive",
+        "_backpointers",
+        "_history",
+        "_log_probs",
+        "_end_probs",
+    )
     candidates = 1
 
     def __init__(self, rules: GenerationRules, slots: int, vocabulary: int, device: torch.device):
@@ -40,6 +64,11 @@ class Search(ABC):
         )
         remembered = rules.max_length if rules.no_repeat_ngram else 1
         self._history = torch.full((slots, rules.beams, remembered), -1, device=device)
+        remembered = self._backpointers.shape[1] if rules.keep_scores else 1
+        self._log_probs = torch.zeros(slots, remembered, rules.beams, device=device)
+        self._end_probs = torch.zeros(slots, device=device)
+        self._first_free = 1 if rules.forced_bos else 0
+        self._eos = torch.tensor(rules.eos, device=device)
         self._forced = self._forced_table(device)
         if self._forced is not None:
             self._forced_beams = self._forced.clamp(min=0) // vocabulary
@@ -75,14 +104,15 @@ class Search(ABC):
         """
 
     @abstractmethod
-    def answers(self, index: torch.Tensor) -> list[list[int]]:
-        """The tokens of the ended slots `index`, the start token first."""
+    def answers(self, index: torch.Tensor) -> list[WrittenAnswer]:
+        """Those of the ended slots `index`."""
 
     def set_view(self, slots: int, length: int) -> None:
         """The buffers as a step on `slots` and `length` places needs them."""
         beams, most = self._rules.beams, self._backpointers.shape[1]
         device = self.position.device
         self._flat_backpointers = self._backpointers.view(-1, beams)
+        self._flat_log_probs = self._log_probs.view(-1, beams)
         self._backpointer_rows = torch.arange(slots, device=device) * most + 1
         self._first_rows = torch.arange(slots, device=device)[:, None] * beams
         self._tokens = self._history.view(-1, self._history.shape[2])[: slots * beams, :length]
@@ -113,6 +143,14 @@ class Search(ABC):
         # Unwritten places hold -1, which equals no token; they add nothing to word 0.
         ban = torch.zeros_like(banned, dtype=scores.dtype).masked_fill_(banned, -torch.inf)
         scores.scatter_add_(1, completing.clamp(min=0), ban)
+
+    def _note_end(self, first: torch.Tensor, total: torch.Tensor | None = None) -> None:
+        """Keep how likely an end is where the first free token is due. `first`: (slots, V), the first beams'
+        logits, `total` their logsumexp (slots,); without it, their log-probabilities.
+        """
+        ends = first.index_select(1, self._eos).logsumexp(dim=1)
+        found = (ends if total is None else ends - total).exp()
+        self._end_probs.copy_(torch.where(self.position == self._first_free, found, self._end_probs))
 
     def _append(self, chosen: torch.Tensor, rows: torch.Tensor | None) -> None:
         """Put each row's new token, int64 (rows,), before those of the row that it goes on from."""

@@ -9,6 +9,7 @@ from maskgen.grounding.fast.decoder_weights import DecoderWeights
 from maskgen.grounding.fast.generation_rules import GenerationRules
 from maskgen.grounding.fast.greedy_search import GreedySearch
 from maskgen.grounding.fast.memory import fitting
+from maskgen.grounding.fast.search import WrittenAnswer
 from maskgen.runtime.spans import span
 
 
@@ -51,7 +52,7 @@ class Slots:
         """A token for the first `slots`, a bucket; none in use stands further than `position`."""
         self._steps.run(slots, position)
 
-    def finished(self, slots: list[int]) -> dict[int, list[int]]:
+    def finished(self, slots: list[int]) -> dict[int, WrittenAnswer]:
         """The answers of those slots that have finished. Waits for the device."""
         alive = self._search.alive[:, 0].tolist()
         finished = [slot for slot in slots if not alive[slot]]

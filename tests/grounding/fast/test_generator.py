@@ -60,6 +60,47 @@ def test_length_penalties(world, penalty):
         assert world.ours(range(8), slots=3, batch=4) == [world.theirs(number) for number in range(8)]
 
 
+def told(world, number, ids):
+    """What the model says of an answer that is put before it: its tokens' log-probabilities, and an end's."""
+    prompt = torch.tensor([world.prompts[number]])
+    with torch.inference_mode():
+        logits = world.model(
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            pixel_values=world.images[number][None],
+            decoder_input_ids=torch.tensor([ids[:-1]]),
+        ).logits[0]
+    log_probs = logits.float().log_softmax(dim=-1)
+    return log_probs[range(len(ids) - 1), ids[1:]].tolist(), float(log_probs[1, 2].exp())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_beams": 1},
+        {"num_beams": 3, "no_repeat_ngram_size": 0, "early_stopping": False},
+        {"num_beams": 2, "length_penalty": 2.0, "early_stopping": "never"},
+        {"num_beams": 5, "no_repeat_ngram_size": 2, "max_new_tokens": 9},
+    ],
+    ids=str,
+)
+def test_log_probabilities_are_those_of_the_model(world, settings):
+    world.set(**{"no_repeat_ngram_size": 3, "early_stopping": True, **settings})
+    rules = GenerationRules.of(world.generation, keep_scores=True)
+    asked = [(number, world.prompts[number]) for number in range(8)]
+    written = Generator(world.model, rules, 3, 4).write(world.images, asked)
+    for number, answer in enumerate(written):
+        expected, end = told(world, number, answer.ids)
+        expected[0] = 0  # the forced beginning
+        if len(answer.ids) == rules.max_length:
+            expected[-1] = 0  # the forced end
+        assert answer.log_probs == pytest.approx(expected, abs=1e-4)
+        assert answer.end_prob == pytest.approx(end, abs=1e-5)
+    plain = Generator(world.model, GenerationRules.of(world.generation), 3, 4).write(world.images, asked)
+    assert [answer.ids for answer in written] == [answer.ids for answer in plain]
+    assert all(not answer.log_probs and not answer.end_prob for answer in plain)
+
+
 def test_an_image_with_several_texts_is_looked_at_once(world):
     world.set(num_beams=1)
     looks = []
