@@ -112,9 +112,7 @@ class Florence2Proposer:
             for picture, answer, (_, cut), again in zip(pictures, answers, prompts, mirrored, strict=True)
         ]
 
-    def _mirrored(
-        self, pictures: list[Picture], samples: list[Sample]
-    ) -> Sequence[list[np.ndarray] | None]:
+    def _mirrored(self, pictures: list[Picture], samples: list[Sample]) -> Sequence[list[np.ndarray] | None]:
         """What is found in the mirrored pictures, mirrored back; None where it is not asked for."""
         if self._quality != "mirror":
             return [None] * len(samples)

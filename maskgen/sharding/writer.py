@@ -103,9 +103,7 @@ class ShardWriter:
         if picture is None or grounding is None or grounding.outcome != record.outcome:
             raise ValueError(f"{sample.key}: {record.outcome} needs its picture and its grounding")
         signals = vars(grounding.signals) if grounding.signals else {}
-        return _entry(
-            format.encode(sample, picture, grounding, self._split, self._grid), _rounded(signals)
-        )
+        return _entry(format.encode(sample, picture, grounding, self._split, self._grid), _rounded(signals))
 
     def put(self, entry: Entry) -> None:
         """Add what `encode` made."""

@@ -17,6 +17,7 @@ from maskgen.draw.palette import INK, WHITE
 from maskgen.errors import SampleError
 from maskgen.geometry import Frame
 from maskgen.training.dataset import Example, ShardDataset
+from maskgen.training.mask_filter import KeptMasks
 from maskgen.training.recipe import Recipe
 from maskgen.training.sampler import Schedule
 
@@ -38,7 +39,8 @@ class Audit:
     `empty`, `full`: of the masks read, those with no cell and with every cell on; `coverage`: quartiles of
     the share of cells that are on, 0-1. `without_query`: masks whose query has no token to guide. `tokens`:
     median, 95th percentile and most of a text's tokens, cut ones at the limit. `cut`: texts over the limit;
-    `unlearnt`: texts with no answer left to learn. `unreadable`: images that do not decode.
+    `unlearnt`: texts with no answer left to learn. `unreadable`: images that do not decode. `guides`: which
+    masks `data.where` leaves, None without it; `with_mask` counts those alone then.
     """
 
     samples: int
@@ -60,6 +62,7 @@ class Audit:
     unreadable: list[str]
     picture: str
     problems: list[str]
+    guides: KeptMasks | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -78,7 +81,7 @@ def audit(
 
     `read`: how many samples to decode, 0 for all. MaskgenError if a set is unfinished or a tar is damaged.
     """
-    dataset = ShardDataset(places, template, frame, threshold=recipe.data.threshold)
+    dataset = ShardDataset(places, template, frame, threshold=recipe.data.threshold, where=recipe.data.where)
     steps, without_mask = _steps(dataset, recipe)
     keys, counts = np.unique(dataset.keys.astype(str), return_counts=True)
     found = _Reading()
@@ -113,6 +116,7 @@ def audit(
         unreadable=found.unreadable,
         picture=str(picture) if found.shown else "",
         problems=[],
+        guides=dataset.kept,
     )
     result.problems.extend(_problems(result, recipe))
     return result
@@ -135,6 +139,8 @@ def render(found: Audit) -> str:
     lines = text.table(rows, right=frozenset({1}))
     if found.picture:
         lines.append(f"look at the masks over their images: {found.picture}")
+    if found.guides:
+        lines += ["", found.guides.render()]
     lines += ["", *(f"problem: {problem}" for problem in found.problems)]
     if not found.problems:
         lines.append("Nothing here would waste a training.")
@@ -210,7 +216,8 @@ def _problems(found: Audit, recipe: Recipe) -> list[str]:
             "trained on as often. Pack with --without the grounded set."
         )
     if guided and not found.with_mask:
-        problems.append("no sample has a mask, but the recipe trains on guidance. Give the grounded set too.")
+        remedy = "Loosen data.where." if found.guides and found.guides.masks else "Give the grounded set too."
+        problems.append(f"no sample has a mask, but the recipe trains on guidance. {remedy}")
     elif guided and found.steps_without_mask and recipe.data.order == "random":
         problems.append(
             f"{found.steps_without_mask:,} steps hold no mask and would train on the LM loss alone. "

@@ -21,6 +21,7 @@ from maskgen.sharding import format
 from maskgen.sharding.commit import shard_name
 from maskgen.sharding.format import FormatError, ShardSample
 from maskgen.sharding.reader import scan
+from maskgen.training.mask_filter import KeptMasks, MaskFilter
 
 _LIMITS = Limits(image_megabytes=1000, image_megapixels=256)  # any that a set may have been made with
 _GROUNDED = [Outcome.OK.value, Outcome.SAM_DISAGREES.value]
@@ -46,11 +47,21 @@ class Example:
 
 
 class ShardSamples:
-    """All samples of several finished sets, in the order of sets, shards and places in the tar."""
+    """All samples of several finished sets, in the order of sets, shards and places in the tar.
 
-    def __init__(self, places: Sequence[str]):
+    `has_mask`: bool (n,), those that guide. `kept`: of a condition on masks, what it left; None without one.
+    """
+
+    def __init__(self, places: Sequence[str], where: str = ""):
+        """`where`: see `MaskFilter`; empty: every mask guides."""
         self._places = list(places)
         tables = [_index(place) for place in self._places]
+        self.kept: KeptMasks | None = None
+        if where:
+            judge = MaskFilter(where)
+            for place, table in zip(self._places, tables, strict=True):
+                table["has_mask"] = judge.judge(place, table["has_mask"])
+            self.kept = judge.kept()
         self.keys: np.ndarray = np.concatenate([table["key"] for table in tables])
         self.has_mask: np.ndarray = np.concatenate([table["has_mask"] for table in tables])
         self.outcomes: np.ndarray = np.concatenate([table["outcome"] for table in tables])
@@ -124,9 +135,12 @@ class ShardDataset(ShardSamples):
         frame: Frame,
         guided: bool = True,
         threshold: float = 0.5,
+        where: str = "",
     ):
-        """`guided`: whether masks are wanted. `threshold`: see `geometry.binarise`."""
-        super().__init__(places)
+        """`guided`: whether masks are wanted. `threshold`: see `geometry.binarise`. `where`: see
+        `MaskFilter`.
+        """
+        super().__init__(places, where)
         self._template = template
         self._frame = frame
         self._guided = guided

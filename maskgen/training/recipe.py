@@ -65,6 +65,10 @@ class DataConfig(Section):
     threshold: Annotated[Number, Field(gt=0, le=1)] = Field(
         0.5, description="share of a cell under the mask from which M' has it; the best cell is always on"
     )
+    where: str = Field(
+        "",
+        description="which masks guide, in SQL over the index: quality >= 0.8 AND coverage < 0.9; empty: all",
+    )
     max_tokens: int = Field(2048, ge=16, description="longer texts are cut at the end, and counted")
     expected_tokens: int = Field(256, ge=1, description="text tokens a sample, for maskgen explain alone")
     expected: dict[SetName, int] = Field(
@@ -137,10 +141,13 @@ class Recipe(Section):
 
     def content(self) -> dict[str, Any]:
         """What the trained weights follow from, as JSON values; a resume must not change it."""
-        return self.model_dump(
+        told = self.model_dump(
             mode="json",
             exclude={"resources": True, "model": True, "data": {"expected", "expected_tokens"}},
         )
+        if not self.data.where:
+            del told["data"]["where"]  # runs that were begun before there was a choice go on
+        return told
 
 
 def names() -> list[str]:

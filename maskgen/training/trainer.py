@@ -33,6 +33,7 @@ from maskgen.training.freezing import (
     peak_learning_rates,
 )
 from maskgen.training.loop import Outputs, StageRun, train_stage
+from maskgen.training.mask_filter import KeptMasks
 from maskgen.training.metrics import JsonLines, ProgressBar, TensorBoardWriter, truncate_lines
 from maskgen.training.optimizer import build_optimizer
 from maskgen.training.parallel import ParallelModel
@@ -74,7 +75,10 @@ def stage_record(out: Path, stage: int) -> dict[str, Any] | None:
 def _train(request: TrainRequest, world: World, say: Callable[[str], None]) -> Path:
     out, recipe = Path(request.out), request.recipe
     gradient_accumulation_steps(recipe, world)  # what cannot be shared out is said before anything is read
-    _start_run(request, world)
+    kept = _start_run(request, world)
+    if world.is_main:
+        for masks in kept:
+            say(masks.render())
     numbers = [number for number in range(1, len(recipe.stages) + 1) if number >= request.first]
     for number in numbers:
         if stage_record(out, number):
@@ -89,14 +93,21 @@ def _train(request: TrainRequest, world: World, say: Callable[[str], None]) -> P
     return out / "model"
 
 
-def _start_run(request: TrainRequest, world: World) -> None:
-    """The run's identity, written at its start; MaskgenError if what is there was begun with another one."""
+def _start_run(request: TrainRequest, world: World) -> list[KeptMasks]:
+    """The run's identity, written at its start; MaskgenError if what is there was begun with another one.
+
+    Returns what `data.where` leaves of each set that guides.
+    """
     out = Path(request.out)
     stages = request.recipe.stages.values()
     config = model_folders.read_config(request.model, request.recipe)
     for stage in stages:
         cells_per_side(stage, config)  # what does not fit is said before anything is trained
-    sets = {name: ShardSamples(request.data[name]) for name in {stage.data: None for stage in stages}}
+    guided = {stage.data for stage in stages if "guidance" in stage.losses}
+    sets = {
+        name: ShardSamples(request.data[name], request.recipe.data.where if name in guided else "")
+        for name in {stage.data: None for stage in stages}
+    }
     identity = {
         "recipe": request.recipe.content(),
         "data": {name: samples.fingerprint() for name, samples in sets.items()},
@@ -122,6 +133,7 @@ def _start_run(request: TrainRequest, world: World) -> None:
             }
             Store(request.out).write_json(RECORD, json.loads(json.dumps(record)))
     world.wait()
+    return [samples.kept for samples in sets.values() if samples.kept]
 
 
 def _read_record(out: Path) -> dict[str, Any] | None:
@@ -293,7 +305,8 @@ def _dataset(
     frame = Frame(recipe.data.fit, stage.size, cells_per_side(stage, config))
     guided = "guidance" in stage.losses
     places, threshold = request.data[name], recipe.data.threshold
-    return ShardDataset(places, template, frame, guided, threshold=threshold), template
+    where = recipe.data.where if guided else ""
+    return ShardDataset(places, template, frame, guided, threshold=threshold, where=where), template
 
 
 def _steps_before(out: Path, number: int) -> int:
