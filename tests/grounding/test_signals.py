@@ -45,6 +45,7 @@ def test_the_mirrored_answer_is_that_of_the_mirrored_question(scenes):
     alone = Florence2Proposer(config, "cpu").propose([mirrored_picture(p) for p in pictures], others)
     assert any(answer.polygons for answer in alone)
     for one, two, picture in zip(both, alone, pictures, strict=True):
+        assert one.mirrored is not None
         for polygon, other in zip(one.mirrored, mirrored_polygons(two.polygons, picture.width), strict=True):
             assert np.array_equal(polygon, other)
 
