@@ -13,7 +13,8 @@ from maskgen.config import Config
 from maskgen.runtime.store import Store
 from maskgen.sample import Sample
 from maskgen.scenes.scene_dataset import ROWS, write_scenes
-from maskgen.sources.plan import make_plan, read_shard
+from maskgen.sources.plan import make_plan
+from maskgen.sources.plan_file import read_shard
 
 FIRST = 2_000_000  # scenes that no shipped model was trained on
 LARGE_SIDE = 640  # pixels of the long side, as photographs have

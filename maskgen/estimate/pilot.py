@@ -10,7 +10,8 @@ from maskgen.grounding.auto_settings import in_words, resolve
 from maskgen.pipeline.worker import Job, ShardWorker, Task, chunk_size
 from maskgen.runtime.device import choose_device, device_name
 from maskgen.runtime.store import Store
-from maskgen.sources.plan import count_rows, make_plan
+from maskgen.sources.plan import make_plan
+from maskgen.sources.plan_file import count_rows
 
 FINGERPRINT = "pilot"
 CHUNKS = 5  # fewer, and the worker's stages hardly work at the same time

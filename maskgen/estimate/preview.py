@@ -15,7 +15,8 @@ from maskgen.sample import Sample
 from maskgen.sources import conversation
 from maskgen.sources.image_index import ImageIndex
 from maskgen.sources.images import ImageRoot
-from maskgen.sources.plan import count_rows, find_images, read_shard
+from maskgen.sources.plan import find_images
+from maskgen.sources.plan_file import planned_samples, to_samples, to_table
 from maskgen.sources.row_layout import RawRow
 from maskgen.sources.row_scan import check_of
 from maskgen.sources.rows import draw_rows, find_files, place
@@ -71,7 +72,7 @@ def open_images(config: Config, data: str, samples: Iterable[Sample], kept: Stor
 
 def open_planned(config: Config, data: str, plan: Path, kept: Store | None = None) -> Opened:
     """Open the images of the first planned samples: the draw's order is a random one."""
-    usable = (sample for sample in _planned(plan) if sample.image and not sample.outcome)
+    usable = (sample for sample in planned_samples(plan) if sample.image and not sample.outcome)
     return open_images(config, data, itertools.islice(usable, OPENED), kept)
 
 
@@ -85,7 +86,7 @@ def open_drawn(config: Config, data: str, kept: Store) -> tuple[Opened, list[str
     contents = [conversation.canonical(row) for row in rows if isinstance(row, RawRow)]
     samples = [conversation.sample(content, "", config.text, check) for content in contents]
     with ImageIndex(data, config.source, kept, most_read_through=READ_THROUGH) as images:
-        samples = find_images(samples, images)
+        samples = to_samples(find_images(to_table(samples), images)) if samples else []
         notes = images.notes
     wanted = (one for one in samples if one.image and (not one.outcome or one.outcome.is_failure))
     return open_images(config, data, wanted, kept), notes
@@ -94,13 +95,8 @@ def open_drawn(config: Config, data: str, kept: Store) -> tuple[Opened, list[str
 def asked_texts(text: Text, plan: Path, count: int) -> Iterator[AskedText]:
     """The queries of the first planned samples that can be used."""
     whole = text.model_copy(update={"strip": []})
-    usable = (sample for sample in _planned(plan) if not sample.outcome)
+    usable = (sample for sample in planned_samples(plan) if not sample.outcome)
     for sample in itertools.islice(usable, count):
         turns = [(turn.speaker, turn.value) for turn in sample.conversations]
         uncut = conversation.make_query(turns, whole).text
         yield AskedText(sample.key, sample.image, sample.query.text, len(uncut) - len(sample.query.text))
-
-
-def _planned(plan: Path) -> Iterator[Sample]:
-    for shard in range(len(count_rows(plan))):
-        yield from read_shard(plan, shard)

@@ -28,7 +28,8 @@ from maskgen.sharding.format import SCHEMA
 from maskgen.sharding.index import finish
 from maskgen.sources.data_root import ensure
 from maskgen.sources.gzip_archives import restore_points
-from maskgen.sources.plan import count_rows, find_again, make_plan, passed_over
+from maskgen.sources.plan import find_again, make_plan, passed_over
+from maskgen.sources.plan_file import count_rows
 from maskgen.sources.rows import find_files
 
 if TYPE_CHECKING:

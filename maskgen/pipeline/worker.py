@@ -26,7 +26,7 @@ from maskgen.sharding.commit import Commit, read_commit, shard_name
 from maskgen.sharding.reader import read_raw
 from maskgen.sharding.writer import Entry, Record, ShardWriter
 from maskgen.sources.images import ImageRoot
-from maskgen.sources.plan import read_shard
+from maskgen.sources.plan_file import read_shard
 from maskgen.sources.rows import place
 
 DEFAULT_CHUNK = 32  # samples handed on together where no model sets a batch

@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Mapping
 
 _STRAY, _STAND_IN = 0xDC80, 0xEF80  # first of the 128 code points for bytes that are not UTF-8
+_TO_STAND_INS = {_STRAY + byte: _STAND_IN + byte for byte in range(128)}
+_TO_STRAYS = {stand_in: stray for stray, stand_in in _TO_STAND_INS.items()}
 
 
 def normal(name: str) -> str:
@@ -43,12 +45,12 @@ def renamed(reference: str, rename: Mapping[str, str]) -> str:
 
 def writable(name: str) -> str:
     """The name as text that UTF-8 can say: bytes that are none stand as U+EF80 and on. See `as_on_disk`."""
-    return name.translate({_STRAY + byte: _STAND_IN + byte for byte in range(128)})
+    return name if name.isascii() else name.translate(_TO_STAND_INS)
 
 
 def as_on_disk(name: str) -> str:
     """The name that `writable` was given."""
-    return name.translate({_STAND_IN + byte: _STRAY + byte for byte in range(128)})
+    return name if name.isascii() else name.translate(_TO_STRAYS)
 
 
 def printable(name: str, limit: int = 100) -> str:

@@ -1,4 +1,4 @@
-"""The plan: which rows are grounded, in which shard. Row group i of `plan.parquet` is shard i."""
+"""Planning: which rows are grounded, in which shard, and where their images lie."""
 
 import itertools
 import math
@@ -6,12 +6,10 @@ import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -20,11 +18,20 @@ from maskgen.config import Config
 from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
 from maskgen.runtime.store import Store
-from maskgen.sample import PUBLISHED, ArchiveMember, Query, Sample, Turn, role
-from maskgen.sources import conversation
-from maskgen.sources.image_index import FoundImage, ImageIndex
+from maskgen.sample import ArchiveMember, role
+from maskgen.sources.image_index import ImageIndex
 from maskgen.sources.images import ImageRoot
-from maskgen.sources.row_scan import RowScanner, ScannedRows, check_of, portions, scan_all
+from maskgen.sources.plan_file import (
+    Plan,
+    count_groundable,
+    foreign_speakers,
+    open_plan,
+    plan_writer,
+    planned_samples,
+    with_decisions,
+)
+from maskgen.sources.row_scan import RowScanner, ScannedRows
+from maskgen.sources.row_workers import RowWorkers, estimate_counted
 from maskgen.sources.rows import find_files, place
 from maskgen.sources.selection import EVERYTHING, Chosen, Cut, spilled
 
@@ -35,24 +42,6 @@ _ORDINARY = (Outcome.NO_IMAGE, Outcome.TEXT_EMPTY)
 _HOPELESS = 10_000  # images looked for, and not one found
 _SPARE_ROWS = 1024  # drawn at least beyond what is asked for, in the place of images that are not there
 _MEASURED_IMAGES = 200
-
-_SCHEMA = pa.schema(
-    {
-        "key": pa.string(),
-        "id": pa.string(),
-        "image": pa.string(),
-        "conversations": pa.string(),  # JSON: [{"speaker", "value"}, ...]
-        "query": pa.string(),
-        "spans": pa.string(),  # JSON: [[turn, start, end], ...]
-        "meta": pa.string(),  # JSON: the row's further columns
-        "archive": pa.string(),  # "" for an image of its own; then the three below say nothing
-        "offset": pa.int64(),
-        "size": pa.int64(),
-        "deflated": pa.bool_(),
-        "outcome": pa.string(),  # "" where planning did not decide it
-        "reason": pa.string(),
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -122,18 +111,14 @@ def find_again(
 
     Which rows are planned does not change, nor what is known of an image that was there.
     """
-    file, then, now = _open(plan), _Writing(), _Writing()
-    with ImageIndex(data, config.source, kept, say) as images, _writer(destination) as writer:
+    file, then, now = open_plan(plan), _Writing(), _Writing()
+    with ImageIndex(data, config.source, kept, say) as images, plan_writer(destination) as writer:
         for shard in range(file.num_row_groups):
-            before = [_sample(row) for row in file.read_row_group(shard).to_pylist()]
-            asked = [_as_before_looking(sample) for sample in before]
-            after = [
-                old if new.outcome else new
-                for old, new in zip(before, find_images(asked, images), strict=True)
-            ]
-            then.take(before, [])
-            now.take(after, [])
-            writer.write_table(_table(after), row_group_size=len(after))
+            before = file.read_row_group(shard)
+            after = _look_again(before, images)
+            then.take(before)
+            now.take(after)
+            writer.write_table(after, row_group_size=len(after))
     return Update(then, now, config.select.count)
 
 
@@ -160,35 +145,34 @@ class Update:
         return {**before, **changed}
 
 
-def count_rows(plan: Path | str | IO[bytes]) -> list[int]:
-    """Planned rows of each shard."""
-    metadata = _open(plan).metadata
-    return [metadata.row_group(shard).num_rows for shard in range(metadata.num_row_groups)]
-
-
-def read_shard(plan: Path | str | IO[bytes], shard: int) -> list[Sample]:
-    """The shard's samples, in order."""
-    file = _open(plan)
-    if not 0 <= shard < file.num_row_groups:
-        raise MaskgenError(f"the plan has no shard {shard}: it has {file.num_row_groups}, counted from 0.")
-    return [_sample(row) for row in file.read_row_group(shard).to_pylist()]
-
-
-def estimate_bytes(config: Config, data: str, plan: Path | str | IO[bytes]) -> int:
+def estimate_bytes(config: Config, data: str, plan: Plan) -> int:
     """Bytes that the planned images will take: the mean of the first ones, which are a random draw.
 
     An image that cannot be opened counts as nothing, as it does in a shard.
     """
-    file = _open(plan)
-    groundable = pc.sum(pc.equal(file.read(["outcome"])["outcome"], "")).as_py()
+    groundable = count_groundable(plan)
     if not groundable:
         return 0
     source = config.source
     images = ImageRoot(place(data, source.images), config.limits.image_bytes, source.allow_links_to)
-    samples = (_sample(row) for i in range(file.num_row_groups) for row in file.read_row_group(i).to_pylist())
-    drawn = itertools.islice((sample for sample in samples if not sample.outcome), _MEASURED_IMAGES)
+    usable = (sample for sample in planned_samples(plan) if not sample.outcome)
+    drawn = itertools.islice(usable, _MEASURED_IMAGES)
     sizes = [(images.size(sample) or 0) if sample.image else 0 for sample in drawn]
     return round(groundable * sum(sizes) / len(sizes))
+
+
+def find_images(rows: pa.Table, images: ImageIndex) -> pa.Table:
+    """The rows of a plan with the place of each image, or with the outcome that says why there is none."""
+    names, outcomes, reasons = (rows[column].to_pylist() for column in ("image", "outcome", "reason"))
+    members: list[ArchiveMember | None] = [None] * len(rows)
+    asked = [row for row, name in enumerate(names) if name and not outcomes[row]]
+    for row, found in zip(asked, images.find([names[row] for row in asked]), strict=True):
+        if found is None:
+            why = images.why_not(names[row])
+            outcomes[row], reasons[row] = why.outcome, why.reason
+        else:
+            members[row] = found.member
+    return with_decisions(rows, members, outcomes, reasons)
 
 
 class _Planner:
@@ -215,13 +199,19 @@ class _Planner:
         wanted = self._config.select.count
         drawn = wanted and wanted + max(wanted // 4, _SPARE_ROWS)
         with ImageIndex(self._data, self._config.source, self._kept, self._say) as images:
+            expected = self._expected(folder)
             while True:
+                cut = Cut(self._config.select, drawn, expected=expected)
                 folder.mkdir(parents=True)
-                cut = Cut(self._config.select, drawn)
-                reading = self._choose(folder, cut)
-                images.forget_matches()
-                writing = self._write(spilled(folder, cut.bound), images, destination)
+                with RowWorkers(self._config, self._without, bool(wanted), self._files, folder) as workers:
+                    reading = self._choose(workers, cut)
+                    images.forget_matches()
+                    rows = spilled(folder, cut.bound)
+                    writing = _Writing() if cut.is_short else self._write(workers, rows, images, destination)
                 shutil.rmtree(folder)
+                if cut.is_short:
+                    expected = 0
+                    continue
                 if not wanted or not drawn or writing.groundable >= wanted or cut.bound == EVERYTHING:
                     break
                 if not writing.groundable and writing.outcomes[Outcome.IMAGE_MISSING] >= _HOPELESS:
@@ -241,18 +231,28 @@ class _Planner:
             notes=notes,
         )
 
-    def _choose(self, folder: Path, cut: Cut) -> "_Reading":
+    def _expected(self, folder: Path) -> float:
+        """Roughly how many rows count; 0 for no idea, and with a condition, which is to look at many rows."""
+        if not self._config.select.count or self._config.select.where:
+            return 0
+        folder.mkdir(parents=True)
+        scanner = RowScanner(self._config, self._without, True, folder, "sample")
+        try:
+            return estimate_counted(self._files, scanner)
+        finally:
+            scanner.close()
+            shutil.rmtree(folder)
+
+    def _choose(self, workers: RowWorkers, cut: Cut) -> "_Reading":
         """Spill every row that may be chosen; lowers the cut's bound to what the chosen ones rank below."""
         reading = _Reading()
-        counts = self._config.select.count is not None
 
         def take(file: str, found: ScannedRows) -> None:
             reading.take(self._below(file), found)
             cut.offer(found.ranks)
             self._progress(reading.read)
 
-        make_scanner = partial(RowScanner, self._config, self._without, counts, folder)
-        scan_all(portions(self._files), make_scanner, lambda: cut.bound, take)
+        workers.scan(lambda: cut.bound, take)
         self._progress(reading.read)
         if reading.read == reading.broken:
             why = f" The first: {reading.examples[0]}." if reading.examples else ""
@@ -278,18 +278,20 @@ class _Planner:
                 f"There are {', '.join(sorted(reading.others)) or 'none'}."
             )
 
-    def _write(self, rows: Iterator[Chosen], images: ImageIndex, destination: Path) -> "_Writing":
+    def _write(
+        self, workers: RowWorkers, rows: Iterator[Chosen], images: ImageIndex, destination: Path
+    ) -> "_Writing":
         """Write the chosen rows, a row group a shard, until as many as asked for can be grounded."""
-        writing = _Writing()
-        check, text, wanted = check_of(self._config), self._config.text, self._config.select.count
-        with _writer(destination) as writer:
-            while chunk := list(itertools.islice(rows, self._config.shards.size)):
-                samples = [conversation.sample(row.content, row.key, text, check, row.meta) for row in chunk]
-                samples = find_images(samples, images)
+        writing, wanted = _Writing(), self._config.select.count
+        chunks, sent = itertools.tee(iter(lambda: list(itertools.islice(rows, self._config.shards.size)), []))
+        with plan_writer(destination) as writer:
+            for chunk, prepared in zip(chunks, workers.prepare(sent), strict=False):
+                table = find_images(prepared, images)
                 if wanted:
-                    samples = _first(samples, wanted - writing.groundable)
-                writing.take(samples, chunk)
-                writer.write_table(_table(samples), row_group_size=len(samples))
+                    table = _first(table, wanted - writing.groundable)
+                writing.take(table)
+                writing.duplicates += sum(row.copies for row in chunk[: len(table)])
+                writer.write_table(table, row_group_size=len(table))
                 if writing.groundable == wanted:
                     break
         return writing
@@ -343,21 +345,20 @@ class _Writing:
     def groundable(self) -> int:
         return self.outcomes[""]
 
-    def take(self, samples: list[Sample], rows: list[Chosen]) -> None:
-        """Count the samples of a shard; `rows` are those that they are the first of."""
-        self.planned += len(samples)
+    def take(self, rows: pa.Table) -> None:
+        """Count the rows of a shard."""
+        self.planned += len(rows)
         self.shards += 1
-        self.duplicates += sum(row.copies for row in rows[: len(samples)])
-        for sample in samples:
-            self.outcomes[sample.outcome or ""] += 1
-            if sample.outcome is Outcome.IMAGE_MISSING:
+        outcomes = rows["outcome"].to_pylist()
+        self.outcomes.update(outcomes)
+        for row, outcome in enumerate(outcomes):
+            if outcome == Outcome.IMAGE_MISSING:
                 if len(self.missing) < _NAMED:
-                    self.missing.append(sample.image[:_NAME_CHARS])
-            elif sample.outcome and sample.outcome not in _ORDINARY:
-                self.reasons.setdefault(sample.outcome, sample.reason)
-            for turn in sample.conversations:
-                if turn.speaker not in PUBLISHED:
-                    self.speakers[turn.speaker[:_NAME_CHARS]] += 1
+                    self.missing.append(rows["image"][row].as_py()[:_NAME_CHARS])
+            elif outcome and outcome not in _ORDINARY and outcome not in self.reasons:
+                self.reasons[Outcome(outcome)] = rows["reason"][row].as_py()
+        for speaker in foreign_speakers(rows):
+            self.speakers[speaker[:_NAME_CHARS]] += 1
 
     def failures(self) -> dict[str, int]:
         """The outcomes that planning decided."""
@@ -378,44 +379,26 @@ class _Writing:
             yield f"only {self.groundable:,} rows can be grounded, fewer than select.count ({wanted:,})"
 
 
-def _writer(destination: Path) -> pq.ParquetWriter:
-    """Neither statistics nor anything else that readers do not need: equal plans are equal bytes."""
-    return pq.ParquetWriter(
-        destination,
-        _SCHEMA,
-        compression="zstd",
-        use_dictionary=False,
-        write_statistics=False,
-        store_schema=False,
+def _look_again(rows: pa.Table, images: ImageIndex) -> pa.Table:
+    """The rows with the places that their images have now; what is not found stays as it was."""
+    outcomes, reasons = rows["outcome"].to_pylist(), rows["reason"].to_pylist()
+    missing = [outcome == Outcome.IMAGE_MISSING for outcome in outcomes]
+    asked = with_decisions(
+        rows,
+        [None] * len(rows),
+        ["" if gone else outcome for gone, outcome in zip(missing, outcomes, strict=True)],
+        ["" if gone else reason for gone, reason in zip(missing, reasons, strict=True)],
     )
+    found = find_images(asked, images)
+    both = pa.concat_tables([rows, found])
+    now = [row + len(rows) * (not outcome) for row, outcome in enumerate(found["outcome"].to_pylist())]
+    return both.take(now).combine_chunks()
 
 
-def _as_before_looking(sample: Sample) -> Sample:
-    """The sample as if nobody had looked for its image."""
-    missing = sample.outcome is Outcome.IMAGE_MISSING
-    return replace(sample, member=None, outcome=None, reason="") if missing else replace(sample, member=None)
-
-
-def _first(samples: list[Sample], wanted: int) -> list[Sample]:
-    """The samples up to the last of the first `wanted` that can be grounded."""
-    usable = [place for place, sample in enumerate(samples) if not sample.outcome]
-    return samples[: usable[wanted - 1] + 1] if len(usable) >= wanted else samples
-
-
-def find_images(samples: list[Sample], images: ImageIndex) -> list[Sample]:
-    """The samples with the place of each image, or with the outcome that says why there is none."""
-    found = iter(images.find([sample.image for sample in samples if sample.image and not sample.outcome]))
-    return [
-        _found(sample, next(found), images) if sample.image and not sample.outcome else sample
-        for sample in samples
-    ]
-
-
-def _found(sample: Sample, there: FoundImage | None, images: ImageIndex) -> Sample:
-    if there is None:
-        why = images.why_not(sample.image)
-        return replace(sample, outcome=why.outcome, reason=why.reason)
-    return replace(sample, member=there.member)
+def _first(rows: pa.Table, wanted: int) -> pa.Table:
+    """The rows up to the last of the first `wanted` that can be grounded."""
+    usable = [row for row, outcome in enumerate(rows["outcome"].to_pylist()) if not outcome]
+    return rows[: usable[wanted - 1] + 1] if len(usable) >= wanted else rows
 
 
 def _keys(places: list[str]) -> frozenset[str]:
@@ -431,48 +414,3 @@ def _keys(places: list[str]) -> frozenset[str]:
             rows = pq.read_table(stream, columns=["key", "offset"])
         keys.update(rows.filter(pc.greater_equal(rows["offset"], 0))["key"].to_pylist())
     return frozenset(keys)
-
-
-def _table(samples: list[Sample]) -> pa.Table:
-    rows = [
-        (
-            sample.key,
-            sample.id,
-            sample.image,
-            orjson.dumps(sample.conversations).decode(),
-            sample.query.text,
-            orjson.dumps(sample.query.spans).decode(),
-            sample.meta,
-            *((m.archive, m.offset, m.size, m.deflated) if (m := sample.member) else ("", 0, 0, False)),
-            sample.outcome or "",
-            sample.reason,
-        )
-        for sample in samples
-    ]
-    columns = zip(zip(*rows, strict=True), _SCHEMA, strict=True)
-    return pa.table([pa.array(column, field.type) for column, field in columns], _SCHEMA)
-
-
-def _sample(row: dict[str, Any]) -> Sample:
-    member = ArchiveMember(row["archive"], row["offset"], row["size"], row["deflated"])
-    return Sample(
-        key=row["key"],
-        id=row["id"],
-        image=row["image"],
-        conversations=tuple([Turn(**turn) for turn in orjson.loads(row["conversations"])]),
-        query=Query(row["query"], tuple([tuple(span) for span in orjson.loads(row["spans"])])),
-        member=member if member.archive else None,
-        outcome=Outcome(row["outcome"]) if row["outcome"] else None,
-        reason=row["reason"],
-        meta=row["meta"],
-    )
-
-
-def _open(plan: Path | str | IO[bytes]) -> pq.ParquetFile:
-    try:
-        file = pq.ParquetFile(plan)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise MaskgenError(f"the plan cannot be read: {error}. Remove it and plan again.") from error
-    if file.schema_arrow.names != _SCHEMA.names:
-        raise MaskgenError("the plan has other columns than this version writes. Remove it and plan again.")
-    return file

@@ -1,49 +1,27 @@
-"""The pass over all rows: those that may be chosen go to disk on the way. Big files by several processes."""
+"""A pass over rows: those that may be chosen go to disk, and the chosen ones become rows of a plan."""
 
-import multiprocessing
-import os
-import signal
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
-from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
-import fsspec
 import orjson
-from fsspec.implementations.local import LocalFileSystem
+import pyarrow as pa
 
 from maskgen.config import Config, NoProposer, Text
-from maskgen.errors import MaskgenError
 from maskgen.sample import Query
 from maskgen.sources import conversation, row_layout
 from maskgen.sources.image_names import renamed
 from maskgen.sources.lenient_json import is_exact, loads
+from maskgen.sources.plan_file import to_table
 from maskgen.sources.row_filter import RowFilter
 from maskgen.sources.row_layout import BrokenRow, RawRow
-from maskgen.sources.rows import is_json_lines, parse_line, read_lines, read_rows
-from maskgen.sources.selection import RANK_BYTES, Spill
+from maskgen.sources.rows import parse_line
+from maskgen.sources.selection import RANK_BYTES, Chosen, Spill
 
-BATCH_ROWS = 10_000
-PORTION_BYTES = 16 << 20
-PARALLEL_BYTES = 256 << 20  # below, starting processes takes longer than it saves
 _EXAMPLES = 5
-_WORKERS = 8  # more would wait for the disk
 _JUDGED = 4096  # rows that a filter judges at a time
-
-
-class Portion(NamedTuple):
-    """A part of an annotation file: the lines that begin in these bytes."""
-
-    file: str
-    start: int
-    end: int
 
 
 @dataclass
@@ -169,125 +147,7 @@ def check_of(config: Config) -> conversation.Check:
     return check_renamed if rename else check
 
 
-def portions(files: list[str]) -> list[Portion | str]:
-    """The files cut into portions where they can be: local JSON lines; the others whole."""
-    parts: list[Portion | str] = []
-    for file in files:
-        size = _size_of_lines(file)
-        if size:
-            parts += [
-                Portion(file, at, min(at + PORTION_BYTES, size)) for at in range(0, size, PORTION_BYTES)
-            ]
-        else:
-            parts.append(file)
-    return parts
-
-
-def scan_all(
-    parts: list[Portion | str],
-    make_scanner: Callable[[str], RowScanner],
-    bound: Callable[[], bytes],
-    take: Callable[[str, ScannedRows], None],
-) -> None:
-    """Scan every part; `take` gets each file's findings in order, `bound` says what rows must rank below."""
-    shared = sum(part.end - part.start for part in parts if isinstance(part, Portion))
-    workers = min(len(os.sched_getaffinity(0)), _WORKERS)
-    scanner = make_scanner("here")
-    try:
-        if shared < PARALLEL_BYTES or workers < 2:
-            _scan_here(parts, scanner, bound, take)
-        else:
-            _scan_with(workers, make_scanner, parts, scanner, bound, take)
-    finally:
-        scanner.close()
-
-
-def _scan_with(
-    workers: int,
-    make_scanner: Callable[[str], RowScanner],
-    parts: list[Portion | str],
-    scanner: RowScanner,
-    bound: Callable[[], bytes],
-    take: Callable[[str, ScannedRows], None],
-) -> None:
-    """Portions go to processes of their own, files that cannot be cut are read here meanwhile."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _begin, (make_scanner,)) as pool:
-        waiting: deque[tuple[str, Future[ScannedRows]]] = deque()
-        try:
-            for part in parts:
-                if isinstance(part, str):
-                    _scan_here([part], scanner, bound, take)
-                    continue
-                waiting.append((part.file, pool.submit(_scan_portion, part, bound())))
-                if len(waiting) > 2 * workers:
-                    _take_first(waiting, take)
-            while waiting:
-                _take_first(waiting, take)
-        except BrokenProcessPool as error:
-            raise MaskgenError(
-                "a process that reads rows ended by itself. Is memory short? Called from a script, maskgen "
-                'needs `if __name__ == "__main__":` around it.'
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _scan_here(
-    parts: list[Portion | str],
-    scanner: RowScanner,
-    bound: Callable[[], bytes],
-    take: Callable[[str, ScannedRows], None],
-) -> None:
-    for part in parts:
-        if isinstance(part, Portion):
-            take(part.file, _scan(scanner, part, bound()))
-            continue
-        rows = read_rows(part)
-        while True:
-            found = scanner.scan(islice(rows, BATCH_ROWS), bound())
-            take(part, found)
-            if found.read < BATCH_ROWS:
-                break
-
-
-def _take_first(
-    waiting: deque[tuple[str, "Future[ScannedRows]"]], take: Callable[[str, ScannedRows], None]
-) -> None:
-    file, future = waiting.popleft()
-    take(file, future.result())
-
-
-_scanner: RowScanner
-
-
-def _begin(make_scanner: Callable[[str], RowScanner]) -> None:
-    """Begin a process of the pool: with a scanner of its own, and an end when its parent ends."""
-    global _scanner
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _scanner = make_scanner(str(os.getpid()))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _scan_portion(part: Portion, bound: bytes) -> ScannedRows:
-    return _scan(_scanner, part, bound)
-
-
-def _scan(scanner: RowScanner, part: Portion, bound: bytes) -> ScannedRows:
-    with Path(part.file).open("rb", buffering=1 << 20) as stream:
-        return scanner.scan_lines(read_lines(stream, part.start, part.end), bound)
-
-
-def _size_of_lines(file: str) -> int:
-    """Bytes of a local file of plain JSON lines; 0 for any other."""
-    fs, path = fsspec.core.url_to_fs(file)
-    if not isinstance(fs, LocalFileSystem) or not is_json_lines(path):
-        return 0
-    return Path(path).stat().st_size
+def prepare(config: Config, rows: Sequence[Chosen]) -> pa.Table:
+    """The chosen rows as rows of a plan; nobody has looked for their images yet."""
+    check = check_of(config)
+    return to_table([conversation.sample(row.content, row.key, config.text, check, row.meta) for row in rows])

@@ -16,6 +16,7 @@ RANK_BYTES = 8
 EVERYTHING = b"\xff" * (RANK_BYTES + 1)  # a bound above every rank
 _BUCKETS_LOG2 = 7
 _BUFFER_BYTES = 128 << 10
+_MARGIN = 1.5  # of a first bound: what is known of the number of rows is rough
 _BETWEEN = b"\t"  # content and meta: JSON holds no bare tab
 
 
@@ -27,14 +28,23 @@ class Cut:
     would be refused at the end as well, for the bound never rises.
     """
 
-    def __init__(self, select: Select, count: int | None = None, slack: int = 1024):
-        """`count`: in place of `select.count`."""
+    def __init__(self, select: Select, count: int | None = None, slack: int = 1024, expected: float = 0):
+        """`count`: in place of `select.count`. `expected`: roughly how many rows will be offered, from
+        which the first bound follows; 0 for no idea."""
         self._count = count or select.count or 0
         self._ranks = bytearray()
         self._full = RANK_BYTES * (self._count + max(self._count // 4, slack))
         self.bound = EVERYTHING
         if select.fraction is not None and select.fraction < 1:
-            self.bound = math.ceil(select.fraction * 2.0 ** (8 * RANK_BYTES)).to_bytes(RANK_BYTES)
+            self.bound = _share(select.fraction)
+        self._is_expected = 0 < self._count * _MARGIN < expected
+        if self._is_expected:
+            self.bound = _share(self._count * _MARGIN / expected)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether far fewer were offered than expected: rows were refused that should have been chosen."""
+        return self._is_expected and len(self._ranks) < RANK_BYTES * self._count
 
     def offer(self, ranks: bytes | bytearray) -> None:
         """Count rows of these ranks, one after the other, among the chosen."""
@@ -50,6 +60,11 @@ class Cut:
         self._ranks = bytearray(ranks.astype(">u8").tobytes())
         if len(ranks) == self._count:
             self.bound = bytes(self._ranks[-RANK_BYTES:]) + b"\0"
+
+
+def _share(share: float) -> bytes:
+    """The bound below which this share of all ranks lies."""
+    return math.ceil(share * 2.0 ** (8 * RANK_BYTES)).to_bytes(RANK_BYTES)
 
 
 class Chosen(NamedTuple):

@@ -19,8 +19,9 @@ from maskgen.config import Config, parse
 from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
 from maskgen.sample import Sample
-from maskgen.sources import conversation, plan, row_scan
-from maskgen.sources.plan import count_rows, estimate_bytes, find_again, make_plan, read_shard
+from maskgen.sources import conversation, plan, row_workers
+from maskgen.sources.plan import estimate_bytes, find_again, make_plan
+from maskgen.sources.plan_file import count_rows, read_shard
 from maskgen.sources.row_layout import RawRow
 from maskgen.sources.rows import read_lines
 
@@ -438,8 +439,8 @@ def test_many_processes_make_the_same_plan(many, tmp_path, monkeypatch):
         select = {"count": count} if count else {}
         one = make_plan(config(select), str(many), tmp_path / "one")
         with monkeypatch.context() as patch:
-            patch.setattr(row_scan, "PARALLEL_BYTES", 1)
-            patch.setattr(row_scan, "PORTION_BYTES", 100_000)
+            patch.setattr(row_workers, "PARALLEL_BYTES", 1)
+            patch.setattr(row_workers, "PORTION_BYTES", 100_000)
             assert make_plan(config(select), str(many), tmp_path / "two") == one
         assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
         assert one.broken_examples[-1] == "broken.jsonl:4: conversations is missing"
