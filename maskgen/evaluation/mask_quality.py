@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import fsspec
 import numpy as np
 
 from maskgen import config, rle
@@ -14,6 +13,7 @@ from maskgen.errors import MaskgenError, SampleError
 from maskgen.geometry import Frame, binarise
 from maskgen.grounding import polygon
 from maskgen.outcome import Outcome
+from maskgen.runtime.storage import open_file
 from maskgen.runtime.store import Store
 from maskgen.sharding.commit import committed
 from maskgen.sharding.format import ShardSample
@@ -86,7 +86,7 @@ def render(figures: dict[str, Any]) -> list[str]:
 def _truth(url: str) -> dict[str, dict[str, Any]]:
     """Annotations by row id."""
     try:
-        with fsspec.open(url, "rb") as file:
+        with open_file(url) as file:
             annotations = json.load(file)["annotations"]
         return {str(annotation["row_id"]): annotation for annotation in annotations}
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -9,7 +9,6 @@ from functools import cache
 from itertools import islice
 from typing import Any
 
-import fsspec
 import numpy as np
 import shapely
 from shapely import Polygon
@@ -17,6 +16,7 @@ from shapely import Polygon
 from maskgen import config, rle
 from maskgen.errors import MaskgenError
 from maskgen.grounding.drawn_size import Placing
+from maskgen.runtime.storage import open_file
 from maskgen.sample import Picture, Proposal, Sample
 from maskgen.sources import lenient_json
 from maskgen.sources.image_names import form, printable
@@ -56,7 +56,7 @@ class RecordedProposer:
         """Reads `settings.file` under `data`, a folder or URL; MaskgenError if it is missing or broken."""
         where = f"{data.rstrip('/')}/{settings.file}"
         try:
-            with fsspec.open(where, "rb") as file:
+            with open_file(where) as file:
                 content = file.read()
         except (OSError, ValueError, ImportError) as error:
             raise MaskgenError(

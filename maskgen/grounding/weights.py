@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from maskgen import small_models
 from maskgen.config import Config, Florence2, Recorded, Sam
 from maskgen.errors import MaskgenError
+from maskgen.runtime.storage import open_file
 
 PROBE_BYTES = 1 << 20
 DEMO = "demo"
@@ -139,10 +140,8 @@ def identify(config: Config, data: str) -> dict[str, Any]:
 
 def probe(url: str) -> str:
     """Size and a hash of the first, middle and last MiB of a file; milliseconds for any size."""
-    import fsspec
-
     try:
-        with fsspec.open(url, "rb") as file:
+        with open_file(url) as file:
             size = file.seek(0, 2)
             seen = hashlib.sha256()
             for start in sorted({0, max(0, size // 2 - PROBE_BYTES // 2), max(0, size - PROBE_BYTES)}):

@@ -14,6 +14,7 @@ from maskgen.pipeline.isolation import ShardFailures
 from maskgen.pipeline.worker import Job, Task
 from maskgen.pipeline.worker_calls import Call, CallResult, WorkerPool
 from maskgen.runtime.journal import Heartbeat, Journal
+from maskgen.runtime.waiting import last_outage
 from maskgen.sharding.commit import Commit
 
 POLL_SECONDS = 0.5
@@ -177,13 +178,14 @@ class Driver:
             return  # hundreds of heartbeats take longer to read than a shard to settle
         self._last_check = now
         heartbeats = self._journal.heartbeats()
+        now = time.monotonic()  # reading them may have taken as long as the storage was away
         self._check_startup(now)
         for call in self._working():
             beat = heartbeats[call.worker].time if call.worker in heartbeats else 0.0
             last, since = self._seen.get(call.worker, (-1.0, now))
             if beat != last:
                 self._seen[call.worker] = (beat, now)
-            elif now - max(since, call.started) > self._job.config.resources.stall_seconds:
+            elif now - max(since, call.started, last_outage()) > self._job.config.resources.stall_seconds:
                 self._journal.log_event("stalled", worker=call.worker)
                 self._cluster.kill(call.worker)
         # A heartbeat may still speak of the shard before: its commit has been counted already.

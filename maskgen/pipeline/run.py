@@ -94,7 +94,7 @@ def run(request: RunRequest, say: Callable[[str], None]) -> RunSummary:
     _refuse_before_anything(request, store)
     ensure(request.config, request.data, say)
     config, identity = _identify(request, store, say)
-    with Lease(request.out, say) as lease:
+    with Lease(request.out) as lease:
         job, rows = _plan(request, config, identity, store, say)
         store.sweep()
         return _make_missing(request, store, job, rows, lease, say)

@@ -93,6 +93,9 @@ class ShardWorker:
 
     def make(self, task: Task) -> Commit:
         """Ground the shard's samples and publish it. Raises only what is no single sample's fault."""
+        return self._store.waited_out(lambda: self._make(task))
+
+    def _make(self, task: Task) -> Commit:
         config = self.job.config
         if task.retry and read_commit(self._store, task.shard) is None:
             task = replace(task, retry=())  # a worker died while rewriting it: nothing to keep
@@ -279,7 +282,9 @@ def _known_failure(sample: Sample, task: Task) -> SampleError | None:
 
 
 def _reading_failure(error: Exception) -> SampleError:
-    """A surprise in one image must not cost the shard."""
+    """A surprise in one image must not cost the shard; that a storage is away or refuses all is none."""
+    if isinstance(error, MaskgenError):
+        raise error
     if isinstance(error, SampleError):
         return error.bare()
     return SampleError(Outcome.ERROR, f"reading raised {type(error).__name__}")

@@ -3,18 +3,21 @@
 A holder on this host is alive if its process is; one on another host, whose clock may be any, if its
 heartbeat changes while it is watched, so a killed driver never blocks the next one for longer
 than `STALE_SECONDS`.
+
+Of several that come at once one wins, on a disk as on an object store: the file is created where there is
+none (a hard link, a conditional put). Who takes over from a dead holder first creates a file named after that
+holder's token, which only one can; should the taker die before the lease is its own, the file speaks for it.
 """
 
-import errno
-import fcntl
+import hashlib
 import json
+import logging
 import os
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,22 +27,21 @@ import psutil
 from maskgen.errors import MaskgenError
 from maskgen.runtime.journal import FOLDER
 from maskgen.runtime.store import AbsentError, Store
+from maskgen.runtime.waiting import last_outage
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
+_HALF_SECONDS = 0.5
 _NAME = "lease.json"
-_NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL)
+_MARK = "lease-after-"
+_log = logging.getLogger("maskgen.lease")
 
 
 class Lease:
-    """Hold `out` for this process; a context manager. Raises MaskgenError if another driver holds it.
+    """Hold `out` for this process; a context manager. Raises MaskgenError if another driver holds it."""
 
-    `say` takes a line for a person if the holder on another host has to be watched.
-    """
-
-    def __init__(self, out: str, say: Callable[[str], None] = lambda _: None):
+    def __init__(self, out: str):
         self._out = out
-        self._say = say
         self._store = Store(f"{out.rstrip('/')}/{FOLDER}")
         self._token = secrets.token_hex(8)
         self._stop = threading.Event()
@@ -47,14 +49,14 @@ class Lease:
         self.lost = False
 
     def __enter__(self) -> "Lease":
-        with self._one_at_a_time():
-            holder = read_holder(self._out)
-            if holder and self._lives(holder):
-                raise MaskgenError(
-                    f"{self._out} is in use by process {holder['pid']} on {holder['host']}. "
-                    "Wait for it or stop it; maskgen status shows what it is doing."
-                )
-            self._store.write_json(_NAME, self._claim())
+        while not self._create(_NAME):
+            holder = _last_holder(self._store)
+            if holder is None:
+                continue  # given back this moment
+            if self._lives(holder):
+                raise self._in_use(_last_holder(self._store) or holder)
+            if self._take_over(holder):
+                break
         self._heart.start()
         return self
 
@@ -66,18 +68,52 @@ class Lease:
         if self._is_mine():
             self._store.remove(_NAME)
 
+    def _take_over(self, holder: dict[str, Any]) -> bool:
+        """Become the holder in place of a dead one; False if it is no longer the holder."""
+        mark = _successor(holder)
+        if not self._create(mark):
+            return False  # somebody else is about to: look anew who holds it
+        try:
+            now = _last_holder(self._store, before=mark)
+            if now is None or now["token"] != holder["token"]:
+                return False  # somebody else has been through with it
+            self._store.write_json(_NAME, self._claim())
+            for name in self._store.names():
+                if name.startswith(_MARK) and name != mark:
+                    self._store.remove(name)  # of takers that died
+            return True
+        finally:
+            self._store.remove(mark)
+
+    def _create(self, name: str) -> bool:
+        """Put our claim there if nothing is; also true if it lies there since an answer that got lost."""
+        if self._store.create_json(name, self._claim()):
+            return True
+        there = _read(self._store, name)
+        return there is not None and there["token"] == self._token
+
+    def _in_use(self, holder: dict[str, Any]) -> MaskgenError:
+        return MaskgenError(
+            f"{self._out} is in use by process {holder['pid']} on {holder['host']}. "
+            "Wait for it or stop it; maskgen status shows what it is doing."
+        )
+
     def _lives(self, holder: dict[str, Any]) -> bool:
-        """Whether the holder works: for one elsewhere, if its heartbeat changes within `STALE_SECONDS`."""
+        """Whether the holder works: for one elsewhere, if its heartbeat changes within `STALE_SECONDS` in
+        which the storage answers."""
+        if not holder["host"]:  # garbage, or on a file system without hard links half of a lease
+            time.sleep(_HALF_SECONDS)
+            return _last_holder(self._store) != holder
         if _is_here(holder):
             return _runs(holder)
-        self._say(
-            f"{self._out} was held by process {holder['pid']} on {holder['host']}: watching for up to "
-            f"{STALE_SECONDS:.0f} s whether it still works"
-        )
-        end = time.monotonic() + STALE_SECONDS
-        while time.monotonic() < end:
+        _log.warning(
+            "%s was held by process %d on %s: watching for up to %.0f s whether it still works",
+            self._out, holder["pid"], holder["host"], STALE_SECONDS,
+        )  # fmt: skip
+        began = time.monotonic()
+        while time.monotonic() < max(began, last_outage()) + STALE_SECONDS:
             time.sleep(min(2.0, STALE_SECONDS / 5))
-            now = read_holder(self._out)
+            now = _last_holder(self._store)
             if now != holder:
                 return now is not None
         return False
@@ -89,27 +125,6 @@ class Lease:
                 f"{self._out} was taken over by another driver while this one gave no sign of life. "
                 "maskgen status shows it; nothing that was finished is lost."
             )
-
-    @contextmanager
-    def _one_at_a_time(self) -> Iterator[None]:
-        """Two drivers starting at once look one after the other.
-
-        Object stores know no such lock, nor do some network file systems: there the lease alone has to do.
-        """
-        path = self._store.local("lock")
-        if path is None:
-            yield
-            return
-        with self._store.explained("lock", "write"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("w")
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise
-            yield
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
@@ -137,17 +152,40 @@ class Lease:
 
 def read_holder(out: str) -> dict[str, Any] | None:
     """The lease as written by its holder; None if there is none, or if it is garbage or half of one."""
+    holder = _last_holder(Store(f"{out.rstrip('/')}/{FOLDER}"))
+    return holder if holder and holder["host"] else None
+
+
+def _last_holder(store: Store, before: str = "") -> dict[str, Any] | None:
+    """Who holds the lease, or is about to, in place of one that died; `before`: look no further than this
+    mark. Of garbage, the host is empty. None if there is no lease."""
+    holder = _read(store, _NAME)
+    while holder is not None and _successor(holder) != before:
+        after = _read(store, _successor(holder))
+        if after is None:
+            break
+        holder = after
+    return holder
+
+
+def _read(store: Store, name: str) -> dict[str, Any] | None:
     try:
-        data = Store(f"{out.rstrip('/')}/{FOLDER}").read_bytes(_NAME)
+        data = store.read_bytes(name)
     except AbsentError:
         return None
     try:
         holder = dict(json.loads(data))
-        for name, kind in (("host", str), ("pid", int), ("started", float), ("time", float)):
-            holder[name] = kind(holder[name])
-        return holder
+        for key, kind in (("host", str), ("pid", int), ("started", float), ("time", float)):
+            holder[key] = kind(holder[key])
+        return {"token": "", **holder}
     except (ValueError, TypeError, KeyError):
-        return None
+        token = hashlib.sha256(data).hexdigest()[:16]
+        return {"token": token, "host": "", "pid": 0, "started": 0.0, "time": 0.0}
+
+
+def _successor(holder: dict[str, Any]) -> str:
+    """The file of who takes over from a holder."""
+    return f"{_MARK}{hashlib.sha256(str(holder['token']).encode()).hexdigest()[:16]}.json"
 
 
 def is_alive(holder: dict[str, Any]) -> bool:

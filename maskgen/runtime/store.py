@@ -2,23 +2,25 @@
 
 import errno
 import os
-import re
 import secrets
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
-import fsspec
 import orjson
-from fsspec.implementations.local import LocalFileSystem
 
 from maskgen.errors import MaskgenError
 from maskgen.runtime.place_errors import REMEDIES
+from maskgen.runtime.storage import Files
+from maskgen.runtime.waiting import waited_out
 
 _PARTIAL = ".partial-"
+_T = TypeVar("_T")
+_NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 class AbsentError(MaskgenError):
@@ -34,16 +36,12 @@ class Store:
 
     def __init__(self, url: str):
         self.url = url
-        self.place = re.sub(r"//[^/@]*@", "//", url)  # no password in a message
         if not url:
             raise MaskgenError("the output place is empty. Give a folder or a URL.")
-        try:
-            self.fs, self._root = fsspec.core.url_to_fs(url)
-        except ValueError as error:
-            raise MaskgenError(f"{self.place}: {error}. Give a folder or a URL fsspec knows.") from error
-        except ImportError as error:
-            raise MaskgenError(f"{self.place} needs another package: {error}") from error
-        self._folder = Path(self._root) if isinstance(self.fs, LocalFileSystem) else None
+        self.files = Files(url)
+        self.place = self.files.place
+        self._root = self.files.path
+        self._folder = Path(self._root) if self.files.is_local else None
         if self._folder is not None and self._folder.exists() and not self._folder.is_dir():
             raise MaskgenError(f"{self.place} is a file, not a folder. Give another place.")
 
@@ -55,18 +53,12 @@ class Store:
     def exists(self, name: str) -> bool:
         """Whether the file is there."""
         with self.explained(name, "look up"):
-            if self._folder is not None:
-                return (self._folder / _checked(name)).is_file()
-            self.fs.invalidate_cache()
-            return bool(self.fs.isfile(self._path(name)))
+            return self._size(name) is not None
 
     def size(self, name: str) -> int | None:
         """The file's bytes; None if it is not there."""
-        if self._folder is None:
-            with self.explained(name, "look up"):
-                return self._size(name)
-        path = self._folder / _checked(name)
-        return path.stat().st_size if path.is_file() else None
+        with self.explained(name, "look up"):
+            return self._size(name)
 
     def names(self) -> list[str]:
         """The files at the top, sorted; no temporaries, no folders. Empty if the folder is not there."""
@@ -75,10 +67,7 @@ class Store:
     def open(self, name: str) -> IO[bytes]:
         """The file, to be read and seeked in. AbsentError if it is not there."""
         with self.explained(name, "read"):
-            if self._folder is not None:
-                return (self._folder / _checked(name)).open("rb")
-            stream: IO[bytes] = self.fs.open(self._path(name), "rb")
-            return stream
+            return self.files.open(self._path(name))
 
     def read_bytes(self, name: str) -> bytes:
         """The whole file. AbsentError if it is not there."""
@@ -142,17 +131,32 @@ class Store:
             if self._folder is None:
                 self._upload(path, name)
                 return
-            if durable:
-                _sync(path)
-            path.replace(self._folder / _checked(name))
-            if durable:
-                _sync_folder(self._folder)
+            self._waiting(lambda: self._replace(path, name, durable))
 
     def write_bytes(self, name: str, data: bytes, durable: bool = True) -> None:
         """Publish `data`."""
-        with self.partial(name) as path:
-            path.write_bytes(data)
-            self.move_in(path, name, durable)
+
+        def written() -> None:
+            with self.partial(name) as path:
+                path.write_bytes(data)
+                self.move_in(path, name, durable)
+
+        self._waiting(written)
+
+    def create_json(self, name: str, tree: Any) -> bool:
+        """Publish `tree` if there is no such file yet, and tell whether: of several at once, one wins."""
+        data = dump_json(tree)
+
+        def created() -> bool:
+            if self._folder is None:
+                with self.explained(name, "write"):
+                    self._make_folder()
+                    return self.files.create(self._path(name), data)
+            with self.partial(name) as path:
+                path.write_bytes(data)
+                return _link(path, self._folder / _checked(name))
+
+        return self._waiting(created)
 
     def write_json(self, name: str, tree: Any, durable: bool = True) -> None:
         """Publish `tree` as JSON: see `dump_json`."""
@@ -161,13 +165,11 @@ class Store:
     def remove(self, name: str) -> None:
         """Remove the file if it is there."""
         with self.explained(name, "remove"):
-            if self._folder is None:
-                if self.exists(name):
-                    self.fs.rm_file(self._path(name))
-            else:
-                (self._folder / _checked(name)).unlink(missing_ok=True)
-                if self._folder.is_dir():
-                    _sync_folder(self._folder)
+            if self._folder is not None:
+                self._waiting(lambda: self._unlink(name))
+            elif self.exists(name):
+                with suppress(FileNotFoundError):
+                    self.files.remove(self._path(name))
 
     def leftovers(self) -> list[str]:
         """Temporaries in the place itself, of running or killed processes."""
@@ -188,6 +190,10 @@ class Store:
                 with suppress(OSError):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
+    def waited_out(self, work: Callable[[], _T]) -> _T:
+        """What `work` returns, begun anew as long as it fails because the place is away for a while."""
+        return self._waiting(work)
+
     @contextmanager
     def explained(self, name: str, verb: str) -> Iterator[None]:
         """Turn an OSError about the place into a sentence; others pass unchanged."""
@@ -198,15 +204,33 @@ class Store:
                 raise AbsentError(
                     f"{self.where(name)} is not there. Check the place, or finish the run that makes it."
                 ) from error
+            if self._folder is None:
+                raise MaskgenError(
+                    f"cannot {verb} {self.where(name)}: {error}. Check the bucket's name: none is made."
+                ) from error
             raise
         except OSError as error:
-            denied = errno.EACCES if isinstance(error, PermissionError) else 0
-            reason = REMEDIES.get(error.errno or denied)
-            if reason is None and self._folder is not None and error.errno != errno.EIO:
-                raise
-            through = "" if self._folder is not None else f" (by way of {_temp_folder()})"
-            reason = reason or f"{error}. Check the place, then run the same command again"
-            raise MaskgenError(f"cannot {verb} {self.where(name)}{through}: {reason}.") from error
+            if said := self._sentence(name, verb, error):
+                raise MaskgenError(said) from error
+            raise
+
+    def _sentence(self, name: str, verb: str, error: OSError) -> str:
+        """Empty for what is no problem of the place."""
+        denied = errno.EACCES if isinstance(error, PermissionError) else 0
+        if self._folder is None and denied:
+            return (
+                f"cannot {verb} {self.where(name)}: permission denied ({_told(error)}). Check the keys or "
+                "token that this process has for the storage, and what they allow."
+            )
+        reason = REMEDIES.get(error.errno or denied)
+        if reason is None and self._folder is not None and error.errno != errno.EIO:
+            return ""
+        through = "" if self._folder is not None else f" (by way of {_temp_folder()})"
+        reason = reason or f"{error}. Check the place, then run the same command again"
+        return f"cannot {verb} {self.where(name)}{through}: {reason}."
+
+    def _waiting(self, work: Callable[[], _T]) -> _T:
+        return waited_out(work, self.place, self.files.on_network)
 
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{_checked(name)}"
@@ -214,48 +238,100 @@ class Store:
     def _all(self) -> list[str]:
         try:
             if self._folder is not None:
-                with os.scandir(self._folder) as entries:
-                    return sorted(entry.name for entry in entries if entry.is_file())
-            self.fs.invalidate_cache()
-            entries = self.fs.ls(self._root, detail=True)
+                return self._waiting(self._scanned)
+            entries = self.files.ls(self._root)
         except FileNotFoundError:
             return []
         except PermissionError as error:
-            raise MaskgenError(f"cannot list {self.place}: permission denied. Check its rights.") from error
+            raise MaskgenError(
+                f"cannot list {self.place}: permission denied ({_told(error)}). Check its rights, and of a "
+                "remote place the keys."
+            ) from error
         return sorted(entry["name"].rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file")
+
+    def _scanned(self) -> list[str]:
+        assert self._folder is not None
+        with os.scandir(self._folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_file())
 
     def _make_folder(self) -> None:
         if self._folder is None:
-            # Object stores have no folders; file systems behind a URL (sftp, hdfs, memory) do.
-            self.fs.makedirs(self._root, exist_ok=True)
+            self.files.make_folder(self._root)
         elif not self._folder.is_dir():
             self._folder.mkdir(parents=True, exist_ok=True)
             _sync_folder(self._folder.parent)
+
+    def _replace(self, path: Path, name: str, durable: bool) -> None:
+        assert self._folder is not None
+        if durable:
+            _sync(path)
+        path.replace(self._folder / _checked(name))
+        if durable:
+            _sync_folder(self._folder)
+
+    def _unlink(self, name: str) -> None:
+        assert self._folder is not None
+        (self._folder / _checked(name)).unlink(missing_ok=True)
+        if self._folder.is_dir():
+            _sync_folder(self._folder)
 
     def _upload(self, path: Path, name: str) -> None:
         """An upload that fails must not leave half a file: what changed under the name is removed."""
         target, before = self._path(name), self._size(name)
         try:
-            self.fs.put_file(str(path), target)
+            self.files.put(str(path), target)
             if self._size(name) != path.stat().st_size:
                 raise OSError(errno.EIO, "the upload arrived incomplete")
         except BaseException:
             with suppress(Exception):
                 if self._size(name) != before:
-                    self.fs.rm_file(target)
+                    self.files.remove(target)
             raise
 
     def _size(self, name: str) -> int | None:
-        self.fs.invalidate_cache()
+        path = self._path(name)
+        if self._folder is not None:
+            return self._waiting(lambda: _size_of(Path(path)))
         try:
-            return int(self.fs.info(self._path(name))["size"])
-        except FileNotFoundError:
+            entry = self.files.info(path)
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        return int(entry["size"]) if entry["type"] == "file" else None
 
 
 def dump_json(tree: Any) -> bytes:
     """Readable JSON that depends on `tree` alone: sorted keys, two spaces, a newline at the end."""
     return orjson.dumps(tree, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _link(path: Path, target: Path) -> bool:
+    """Give a finished file its name unless another has it; whether none had."""
+    try:
+        target.hardlink_to(path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        try:
+            with target.open("xb") as file:
+                file.write(path.read_bytes())
+        except FileExistsError:
+            return False
+    return True
+
+
+def _size_of(path: Path) -> int | None:
+    # Not by Path.is_file, to which a storage that is away is a "no".
+    try:
+        told = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return told.st_size if stat.S_ISREG(told.st_mode) else None
+
+
+def _told(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__
 
 
 def _checked(name: str) -> str:

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 
-import fsspec
-
 from maskgen.config import Config
 from maskgen.errors import MaskgenError
+from maskgen.runtime.storage import Files
 
 
 def ensure(config: Config, data: str, say: Callable[[str], None]) -> None:
@@ -17,9 +16,14 @@ def ensure(config: Config, data: str, say: Callable[[str], None]) -> None:
         write_scenes(data, config.source.scenes.count, config.source.scenes.seed)
         return
     try:
-        fs, path = fsspec.core.url_to_fs(data)
-        there = fs.isdir(path)
-    except (ValueError, ImportError, OSError) as error:
+        files = Files(data)
+        there = files.isdir(files.path)
+    except PermissionError as error:
+        raise MaskgenError(
+            f"--data {data} cannot be opened: permission denied ({error}). Check its rights, and of a remote "
+            "place the keys or token that this process has."
+        ) from error
+    except OSError as error:
         raise MaskgenError(f"--data {data} cannot be opened: {error}.") from error
     if not there:
         raise MaskgenError(

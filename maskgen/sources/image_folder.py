@@ -6,24 +6,21 @@ import os
 import posixpath
 import stat
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 from urllib.parse import unquote
-
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
 
 from maskgen.errors import MaskgenError, SampleError
 from maskgen.outcome import Outcome
+from maskgen.runtime.storage import Files, reopening
+from maskgen.runtime.waiting import waited_out
 from maskgen.sources.archive_parts import Joined, parted
 from maskgen.sources.image_names import as_on_disk
 from maskgen.sources.links import Confines
 from maskgen.sources.members import Oddities
 
 REMOTE_DEPTH = 3  # listing a bucket with millions of images takes minutes and gigabytes
-_ATTEMPTS = 3  # at a storage that does not answer
 _NO_SUCH_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.EILSEQ}
 
 
@@ -35,9 +32,9 @@ class ImageFolder:
 
     def __init__(self, root: str, allow_links_to: Sequence[str] = ()):
         """MaskgenError if there is no such folder."""
-        self.fs, self.path = fsspec.core.url_to_fs(root)
-        self.path = self.path.rstrip("/") or "/"
-        self.is_local = isinstance(self.fs, LocalFileSystem)
+        self.storage = Files(root)
+        self.path = self.storage.path.rstrip("/") or "/"
+        self.is_local = self.storage.is_local
         if self.is_local:
             if not Path(self.path).is_dir():
                 raise MaskgenError(f"no image folder {root}. Check --data and source.images.")
@@ -46,7 +43,7 @@ class ImageFolder:
         self._parts: dict[str, tuple[list[str], list[int]]] = {}
         self._lock = threading.Lock()
 
-    def open(self, name: str) -> tuple[IO[bytes], int | None]:
+    def open(self, name: str) -> tuple[BinaryIO, int | None]:
         """A file and its size in bytes, if the storage knows it.
 
         SampleError: IMAGE_MISSING, PATH_ESCAPE, and ERROR for a storage that fails, which trying again may
@@ -54,7 +51,7 @@ class ImageFolder:
         """
         return self._open_local(as_on_disk(name)) if self.is_local else self._open_remote(name)
 
-    def open_archive(self, name: str) -> tuple[IO[bytes], int | None]:
+    def open_archive(self, name: str) -> tuple[BinaryIO, int | None]:
         """The same for an archive, which may lie in parts."""
         if name not in self._parts:
             try:
@@ -71,8 +68,8 @@ class ImageFolder:
         """Whether there is such a file that may be read."""
         if not self.is_local:
             try:
-                return not _leads_elsewhere(name) and bool(self.fs.isfile(self._place(name)))
-            except Exception:  # each storage has errors of its own
+                return not _leads_elsewhere(name) and self.storage.isfile(self._place(name))
+            except OSError:
                 return False
         path = f"{self.path}/{as_on_disk(name)}"
         try:
@@ -109,8 +106,8 @@ class ImageFolder:
             if self.is_local:
                 names = os.listdir(self._place(as_on_disk(folder)))  # noqa: PTH208
             else:
-                names = [posixpath.basename(path) for path in self.fs.ls(self._place(folder), detail=False)]
-        except Exception:
+                names = [posixpath.basename(each["name"]) for each in self.storage.ls(self._place(folder))]
+        except OSError:
             raise missing from None
         parts = parted(posixpath.join(folder, other) for other in names).get(name)
         if parts is None or not parts.names:
@@ -126,7 +123,19 @@ class ImageFolder:
     def _place(self, name: str) -> str:
         return posixpath.join(self.path, name) if name else self.path
 
-    def _open_local(self, name: str) -> tuple[IO[bytes], int]:
+    def _open_local(self, name: str) -> tuple[BinaryIO, int]:
+        if not self.storage.on_network:
+            return self._open_confined(name)
+        size = 0
+
+        def opened() -> BinaryIO:
+            nonlocal size
+            file, size = self._open_confined(name)
+            return file
+
+        return reopening(opened, lambda work: waited_out(work, self.path)), size
+
+    def _open_confined(self, name: str) -> tuple[BinaryIO, int]:
         try:
             path = Path(self.path, name).resolve()
             if not self._confines.hold(path):
@@ -135,29 +144,40 @@ class ImageFolder:
             handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a loop of links
             if isinstance(error, OSError) and error.errno not in _NO_SUCH_FILE:
-                raise SampleError(Outcome.ERROR, f"the image cannot be opened ({problem(error)})") from None
+                raise SampleError(Outcome.ERROR, f"the image cannot be opened ({problem(error)})") from error
             raise SampleError(Outcome.IMAGE_MISSING, "there is no such file") from None
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             os.close(handle)
             raise SampleError(Outcome.IMAGE_MISSING, "the image path is not a regular file")
-        return os.fdopen(handle, "rb"), status.st_size
+        return open(handle, "rb"), status.st_size  # noqa: PTH123
 
-    def _open_remote(self, name: str) -> tuple[IO[bytes], int | None]:
+    def _open_remote(self, name: str) -> tuple[BinaryIO, int | None]:
         if _leads_elsewhere(name):
             raise SampleError(
                 Outcome.PATH_ESCAPE, "a remote storage would read the image path as another place"
             )
-        for attempt in range(_ATTEMPTS):
-            try:
-                file = self.fs.open(self._place(name), "rb")
-                return file, getattr(file, "size", None)
-            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-                raise SampleError(Outcome.IMAGE_MISSING, "there is no such file") from None
-            except Exception as error:  # each storage has errors of its own
-                said = problem(error)
-                time.sleep(0.2 * 4**attempt)
-        raise SampleError(Outcome.ERROR, f"the storage does not answer ({said})")
+        try:
+            file = self.storage.open(self._place(name))
+            return file, file.raw.size  # type: ignore[attr-defined]
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise SampleError(Outcome.IMAGE_MISSING, "there is no such file") from None
+        except OSError as error:
+            self._refuse_lost_keys(error)
+            said = problem(error)
+        raise SampleError(Outcome.ERROR, f"the storage refuses it ({said})")
+
+    def _refuse_lost_keys(self, error: OSError) -> None:
+        """MaskgenError if not even the folder can be seen: then it is no image's fault."""
+        try:
+            self.storage.info(self.path)
+        except FileNotFoundError:
+            return
+        except OSError as refusal:
+            raise MaskgenError(
+                f"{self.storage.place} cannot be read any more ({refusal}). Have the keys or the token run "
+                "out? Renew them, then run the same command again."
+            ) from error
 
     def _local_files(self, odd: Oddities) -> Iterator[str]:
         waiting = [""]
@@ -194,8 +214,10 @@ class ImageFolder:
 
     def _remote_files(self, odd: Oddities) -> Iterator[str]:
         try:
-            for path in self.fs.find(self.path, maxdepth=REMOTE_DEPTH):
+            for path in self.storage.find(self.path, maxdepth=REMOTE_DEPTH):
                 yield posixpath.relpath(path, self.path)
+        except MaskgenError:
+            raise
         except Exception as error:  # each storage has errors of its own; some cannot list at all
             odd.add(f"failures to search the image root for archives ({type(error).__name__})")
 

@@ -133,5 +133,7 @@ def _at(file: IO[bytes], offset: int, count: int) -> bytes:
 def _reading(read: Callable[[], bytes]) -> bytes:
     try:
         return read()
+    except MaskgenError:
+        raise  # the place, not the image
     except Exception as error:  # each storage has errors of its own
         raise SampleError(Outcome.ERROR, f"the image cannot be read ({problem(error)})") from None

@@ -14,12 +14,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import fsspec
 import pyarrow as pa
-from fsspec.implementations.local import LocalFileSystem
 
 from maskgen.config import Config
 from maskgen.errors import MaskgenError
+from maskgen.runtime.storage import Files
 from maskgen.sources.row_scan import RowScanner, ScannedRows, prepare
 from maskgen.sources.rows import is_json_lines, read_lines, read_rows
 from maskgen.sources.selection import EVERYTHING, RANK_BYTES, Chosen
@@ -179,7 +178,7 @@ def _bytes(parts: Sequence[Portion | str]) -> int:
 
 def _size_of_lines(file: str) -> int:
     """Bytes of a local file of plain JSON lines; 0 for any other."""
-    fs, path = fsspec.core.url_to_fs(file)
-    if not isinstance(fs, LocalFileSystem) or not is_json_lines(path):
+    files = Files(file)
+    if not files.is_local or not is_json_lines(files.path):
         return 0
-    return Path(path).stat().st_size
+    return Path(files.path).stat().st_size

@@ -10,13 +10,12 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
-import fsspec
 import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 
 from maskgen.errors import MaskgenError
+from maskgen.runtime.storage import Files, compression, open_file
 from maskgen.sources import lenient_json
 from maskgen.sources.row_layout import CONVERSATIONS, BrokenRow, RawRow, read_row
 
@@ -42,14 +41,15 @@ def find_files(data: str, patterns: list[str]) -> list[str]:
 
     A pattern without a match is fine as long as another has one; MaskgenError if none has.
     """
-    fs, root = fsspec.core.url_to_fs(data)
-    names = sorted({name for pattern in patterns for name in _match(fs, root, pattern)})
+    files = Files(data)
+    root = files.path
+    names = sorted({name for pattern in patterns for name in _match(files, pattern)})
     if not names:
-        if not fs.isdir(root):
+        if not files.isdir(root):
             raise MaskgenError(f"no data folder {data}. Give --data the folder with the annotation files.")
         raise MaskgenError(
             f"no annotation file in {data} matches {', '.join(patterns)}. "
-            f"{_offer(fs, root)} Set source.files in the pipeline."
+            f"{_offer(files)} Set source.files in the pipeline."
         )
     return [place(data, name) for name in names]
 
@@ -61,12 +61,12 @@ def read_rows(url: str) -> Iterator[RawRow | BrokenRow]:
     broken in the middle, is a MaskgenError with the file and the position.
     """
     try:
-        with fsspec.open(url, "rb") as stream:
+        with open_file(url) as stream:
             if stream.read(4) == b"PAR1":
                 yield from _parquet(url, stream)
                 return
-        with fsspec.open(url, "rb", compression="infer") as stream:
-            yield from _json(url, io.BufferedReader(stream, BLOCK_BYTES))
+        with open_file(url, inflated=True) as stream:
+            yield from _json(url, io.BufferedReader(cast(io.RawIOBase, stream), BLOCK_BYTES))
     except FileNotFoundError:
         raise MaskgenError(f"no annotation file {url}.") from None
     except (*_BROKEN_STREAM, ValueError) as error:  # ValueError: a compression that is not installed
@@ -83,10 +83,10 @@ def draw_rows(files: Sequence[str], count: int, seed: int = 0) -> list[RawRow | 
 
 
 def _drawn(file: str, count: int, draw: random.Random) -> list[RawRow | BrokenRow]:
-    fs, path = fsspec.core.url_to_fs(file)
-    size = fs.size(path) or 0
-    if size > _SOON_READ and isinstance(fs, LocalFileSystem) and is_json_lines(path):
-        with Path(path).open("rb") as stream:
+    there = Files(file)
+    size = there.size(there.path) or 0
+    if size > _SOON_READ and there.is_local and is_json_lines(there.path):
+        with there.open(there.path) as stream:
             places = sorted(draw.randrange(size) for _ in range(count))
             after = [filter(bytes.strip, read_lines(stream, at)) for at in places]
             lines = {line for line in (next(rest, b"") for rest in after) if line}
@@ -95,18 +95,20 @@ def _drawn(file: str, count: int, draw: random.Random) -> list[RawRow | BrokenRo
     return draw.sample(rows, min(count, len(rows)))
 
 
-def _match(fs: fsspec.AbstractFileSystem, root: str, pattern: str) -> list[str]:
-    pattern = pattern.lstrip("/")
-    if isinstance(fs, LocalFileSystem):  # where a bracket in the root is no pattern
+def _match(files: Files, pattern: str) -> list[str]:
+    root, pattern = files.path, pattern.lstrip("/")
+    if files.is_local:  # where a bracket in the root is no pattern
         return [path.relative_to(root).as_posix() for path in Path(root).glob(pattern) if path.is_file()]
     prefix = root.rstrip("/") + "/"
-    return [path.removeprefix(prefix) for path in fs.glob(prefix + pattern) if fs.isfile(path)]
+    return [path.removeprefix(prefix) for path in files.glob(prefix + pattern) if files.isfile(path)]
 
 
-def _offer(fs: fsspec.AbstractFileSystem, root: str) -> str:
+def _offer(files: Files) -> str:
     endings = tuple(suffix + packed for suffix in _SUFFIXES for packed in _COMPRESSED)
     found = sorted(
-        posixpath.relpath(path, root) for path in fs.find(root, maxdepth=3) if path.lower().endswith(endings)
+        posixpath.relpath(path, files.path)
+        for path in files.find(files.path, maxdepth=3)
+        if path.lower().endswith(endings)
     )
     if not found:
         return "There are no JSON, JSON lines or Parquet files in it."
@@ -116,7 +118,7 @@ def _offer(fs: fsspec.AbstractFileSystem, root: str) -> str:
 
 def is_json_lines(path: str) -> bool:
     """Whether a local file holds JSON lines as they are: no array, no Parquet, not compressed."""
-    if fsspec.utils.infer_compression(path):
+    if compression(path):
         return False
     with Path(path).open("rb") as stream:
         head = stream.read(BLOCK_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()

@@ -62,7 +62,7 @@ def train(request: TrainRequest, world: World, say: Callable[[str], None]) -> Pa
     if not world.is_main:
         return _train(request, world, say)
     refuse_other_kind(request.out, "a training")
-    with Lease(request.out, say):
+    with Lease(request.out):
         return _train(request, world, say)
 
 

@@ -7,8 +7,6 @@ import zipfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import fsspec
-
 from maskgen import small_models
 from maskgen.config import Config, Florence2, NoProposer, Recorded, Sam
 from maskgen.draw import text
@@ -17,6 +15,7 @@ from maskgen.grounding import weights
 from maskgen.runtime.lease import is_alive, read_holder
 from maskgen.runtime.lfs_pointers import lfs_pointers
 from maskgen.runtime.ray_address import unreachable
+from maskgen.runtime.storage import Files
 from maskgen.runtime.store import Store
 from maskgen.sharding.commit import committed
 from maskgen.sources.gzip_archives import KEPT_PREFIX
@@ -151,10 +150,10 @@ def _recorded(chosen: Recorded, data: str) -> Finding:
     if not data:
         return Finding("proposer", None, f"{chosen.file}: not checked", "Give --data to have it checked.")
     where = place(data, chosen.file)
-    fs, path = fsspec.core.url_to_fs(where)
-    if not fs.isfile(path):
+    files = Files(where)
+    if not files.isfile(files.path):
         return Finding("proposer", False, f"no file {where}", "Set proposer.file, relative to --data.")
-    return Finding("proposer", True, f"{where}, {text.size(fs.size(path) or 0)}")
+    return Finding("proposer", True, f"{where}, {text.size(files.size(files.path) or 0)}")
 
 
 def _florence2_folder(folder: Path) -> Finding:
@@ -228,11 +227,11 @@ def bytes_still_needed(config: Config | None, store: Store, data: str = "") -> f
 
 def _packed_bytes(config: Config, data: str) -> int:
     """Of .tar.gz archives, which planning would read through."""
-    fs, path = fsspec.core.url_to_fs(place(data, config.source.images))
-    files = fs.find(path, maxdepth=2, detail=True)
-    return sum(facts["size"] or 0 for name, facts in files.items() if _PACKED.search(name))
+    files = Files(place(data, config.source.images))
+    packed = filter(_PACKED.search, files.find(files.path, maxdepth=2))
+    return sum(files.size(name) or 0 for name in packed)
 
 
 def _annotation_bytes(config: Config, data: str) -> int:
-    fs, _ = fsspec.core.url_to_fs(data)
-    return sum(fs.size(name) or 0 for name in find_files(data, config.source.files))
+    found = map(Files, find_files(data, config.source.files))
+    return sum(files.size(files.path) or 0 for files in found)

@@ -50,10 +50,10 @@ def test_a_failed_upload_leaves_no_half_file(monkeypatch):
     store = Store(f"memory://{uuid.uuid4()}")
 
     def half(source, target):
-        store.fs.pipe_file(target, Path(source).read_bytes()[:2])
+        store.files.system.pipe_file(target, Path(source).read_bytes()[:2])
         raise OSError("connection reset")
 
-    monkeypatch.setattr(store.fs, "put_file", half)
+    monkeypatch.setattr(store.files.system, "put_file", half)
     with pytest.raises(MaskgenError, match=r"cannot write .*a\.bin.*connection reset"):
         store.write_bytes("a.bin", b"whole")
     assert store.names() == []

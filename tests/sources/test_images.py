@@ -1,5 +1,6 @@
 """Image bytes from folders, URLs and archive members; nothing outside the root, never more than the limit."""
 
+import io
 import os
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +12,9 @@ import pytest
 
 from maskgen.errors import MaskgenError, SampleError
 from maskgen.outcome import Outcome
+from maskgen.runtime import waiting
+from maskgen.runtime.waiting import StorageAwayError
 from maskgen.sample import ArchiveMember, Query, Sample
-from maskgen.sources import image_folder
 from maskgen.sources.images import ImageRoot
 
 LIMIT = 1000
@@ -120,18 +122,37 @@ def test_a_url_is_as_good_as_a_folder():
     assert outcome(root, "../secret.jpg") is Outcome.PATH_ESCAPE
 
 
-def test_a_storage_that_fails_is_tried_again_and_then_an_error(monkeypatch):
-    calls = []
-
-    def failing(path: str, mode: str) -> None:
-        calls.append(path)
-        raise TimeoutError
-
+def test_a_storage_that_does_not_answer_is_waited_for_and_then_ends_the_run(monkeypatch):
+    """It is no image's fault, so no image gets an outcome for it."""
     root = ImageRoot("memory://images-fail", LIMIT)
-    monkeypatch.setattr(image_folder.time, "sleep", lambda _: None)
-    monkeypatch.setattr(root.folder.fs, "open", failing)
+    down = [True] * 3
+
+    def failing(path: str, mode: str) -> io.BytesIO:
+        if down and down.pop():
+            raise TimeoutError
+        return io.BytesIO(b"picture")
+
+    monkeypatch.setattr(waiting, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(root.folder.storage.system, "open", failing)
+    assert root.read(sample("a.jpg")) == b"picture" and not down
+    monkeypatch.setenv("MASKGEN_STORAGE_SECONDS", "0")
+    down.append(True)
+    with pytest.raises(StorageAwayError, match="images-fail has not answered"):
+        root.read(sample("a.jpg"))
+
+
+def test_a_storage_that_refuses_one_image_is_its_error_and_one_that_refuses_all_is_not(monkeypatch):
+    root = ImageRoot("memory://images-refused", LIMIT)
+    root.folder.storage.system.pipe_file("memory://images-refused/b.jpg", b"picture")
+
+    def refusing(*_: str, **__: str) -> None:
+        raise PermissionError("Forbidden")
+
+    monkeypatch.setattr(root.folder.storage.system, "open", refusing)
     assert outcome(root, "a.jpg") is Outcome.ERROR
-    assert len(calls) == 3
+    monkeypatch.setattr(root.folder.storage.system, "info", refusing)
+    with pytest.raises(MaskgenError, match="keys or the token"):
+        root.read(sample("a.jpg"))
 
 
 def deflate(data: bytes) -> bytes:
