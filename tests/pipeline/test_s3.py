@@ -18,7 +18,7 @@ pytest.importorskip("moto", reason="the S3 server of these tests is moto's")
 
 from helpers.s3_server import BUCKET, S3Server, s3_server
 
-OUTAGE_SECONDS = float(os.environ.get("MASKGEN_S3_OUTAGE", "12"))  # a minute takes a minute
+OUTAGE_SECONDS = float(os.environ.get("MASKGEN_S3_OUTAGE", "5"))  # a minute takes a minute
 SCENES = 60
 NOBODY = {"MASKGEN_STORAGE_SECONDS": "0", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
 PLACE = f"s3://{BUCKET}"
