@@ -173,17 +173,46 @@ class TrainedModel:
     def __init__(self, place: str | Path, device: str = "", dtype: str = ""):
         from maskgen.age_vlm.generation import Answerer
         from maskgen.age_vlm.loading import load
+        from maskgen.runtime.model_place import model_folder
 
         self.model, self.processor = load(place, device, dtype)
         self._answerer = Answerer(self.model, self.processor)
+        self._folder = model_folder(place)
 
-    def answer(self, image: ImageLike | None, question: str, *, max_new_tokens: int = 128) -> str:
-        """The greedy answer to `question` about `image`, or without one."""
+    def answer(
+        self,
+        image: ImageLike | None,
+        question: str,
+        *,
+        max_new_tokens: int = 128,
+        history: Sequence[tuple[str, str]] = (),
+        streamer: Any = None,
+    ) -> str:
+        """The greedy answer to `question` about `image`, or without one.
+
+        `history`: the questions and answers before it. `streamer`: one of transformers, such as its
+        TextStreamer, which is given the answer's tokens as they come.
+        """
         from maskgen.age_vlm.generation import ChatPrompt, GenerationOptions
 
         pixels = None if image is None else as_picture(image).pixels
-        asked = ChatPrompt([Turn("human", question)], pixels)
-        return self._answerer.answer([asked], GenerationOptions(max_new_tokens))[0].text
+        said = [turn for asked, answer in history for turn in (Turn("human", asked), Turn("gpt", answer))]
+        options = GenerationOptions(
+            max_new_tokens, generate_kwargs={"streamer": streamer} if streamer else {}
+        )
+        return self._answerer.answer([ChatPrompt([*said, Turn("human", question)], pixels)], options)[0].text
+
+    def look(self, image: ImageLike, question: str) -> Image.Image:
+        """Where it looks in `image` when asked `question`: each cross-attention layer over the image, and
+        their mean, as `maskgen attend` draws them.
+        """
+        from maskgen.analysis.attend import attend, overlay_sheet
+        from maskgen.analysis.attention_maps import AttentionReader, short_name
+        from maskgen.analysis.samples import question_item
+
+        readers = [AttentionReader(self.model, self.processor, short_name(self._folder))]
+        item = question_item(as_picture(image).pixels, question)
+        return overlay_sheet(readers, item, attend(readers, item))
 
 
 def _sample(number: int, text: str) -> Sample:

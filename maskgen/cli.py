@@ -14,6 +14,7 @@ from typer.exceptions import Abort, TyperException
 from maskgen import __version__
 from maskgen.commands import (
     analysis_commands,
+    ask_commands,
     bench_commands,
     evaluation_commands,
     fetch_commands,
@@ -44,6 +45,7 @@ for commands in (
     fetch_commands,
     inspection_commands,
     training_commands,
+    ask_commands,
     evaluation_commands,
     analysis_commands,
     paper_commands,

@@ -13,16 +13,21 @@ from transformers import PreTrainedModel
 from maskgen.age_vlm import AgeVlmProcessor
 from maskgen.age_vlm.chat import ChatTemplate
 from maskgen.age_vlm.cross_attention import QuerySelection
+from maskgen.age_vlm.generation import Answerer, ChatPrompt, GenerationOptions
 from maskgen.age_vlm.image_processing import normalise
 from maskgen.age_vlm.loading import load
 from maskgen.analysis.samples import Item
 from maskgen.errors import MaskgenError
 from maskgen.geometry import Frame
 from maskgen.runtime.model_place import model_folder
+from maskgen.sample import Turn
 from maskgen.training.collate import collate
 from maskgen.training.dataset import Example, framed
 
 _BATCH = 16  # items in a forward pass
+
+ANSWER_TOKENS = 128
+"""How long an answer that stands beside a map may be."""
 
 States = tuple[np.ndarray, np.ndarray]
 """Of one picture and text: float32 (N, width) of the image, float32 (T, width) of the text's tokens."""
@@ -72,9 +77,13 @@ class MapReader(Protocol):
         """Each of the text's tokens, as written, and its attention over the image."""
         ...
 
+    def answer(self, item: Item) -> str:
+        """What the model says to the text."""
+        ...
+
 
 class AttentionReader:
-    """A model in eval mode and in float32, its processor, and its frame.
+    """A model in eval mode, its processor, and its frame.
 
     `name`: a short one for tables. `model_type`: "age_vlm" or "concat_vlm". `layers`: the maps' names, in
     order.
@@ -84,6 +93,7 @@ class AttentionReader:
         config = model.config
         self.model, self.name, self.model_type = model.eval(), name, str(config.model_type)
         self.template = ChatTemplate(processor.tokenizer)
+        self._answerer = Answerer(model, processor)
         self.frame = Frame(config.fit, config.image_size, config.cells)
         images = processor.image_processor
         self._mean, self._std = images.image_mean, images.image_std
@@ -125,7 +135,9 @@ class AttentionReader:
             examples = [self.example(item) for item in batch]
             inputs, query = self._inputs(examples)
             every_row = torch.ones(len(query), dtype=torch.bool, device=query.device)
-            maps = self._forward(inputs, query_mask=query, guided=every_row).guidance_maps.cpu().numpy()
+            maps = (
+                self._forward(inputs, query_mask=query, guided=every_row).guidance_maps.float().cpu().numpy()
+            )
             for row, example in enumerate(examples):
                 yield batch[row], self._maps_of(maps[:, row], example, sum(example.query_mask))
 
@@ -134,11 +146,19 @@ class AttentionReader:
         example = self.example(item)
         inputs, query = self._inputs([example])
         maps = (
-            self._forward(inputs, query_selection=QuerySelection.per_token(query)).guidance_maps.cpu().numpy()
+            self._forward(inputs, query_selection=QuerySelection.per_token(query))
+            .guidance_maps.float()
+            .cpu()
+            .numpy()
         )
         ids = [token for token, chosen in zip(example.input_ids, example.query_mask, strict=True) if chosen]
         words = [self.template.tokenizer.decode([token]) for token in ids]
         return [(word, self._maps_of(maps[:, row], example, 1)) for row, word in enumerate(words)]
+
+    def answer(self, item: Item) -> str:
+        """What the model says to the text."""
+        asked = ChatPrompt([Turn("human", item.text)], item.pixels)
+        return self._answerer.answer([asked], GenerationOptions(ANSWER_TOKENS))[0].text
 
     def hidden_states(self, items: Iterable[Item]) -> Iterator[States]:
         """The image's and the text's last states, of cells that hold image and of the tokens of t_q.
@@ -151,7 +171,7 @@ class AttentionReader:
             examples = [self.example(item) for item in batch]
             inputs, query = self._inputs(examples)
             out = self._forward(inputs)
-            image, text = out.image_states.cpu().numpy(), out.text_states.cpu().numpy()
+            image, text = out.image_states.float().cpu().numpy(), out.text_states.float().cpu().numpy()
             for row, example in enumerate(examples):
                 cells = slice(None) if example.image_cells is None else example.image_cells
                 yield image[row][cells], text[row][query[row].cpu().numpy()]
@@ -162,7 +182,7 @@ class AttentionReader:
         inputs = {
             "input_ids": batch.input_ids,
             "attention_mask": batch.attention_mask,
-            "pixel_values": normalise(batch.pixels, self._mean, self._std),
+            "pixel_values": normalise(batch.pixels, self._mean, self._std).to(self.model.dtype),
             "image_cells": batch.image_cells,
         }
         return inputs, batch.query_mask

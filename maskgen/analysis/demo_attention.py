@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from maskgen.analysis.attend import layer_maps, model_view
 from maskgen.analysis.attention_maps import AttentionReader
+from maskgen.analysis.attention_metrics import attention_metrics
 from maskgen.analysis.ground import LAYER_MEAN, UNIFORM, AttentionGrounding, measure_grounding
 from maskgen.analysis.samples import Item, ShardItems
 from maskgen.draw import heatmap, text
@@ -23,7 +23,8 @@ from maskgen.training.losses import count_targets, cross_entropy_sum
 from maskgen.training.recipe import Recipe
 
 _BATCH = 16
-_SHOWN, _TILE_SIZE = 5, (230, 230)
+_TILE_SIZE = (230, 230)
+_QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 @dataclass(frozen=True)
@@ -31,28 +32,31 @@ class DemoAttention:
     """One model on the held-out set.
 
     `measured`: attention against the known masks. `language_loss`: LM loss a token, over all samples.
-    `shown`: the first few items with a mask. `overlays`: float32 (cells, cells) each, their mean maps over
-    the layers, as multiples of the even share.
+    `items`: those with a mask. `ratios`: float32 (cells, cells) each, their mean maps over the layers as
+    multiples of the even share; `mass`: float (items,), 0-1, how much of each is inside the mask.
     """
 
     measured: AttentionGrounding
     language_loss: float
-    shown: list[Item]
-    overlays: list[np.ndarray]
+    items: list[Item]
+    ratios: list[np.ndarray]
+    mass: np.ndarray
     frame: Frame
 
 
 def measure_demo_attention(model: Path, recipe: Recipe, place: str) -> DemoAttention:
     """Measure the model on the set at `place`."""
     reader = AttentionReader.load(model)
-    items = ShardItems([place], reader.frame, recipe.data.threshold)
-    shown = [items[number] for number in range(min(_SHOWN, len(items)))]
-    drawn = [layer_maps(reader, attention)[-1].ratios for _, attention in reader.attention_maps(shown)]
+    items = list(ShardItems([place], reader.frame, recipe.data.threshold))
+    means = [layer_maps(reader, attention)[-1] for _, attention in reader.attention_maps(items)]
+    maps = np.stack([each.attention.ravel() for each in means])
+    masks = np.stack([item.mask.ravel() for item in items if item.mask is not None])
     return DemoAttention(
         measure_grounding(reader, items),
         _language_loss(reader, model, recipe, place),
-        shown,
-        drawn,
+        items,
+        [each.ratios for each in means],
+        attention_metrics(maps, masks).mass,
         reader.frame,
     )
 
@@ -103,20 +107,30 @@ def render_table(found: Mapping[str, DemoAttention]) -> list[str]:
 
 
 def save_comparison(found: Mapping[str, DemoAttention], to: Path) -> Path:
-    """A PNG: a row a scene with the image, the known mask, and every model's mean map over the image."""
-    first = next(iter(found.values()))
-    top = heatmap.scale_top(*(each for measured in found.values() for each in measured.overlays))
+    """A PNG: image, known mask, and every model's mean map over the image, with its mass inside the mask.
+
+    The rows are chosen by rule: in the order of the last model's mass, the sample in the middle and those at
+    10, 30, 70 and 90 % of all.
+    """
+    last = list(found.values())[-1]
+    order = np.argsort(last.mass, kind="stable")
+    shown = [int(order[round(part * (len(order) - 1))]) for part in _QUANTILES]
+    top = heatmap.scale_top(*(measured.ratios[number] for measured in found.values() for number in shown))
     rows = []
-    for number, item in enumerate(first.shown):
-        image = model_view(first.frame, item.pixels, _TILE_SIZE)
-        over = [heatmap.overlay_heatmap(image, measured.overlays[number], top) for measured in found.values()]
-        tiles = [image, _masked(image, item), *over]
-        rows.append(TileRow(item.text, [Tile(tile) for tile in tiles]))
-    foot = "Colour: a cell's attention, mean of the layers, as a multiple of its even share."
+    for part, number in zip(_QUANTILES, shown, strict=True):
+        item = last.items[number]
+        assert item.mask is not None
+        image = model_view(last.frame, item.pixels, _TILE_SIZE)
+        masked = with_grid(image, item.mask.astype("uint8") * 255)
+        tiles = [Tile(image), Tile(masked, f"{text.share(float(item.mask.mean()), 1)} of the picture")]
+        for measured in found.values():
+            over = heatmap.overlay_heatmap(image, measured.ratios[number], top)
+            tiles.append(Tile(over, f"{text.share(float(measured.mass[number]), 1)} inside the mask"))
+        place = "the median sample" if part == 0.5 else f"better than {100 * part:.0f} % of the samples"
+        rows.append(TileRow(f"{item.text}  ({place})", tiles))
+    foot = (
+        "Colour: a cell's attention, mean of the layers, as a multiple of its even share. Samples are in the "
+        f"order of what {list(found)[-1]} has inside the mask."
+    )
     tile_sheet(rows, columns=["image", "known mask", *found], foot=foot, key=heatmap.colour_bar(top)).save(to)
     return to
-
-
-def _masked(image: Image.Image, item: Item) -> Image.Image:
-    assert item.mask is not None
-    return with_grid(image, item.mask.astype("uint8") * 255)

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from maskgen.analysis.attention_maps import AttentionMaps, States
+from maskgen.age_vlm.generation import ChatPrompt, GenerationOptions
+from maskgen.analysis.attention_maps import ANSWER_TOKENS, AttentionMaps, States
 from maskgen.analysis.samples import Item
 from maskgen.geometry import HALF, Frame
+from maskgen.peers.peer_generation import PeerAnswerer
 from maskgen.peers.peer_model import PeerModel, Say
+from maskgen.sample import Turn
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,11 @@ class PeerReader:
         rows = read.attention[:, read.asks, read.image].mean(dim=0)
         words = [self.model.prompt.word(token) for token in read.ids]
         return [(word, self._maps_of(item, row, 1)) for word, row in zip(words, rows, strict=True)]
+
+    def answer(self, item: Item) -> str:
+        """What the model says to the text."""
+        asked = ChatPrompt([Turn("human", item.text)], item.pixels)
+        return next(PeerAnswerer(self.model).answers([[asked]], GenerationOptions(ANSWER_TOKENS))).text
 
     @torch.inference_mode()
     def _read(self, item: Item, attends: bool = False) -> _Read:

@@ -78,7 +78,10 @@ def attend(
         typer.Option(help="Place pictures by squash, pad or crop instead of as the model was trained."),
     ] = "",
 ) -> None:
-    """Draw where models look when they are asked something: every cross-attention layer and their mean."""
+    """Draw where models look when they are asked something, and print what they answer.
+
+    Every cross-attention layer is drawn, and their mean.
+    """
     if grid and (image or question or tokens):
         raise MaskgenError("--grid takes its pictures and questions from the file: leave out the others.")
     if layer and not grid:
@@ -98,12 +101,14 @@ def attend(
     if item is None:
         lines = attention_page.page_rows(readers, pairs, layer or "first")
         _write(Path(to).with_suffix(".html"), attention_page.render_html(readers, lines))
-        _draw(attention_page.render_image(readers, lines), to)
+        draw(attention_page.render_image(readers, lines), to)
         typer.echo(f"{to}\n{Path(to).with_suffix('.html')}")
         return
     found = attend.attend(readers, item)
+    for reader in readers:
+        typer.echo(f"{reader.name} answers: {reader.answer(item)}")
     typer.echo(text_report.attention_table(readers, found))
-    _draw(
+    draw(
         attend.token_overlay_sheet(readers, item) if tokens else attend.overlay_sheet(readers, item, found),
         to,
     )
@@ -159,7 +164,7 @@ def similarity(
     drawing = histograms.draw_histograms(found)
     _write(Path(out) / "similarity.json", written + "\n")
     _write(Path(out) / "similarity.svg", drawing.svg())
-    _draw(drawing.image(), str(Path(out) / "similarity.png"))
+    draw(drawing.image(), str(Path(out) / "similarity.png"))
     typer.echo(
         written if as_json else f"{text_report.similarity_table(found)}\n{out}/similarity.png, .svg and .json"
     )
@@ -181,7 +186,8 @@ def _write(path: Path, words: str) -> None:
         path.write_text(words, encoding="utf-8")
 
 
-def _draw(image: "Image", to: str) -> None:
+def draw(image: "Image", to: str) -> None:
+    """Write a picture as a PNG. MaskgenError where that cannot be."""
     with _writing(Path(to)):
         image.save(to, "PNG")
 

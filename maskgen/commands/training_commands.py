@@ -32,6 +32,9 @@ Model = Annotated[str, typer.Option(help="The folder to start from, of maskgen i
 FirstStage = Annotated[
     int, typer.Option(min=1, help="Begin here; with --model RUN/stage-N/model, runs share their stages.")
 ]
+LastStage = Annotated[
+    int, typer.Option(min=0, help="End here, so that other runs can begin after it. 0: with the last.")
+]
 Address = Annotated[str, typer.Option(help="Train on an existing Ray cluster, e.g. auto.")]
 Processes = Annotated[int, typer.Option(min=0, help="With --address: how many. Default: one a GPU.")]
 Steps = Annotated[
@@ -46,6 +49,7 @@ def train(
     finetune_data: FinetuneData = None,
     model: Model = "",
     first_stage: FirstStage = 1,
+    last_stage: LastStage = 0,
     overrides: Overrides = None,
     address: Address = "",
     processes: Processes = 0,
@@ -61,11 +65,15 @@ def train(
     if first_stage > len(settings.stages):
         raise MaskgenError(f"--first-stage {first_stage}: the recipe has {len(settings.stages)} stages.")
     refuse_other_kind(out, "a training")
+    if last_stage and not first_stage <= last_stage <= len(settings.stages):
+        raise MaskgenError(
+            f"--last-stage {last_stage}: give one from {first_stage}, the first, to {len(settings.stages)}."
+        )
     if recipe == "demo" and not data:
-        if model or finetune_data or first_stage > 1 or address:
+        if model or finetune_data or first_stage > 1 or last_stage or address:
             raise MaskgenError(
                 "--recipe demo without --data makes its own data and start, and trains here: --model, "
-                "--finetune-data, --first-stage and --address go with --data."
+                "--finetune-data, --first-stage, --last-stage and --address go with --data."
             )
         from maskgen.reproduce.demo_training import train_demo
 
@@ -80,8 +88,11 @@ def train(
     from maskgen.training.launch import launch
     from maskgen.training.trainer import TrainRequest
 
-    done = launch(TrainRequest(settings, model, sets, out, first_stage), address, processes, say)
-    say(f"all stages are done; the model is in {done}")
+    done = launch(TrainRequest(settings, model, sets, out, first_stage, last_stage), address, processes, say)
+    if last_stage and last_stage < len(settings.stages):
+        say(f"stage {last_stage} is done; others go on with --first-stage {last_stage + 1} --model {done}")
+    else:
+        say(f"all stages are done; the model is in {done}")
 
 
 def audit(

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from html import escape
+from itertools import pairwise
 
 from PIL import Image, ImageDraw
 
@@ -57,7 +58,7 @@ class VectorDrawing:
     def line(
         self, points: list[tuple[float, float]], colour: Colour, width: float = 1, dashed: bool = False
     ) -> None:
-        """Through all points; a dashed one has two."""
+        """Through all points."""
         self._shapes.append(_Line(points, colour, width, dashed))
 
     def text(
@@ -126,13 +127,27 @@ def _paint(canvas: Image.Image, shape: _Rectangle | _Line | _Text) -> None:
         )
         return
     points = [(x * _PIXEL_SCALE, y * _PIXEL_SCALE) for x, y in shape.points]
-    for piece in _dashes(points[0], points[-1]) if shape.dashed else [points]:
+    for piece in _dashes(points) if shape.dashed else [points]:
         pen.line(piece, shape.colour, round(shape.width * _PIXEL_SCALE))
 
 
-def _dashes(start: tuple[float, float], end: tuple[float, float]) -> list[list[tuple[float, float]]]:
-    """The line in pieces of 5 with gaps of 4."""
-    (x0, y0), (x1, y1) = start, end
-    step = 9 * _PIXEL_SCALE / max(math.hypot(x1 - x0, y1 - y0), 1e-9)
-    parts = ((n * step, min(1.0, (n + 5 / 9) * step)) for n in range(math.ceil(1 / step)))
-    return [[(x0 + (x1 - x0) * part, y0 + (y1 - y0) * part) for part in piece] for piece in parts]
+def _dashes(points: list[tuple[float, float]]) -> list[list[tuple[float, float]]]:
+    """The line in pieces of 5 with gaps of 4, measured along it."""
+    on, off = 5 * _PIXEL_SCALE, 4 * _PIXEL_SCALE
+    pieces: list[list[tuple[float, float]]] = [[points[0]]]
+    left, drawn = float(on), True
+    for (x0, y0), (x1, y1) in pairwise(points):
+        length, gone = math.hypot(x1 - x0, y1 - y0), 0.0
+        while length - gone > left:
+            gone += left
+            edge = (x0 + (x1 - x0) * gone / length, y0 + (y1 - y0) * gone / length)
+            if drawn:
+                pieces[-1].append(edge)
+            else:
+                pieces.append([edge])
+            drawn = not drawn
+            left = float(on if drawn else off)
+        left -= length - gone
+        if drawn:
+            pieces[-1].append((x1, y1))
+    return [piece for piece in pieces if len(piece) > 1]

@@ -55,13 +55,21 @@ class ReportFigure:
     """One figure of the report.
 
     `unit`: how it is written: "percent", "points" of it, or "number". `commonest`: the same figure of an
-    answerer that gives each family's commonest answer, without the image.
+    answerer that gives each family's commonest answer, without the image. `chance`: what it is worth without
+    looking, where that does not follow from `commonest`.
     """
 
     name: str
     values: Callable[[Measurement], Values]
     unit: str = "percent"
     commonest: Callable[[Measurement], Values] | None = None
+    chance: Callable[[Measurement], float] | None = None
+
+    def without_looking(self, found: Measurement) -> float | None:
+        """The figure of what does not look: even attention, the commonest answer; None if there is none."""
+        if self.commonest:
+            return float(self.commonest(found)[0].mean())
+        return self.chance(found) if self.chance else None
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,11 @@ def attention_metric(name: str) -> Callable[[Measurement], Values]:
     return values
 
 
+def even_attention(found: Measurement) -> float:
+    """The share of attention inside the mask, and of strongest cells, if it is spread evenly."""
+    return float(np.mean(found["looking"]["even"]))
+
+
 def commonest_answer(prefix: str) -> Callable[[Measurement], Values]:
     """What the commonest answer of each family would score: as much as can be had without looking."""
 
@@ -155,15 +168,17 @@ def token_losses(found: Measurement) -> Values:
 
 PRESENCE = ReportFigure("presence, all", correct_answers("presence"), commonest=commonest_answer("presence"))
 ALL = ReportFigure("all questions", correct_answers(), commonest=commonest_answer(""))
-MASS = ReportFigure("attention inside the mask", attention_metric("mass"))
-POINTING = ReportFigure("strongest cell inside the mask", attention_metric("pointing"))
+MASS = ReportFigure("attention inside the mask", attention_metric("mass"), chance=even_attention)
+POINTING = ReportFigure("strongest cell inside the mask", attention_metric("pointing"), chance=even_attention)
 OTHER_TEXT = ReportFigure("the same, with another text", attention_metric("other_text"))
 UNIFORM = ReportFigure("the same, spread evenly", attention_metric("even"))
-SELECTION = ReportFigure("attention that follows the text", text_selectivity, "points")
+SELECTION = ReportFigure("attention that follows the text", text_selectivity, "points", chance=lambda _: 0.0)
 IOU = ReportFigure("attention IoU", attention_metric("iou"))
-BLIND = ReportFigure("right answers gained by the picture", gain_over("", "blind"), "points")
+BLIND = ReportFigure(
+    "right answers gained by the picture", gain_over("", "blind"), "points", chance=lambda _: 0.0
+)
 SHUFFLED = ReportFigure("right answers lost with another picture", gain_over("", "shuffled"), "points")
-AUROC = ReportFigure("AUROC of cosines", matching_ranks, "number")
+AUROC = ReportFigure("AUROC of cosines", matching_ranks, "number", chance=lambda _: 0.5)
 PROBE = ReportFigure("AUROC of a linear probe", probe_folds, "number")
 LANGUAGE = ReportFigure("loss a token, no picture", token_losses, "number")
 

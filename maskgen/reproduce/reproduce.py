@@ -11,7 +11,7 @@ from maskgen.errors import MaskgenError
 from maskgen.grounding.weights import probe
 from maskgen.pipeline.fingerprint import differences
 from maskgen.reproduce import findings_page
-from maskgen.reproduce.jobs import run_jobs
+from maskgen.reproduce.chains import run_chains
 from maskgen.reproduce.measure import Exam
 from maskgen.reproduce.runs import ground_sets
 from maskgen.reproduce.scales import MODELS, ReproductionFolder, Scale, shared_recipe
@@ -36,7 +36,7 @@ def reproduce(out: str, size: Scale, seeds: int, jobs: int, command: str, say: C
         _check_record(place, shared, size)
         ground_sets(place, shared, say)
         say(f"training and examining {len(MODELS)} models with {seeds} seeds, {jobs} at a time")
-        run_jobs(place, shared, seeds, size.exam, jobs)
+        run_chains(place, shared, seeds, size.exam, jobs)
         _draw_maps(place, shared, size)
         return findings_page.write_pages(place, place.out, shared, seeds, size.exam, command, size.verdicts)
 

@@ -1,24 +1,24 @@
 """`maskgen curves`: what runs wrote into metrics.jsonl, as one PNG; several runs lie over one another."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw
-
-from maskgen.draw.lettering import font, renderable_text
-from maskgen.draw.palette import INK, PALE, SILVER, WHITE
+from maskgen.draw.palette import BLUE, GREEN, GREY, INK, OCHRE, ORANGE, PALE, ROSE, VIOLET, Colour
+from maskgen.draw.vector_drawing import VectorDrawing
 from maskgen.errors import MaskgenError
 from maskgen.training.metrics import mean, read_lines
 from maskgen.training.trainer import METRICS
 
-_COLOURS = ((214, 39, 90), (31, 119, 180), (44, 140, 70), (220, 130, 20), (120, 80, 180), (90, 90, 90))
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 1100, 230, 70, 20, 30, 22
-_SCALE = 2  # drawn larger and reduced: Pillow does not smooth lines itself
+_COLOURS = (ORANGE, BLUE, GREEN, ROSE, VIOLET, OCHRE)
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM, _LEGEND = 1100, 240, 70, 20, 34, 30, 36
 _SMOOTHING = 0.9
 
 Line = dict[str, Any]
+Points = list[tuple[int, float]]
+"""Steps, counted through all stages, and values."""
 
 
 @dataclass(frozen=True)
@@ -39,30 +39,40 @@ PANELS = (
 
 
 def draw_curves(runs: Sequence[str], to: Path) -> Path:
-    """Draw the curves of `runs` into the PNG `to`. MaskgenError if a run has none."""
-    lines = {run: _lines(Path(run)) for run in runs}
-    steps = [line for run in lines.values() for line in run]
-    panels = [panel for panel in PANELS if any(panel.value(line) is not None for line in steps)]
-    height = _HEIGHT * len(panels) + 30
-    image = Image.new("RGB", (_WIDTH * _SCALE, height * _SCALE), WHITE)
-    pen = ImageDraw.Draw(image)
-    _legend(pen, [Path(run).name or run for run in runs])
+    """Draw the curves of `runs` into the PNG `to`. MaskgenError if a run has none.
+
+    The same stages lie over one another, also of runs that began at different ones. Pale is each step, strong
+    the mean of the last ones; all but the first run's are dashed, so that none hides another.
+    """
+    lines = [_lines(Path(run)) for run in runs]
+    starts = _stage_starts(lines)
+    panels = [
+        panel for panel in PANELS if any(panel.value(line) is not None for run in lines for line in run)
+    ]
+    drawing = VectorDrawing(_WIDTH, _HEIGHT * len(panels) + _LEGEND)
+    _legend(drawing, [Path(run).name or run for run in runs])
     for place, panel in enumerate(panels):
-        _panel(pen, 30 + place * _HEIGHT, panel, list(lines.values()))
+        series = [_points(panel, run, starts) for run in lines]
+        _panel(drawing, _LEGEND + place * _HEIGHT, panel.title, series, starts)
     to.parent.mkdir(parents=True, exist_ok=True)
-    image.resize((_WIDTH, height), Image.Resampling.LANCZOS).save(to)
+    drawing.image().save(to)
     return to
 
 
-def smoothed(values: Sequence[float | None]) -> list[float | None]:
-    """An exponential mean that starts at the first value and passes over steps without one."""
-    found: list[float | None] = []
-    last: float | None = None
-    for value in values:
-        if value is not None:
-            last = value if last is None else _SMOOTHING * last + (1 - _SMOOTHING) * value
-        found.append(None if value is None else last)
+def smoothed(points: Points) -> Points:
+    """An exponential mean that starts at the first value."""
+    found: Points = []
+    for step, value in points:
+        last = found[-1][1] if found else value
+        found.append((step, _SMOOTHING * last + (1 - _SMOOTHING) * value))
     return found
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Three to six round numbers within `low` and `high`."""
+    power = 10.0 ** math.floor(math.log10(high - low))
+    step = next(step for step in (power / 5, power / 2, power, 2 * power) if (high - low) / step < 5.5)
+    return [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _lines(run: Path) -> list[Line]:
@@ -76,63 +86,76 @@ def _mass(line: Line) -> float | None:
     return mean(line["mass"]) if line["mass"] else None
 
 
-def _panel(pen: ImageDraw.ImageDraw, top: int, panel: Panel, runs: list[list[Line]]) -> None:
-    series = [[panel.value(line) for line in run] for run in runs]
-    known = [value for values in series for value in values if value is not None]
+def _stage_starts(runs: Sequence[list[Line]]) -> dict[int, int]:
+    """The step at which each stage begins, and under the last stage's successor where all ends."""
+    lengths: dict[int, int] = {}
+    for line in (line for run in runs for line in run):
+        lengths[line["stage"]] = max(lengths.get(line["stage"], 0), line["step"] + 1)
+    starts, at = {}, 0
+    for stage in sorted(lengths):
+        starts[stage] = at
+        at += lengths[stage]
+    return starts | {max(lengths) + 1: at}
+
+
+def _points(panel: Panel, run: list[Line], starts: dict[int, int]) -> Points:
+    values = ((starts[line["stage"]] + line["step"], panel.value(line)) for line in run)
+    return [(step, value) for step, value in values if value is not None]
+
+
+def _panel(
+    drawing: VectorDrawing, top: int, title: str, series: list[Points], starts: dict[int, int]
+) -> None:
+    known = [value for points in series for _, value in points]
     low, high = min(known), max(known)
     low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
-    steps = max(len(values) for values in series)
-    box = (_LEFT, top + _TOP, _WIDTH - _RIGHT, top + _HEIGHT - _BOTTOM)
+    left, right, upper, lower = _LEFT, _WIDTH - _RIGHT, top + _TOP, top + _HEIGHT - _BOTTOM
+    steps = max(starts.values())
 
     def at(step: float, value: float) -> tuple[float, float]:
-        x = box[0] + (box[2] - box[0]) * step / max(1, steps - 1)
-        y = box[3] - (box[3] - box[1]) * (value - low) / (high - low)
-        return x * _SCALE, y * _SCALE
+        return left + (right - left) * step / steps, lower - (lower - upper) * (value - low) / (high - low)
 
-    _words(pen, (_LEFT, top + 8), panel.title, INK)
-    for value in (low, high):
-        pen.line([at(0, value), at(steps - 1, value)], PALE, _SCALE)
-        _words(pen, (6, at(0, value)[1] / _SCALE - 7), f"{value:.3g}", SILVER)
-    for step, stage in _beginnings(runs[0]):
-        pen.line([at(step, low), at(step, high)], PALE, 2 * _SCALE)
-        _words(pen, (at(step, low)[0] / _SCALE + 4, box[3] + 4), f"stage {stage}", SILVER)
-    for colour, values in zip(_cycle(len(series)), series, strict=True):
-        _curve(pen, values, at, tuple(round(0.6 * 255 + 0.4 * part) for part in colour), _SCALE)
-    for colour, values in zip(_cycle(len(series)), series, strict=True):
-        _curve(pen, smoothed(values), at, colour, 2 * _SCALE)
+    drawing.text(left, top + 20, title, INK, 14)
+    for value in ticks(low, high):
+        drawing.line([at(0, value), at(steps, value)], PALE)
+        drawing.text(left - 8, at(0, value)[1] + 4, f"{value:.4g}", GREY, 12, "end")
+    *stages, _ = starts
+    for stage in stages:
+        x, _ = at(starts[stage], low)
+        drawing.line([(x, upper), (x, lower + 6)], GREY)
+        drawing.text(x + 4, lower + 18, f"stage {stage}, from step {starts[stage]:,}", GREY, 12)
+    for number, points in enumerate(series):
+        _curve(drawing, [at(*point) for point in points], _pale(_colour(number)), 1)
+    for number, points in enumerate(series):
+        drawn = [at(*point) for point in smoothed(points)]
+        _curve(drawing, drawn, _colour(number), 2, dashed=number > 0)
 
 
 def _curve(
-    pen: ImageDraw.ImageDraw, values: Sequence[float | None], at: Any, colour: tuple[int, ...], width: int
+    drawing: VectorDrawing,
+    points: list[tuple[float, float]],
+    colour: Colour,
+    width: float,
+    dashed: bool = False,
 ) -> None:
-    points = [at(step, value) for step, value in enumerate(values) if value is not None]
     if len(points) > 1:
-        pen.line(points, colour, width, joint="curve")
-    elif points:
-        x, y = points[0]
-        pen.ellipse([x - width, y - width, x + width, y + width], colour)
+        drawing.line(points, colour, width, dashed)
+    for x, y in points if len(points) == 1 else []:
+        drawing.rectangle(x - width, y - width, x + width, y + width, colour)
 
 
-def _beginnings(lines: list[Line]) -> list[tuple[int, int]]:
-    """Where each stage begins: place of its first step, and its number."""
-    return [
-        (place, line["stage"])
-        for place, line in enumerate(lines)
-        if place == 0 or lines[place - 1]["stage"] != line["stage"]
-    ]
-
-
-def _legend(pen: ImageDraw.ImageDraw, names: Sequence[str]) -> None:
+def _legend(drawing: VectorDrawing, names: Sequence[str]) -> None:
     x = float(_LEFT)
-    for colour, name in zip(_cycle(len(names)), names, strict=True):
-        pen.rectangle([x * _SCALE, 12 * _SCALE, (x + 18) * _SCALE, 18 * _SCALE], colour)
-        _words(pen, (x + 24, 8), name, INK)
-        x += 50 + font(13 * _SCALE).getlength(renderable_text(name)) / _SCALE
+    for number, name in enumerate(names):
+        drawing.line([(x, 18), (x + 28, 18)], _colour(number), 3, dashed=number > 0)
+        drawing.text(x + 36, 22, name, INK, 14)
+        x += 80 + 9 * len(name)
 
 
-def _words(pen: ImageDraw.ImageDraw, place: tuple[float, float], words: str, colour: tuple[int, ...]) -> None:
-    pen.text((place[0] * _SCALE, place[1] * _SCALE), renderable_text(words), colour, font=font(12 * _SCALE))
+def _colour(number: int) -> Colour:
+    return _COLOURS[number % len(_COLOURS)]
 
 
-def _cycle(count: int) -> list[tuple[int, int, int]]:
-    return [_COLOURS[place % len(_COLOURS)] for place in range(count)]
+def _pale(colour: Colour) -> Colour:
+    red, green, blue = (round(0.6 * 255 + 0.4 * part) for part in colour)
+    return red, green, blue

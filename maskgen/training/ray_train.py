@@ -52,7 +52,8 @@ def train_on_ray(request: TrainRequest, address: str, processes: int, say: Calla
             raise _unwrap_error(error) from error
     finally:
         ray.shutdown()
-    return Path(request.out) / "model"
+    final = request.last or len(request.recipe.stages)
+    return Path(request.out) / (f"stage-{final}/model" if final < len(request.recipe.stages) else "model")
 
 
 def _train_worker(config: dict[str, Any]) -> None:

@@ -139,6 +139,11 @@ class Recipe(Section):
                     )
         return self
 
+    def steps(self, first: int = 1) -> int:
+        """Steps from stage `first` to the last, over the sets that the recipe expects."""
+        stages = [stage for number, stage in self.stages.items() if int(number) >= first]
+        return sum(stage.epochs * -(-self.data.expected[stage.data] // self.batch) for stage in stages)
+
     def content(self) -> dict[str, Any]:
         """What the trained weights follow from, as JSON values; a resume must not change it."""
         told = self.model_dump(

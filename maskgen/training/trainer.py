@@ -45,17 +45,23 @@ METRICS, LEDGER, RECORD = "metrics.jsonl", "ledger", "run.json"
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """One `maskgen train`. `data`: sets of shards by the name stages call them; `first`: the first stage."""
+    """One `maskgen train`. `data`: sets of shards by the name stages call them.
+
+    `first`, `last`: the stages that are taken; 0 stands for the recipe's last one.
+    """
 
     recipe: Recipe
     model: str
     data: dict[SetName, list[str]]
     out: str
     first: int = 1
+    last: int = 0
 
 
 def train(request: TrainRequest, world: World, say: Callable[[str], None]) -> Path:
     """Take the stages that are not done; returns the folder of the last one's model.
+
+    With the recipe's last stage that is `out`/model; a run with stages to go has none of its own.
 
     Every process of the world calls it; the main one writes, prints and holds the lease.
     """
@@ -79,14 +85,16 @@ def _train(request: TrainRequest, world: World, say: Callable[[str], None]) -> P
     if world.is_main:
         for masks in kept:
             say(masks.render())
-    numbers = [number for number in range(1, len(recipe.stages) + 1) if number >= request.first]
-    for number in numbers:
+    final = request.last or len(recipe.stages)
+    for number in range(request.first, final + 1):
         if stage_record(out, number):
             continue
         _train_one_stage(request, world, number, say)
-    last = out / f"stage-{numbers[-1]}" / "model"
+    last = out / f"stage-{final}" / "model"
+    if final < len(recipe.stages):
+        return last
     if world.is_main and not (out / "model").exists():
-        _check_weights(out, numbers[-1], _weights_digest(last))
+        _check_weights(out, final, _weights_digest(last))
         with new_folder(out / "model") as target:
             shutil.copytree(last, target, dirs_exist_ok=True)
     world.wait()

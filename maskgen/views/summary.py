@@ -17,10 +17,10 @@ def summarise_run(request: RunRequest, summary: RunSummary) -> str:
     # A driver that was killed before the last files leaves them to whoever runs the line again.
     if not summary.missing and (summary.made or not store.exists("quality.json")):
         lines += _quality_lines(request, store)
-    if summary.made or not store.exists(NAME):
-        lines.append(f"report:  {write_report(store)}")
+    again = summary.made or not store.exists(NAME)
+    lines.append(f"report:  {write_report(store) if again else store.where(NAME)}")
     lines.append(f"shards:  {request.out}")
-    lines += _remaining_work(request, summary)
+    lines += _remaining_work(request, summary) or [f"next:    {_next_step(request)}"]
     return "\n".join(lines)
 
 
@@ -88,6 +88,13 @@ def render_problems(out: str, problems: list[str]) -> str:
         return f"{out} is whole: every shard was recounted, rehashed and re-read."
     found = f"{text.plural(len(problems), 'problem')} in {out}:"
     return "\n".join([found, *(f"  {problem}" for problem in problems)])
+
+
+def _next_step(request: RunRequest) -> str:
+    """What one types after a run that left nothing undone."""
+    if request.config.source.scenes is not None:
+        return "maskgen train --recipe demo --out shards/first-run"
+    return f"maskgen verify {request.out}, then maskgen train --recipe age-vlm --data {request.out} ..."
 
 
 def _headline(request: RunRequest, summary: RunSummary) -> str:

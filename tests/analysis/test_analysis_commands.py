@@ -51,6 +51,7 @@ def test_attend(place, tmp_path):
     for more in ([], ["--tokens"], ["--fit", "pad"]):
         to = tmp_path / "a.png"
         printed = run("attend", *both(place), place / "a.png", "red star", "--to", to, *more)
+        assert "age_vlm answers: " in printed and "concat_vlm answers: " in printed
         assert "first self-attention" in printed and Image.open(to).width > 600
         assert ("on padding" in printed) == ("--fit" in more)
     to = tmp_path / "page.png"
@@ -64,7 +65,7 @@ def test_attend(place, tmp_path):
         (["a.png"], "a picture and a question"),
         (["a.png", "Where?", "--layer", "last"], "--layer goes with --grid"),
         (["a.png", "Where?", "--grid", "pairs.jsonl"], "leave out the others"),
-        (["none.png", "Where?"], "cannot read the image none.png"),
+        (["none.png", "Where?"], "there is no picture none.png"),
         (["pairs.jsonl", "Where?"], "cannot read the image pairs.jsonl"),
         (["a.png", "Where?", "--to", "a.png/b.png"], "cannot write"),
         (["--grid", "pairs.jsonl", "--layer", "9"], "--layer 9"),

@@ -35,8 +35,10 @@ def test_two_models_on_a_held_out_set(tmp_path):
     )
     rows = found["a"].measured.rows["all"]
     assert LAYER_MEAN in rows and 0 < rows[UNIFORM]["mass"].value < 1
+    for one in found.values():
+        assert one.mass.mean() == pytest.approx(one.measured.rows["all"][LAYER_MEAN]["mass"].value)
     drawn = Image.open(save_comparison(found, tmp_path / "attention.png"))
-    assert drawn.width > 4 * 200 and drawn.height > 5 * 150  # five of the seven
+    assert drawn.width > 4 * 200 and drawn.height > 5 * 150  # five of the seven, by rank
 
 
 def test_the_loss_is_that_of_the_learnt_tokens(tmp_path):

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 
 from helpers.small_training import SIZE, model_folder, shards, small
 from maskgen.errors import MaskgenError
+from maskgen.runtime.model_place import model_folder as model_folder_of
 from maskgen.training import trainer as runs
 from maskgen.training.checkpoint import Checkpoints
 from maskgen.training.distributed import World
@@ -282,6 +284,14 @@ def test_stages_can_be_shared_between_runs(world, uninterrupted, tmp_path):
     train(request, ALONE, lambda _: None)
     assert identical(weights(tmp_path / "fourth"), weights(uninterrupted))
     assert not (tmp_path / "fourth" / "stage-1").exists()
+
+
+def test_a_run_may_end_before_the_last_stage(world, uninterrupted, tmp_path):
+    request = replace(request_for(world, tmp_path / "run"), last=1)
+    assert train(request, ALONE, lambda _: None) == tmp_path / "run" / "stage-1" / "model"
+    assert identical(weights(tmp_path / "run", 1), weights(uninterrupted, 1))
+    with pytest.raises(MaskgenError, match=r"stages to go.*stage-1"):
+        model_folder_of(tmp_path / "run")
 
 
 def test_two_trainers_do_not_share_a_run(world, uninterrupted):

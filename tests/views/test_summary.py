@@ -65,7 +65,9 @@ def test_a_finished_set_gets_the_last_files_that_a_killed_driver_left_unwritten(
     assert "scored" in summarise_run(request, nothing_made)
     assert store.exists("quality.json") and store.exists("report.html")
     written = (tmp_path / "report.html").stat().st_mtime_ns
-    assert "scored" not in summarise_run(request, nothing_made), "what is there is left alone"
+    again = summarise_run(request, nothing_made)
+    assert "scored" not in again, "what is there is left alone"
+    assert f"report:  {tmp_path}/report.html" in again and "next:    maskgen" in again
     assert (tmp_path / "report.html").stat().st_mtime_ns == written
     store.remove("index.parquet")  # as when shards were made anew, and the driver died before the index
     finish(store, FINGERPRINT)
