@@ -17,7 +17,7 @@ from maskgen.training.trainer import METRICS
 class Job:
     """`work` is done in a process of its own, so it can be pickled; what it prints is added to `log`."""
 
-    work: Callable[[], None]
+    work: Callable[[], object]
     log: Path
 
 
