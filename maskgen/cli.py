@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -24,35 +25,43 @@ from maskgen.commands import (
     reproduce_commands,
     training_commands,
 )
+from maskgen.commands.help_pages import CommandHelp, GroupHelp
+from maskgen.commands.options import say
 from maskgen.errors import MaskgenError
 from maskgen.runtime.place_errors import translate, write_report
 from maskgen.runtime.standard_streams import secure_standard_streams
 
 app = typer.Typer(
+    cls=GroupHelp,
     help="Grounding masks for attention-guided vision-language models (AGE-VLM).\n\n"
     "Florence-2 finds what a caption or question names, SAM refines it to a mask, and the masks go "
     "into WebDataset shards that the trainer reads.",
+    epilog="Exit codes: 0 done; 1 something to mend first, in the line, the files or the place; 2 finished, "
+    "but too much failed; 3 interrupted, and the same line goes on. They are not the shell's 2 for usage and "
+    "130 for Ctrl-C because a scheduler has to tell what to run again (3) from what to look at (2) and to "
+    "mend (1).",
     no_args_is_help=True,
     rich_markup_mode=None,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
 _INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
 
-for commands in (
-    grounding_commands,
-    fetch_commands,
-    inspection_commands,
-    training_commands,
-    ask_commands,
-    evaluation_commands,
-    analysis_commands,
-    paper_commands,
-    reproduce_commands,
-    bench_commands,
-):
-    commands.register(app)
+_GROUPS: dict[str, tuple[ModuleType, ...]] = {
+    "Make masks": (grounding_commands, fetch_commands),
+    "Look": (inspection_commands,),
+    "Train": (training_commands,),
+    "Ask and evaluate": (ask_commands, evaluation_commands),
+    "Analyse": (analysis_commands, paper_commands),
+    "Measure": (reproduce_commands, bench_commands),
+}
+
+for title, modules in _GROUPS.items():
+    first = len(app.registered_commands)
+    for commands in modules:
+        commands.register(app)
+    for command in app.registered_commands[first:]:
+        command.cls, command.rich_help_panel = CommandHelp, title
 
 
 @app.callback(invoke_without_command=True)
@@ -73,7 +82,7 @@ def main() -> None:
     except MaskgenError as error:
         _fail(str(error), error.exit_code)
     except TyperException as error:
-        _fail(f"{error.format_message().rstrip('.')}. See maskgen --help, or maskgen COMMAND --help.", 1)
+        _fail(_usage_error(error), 1)
     except (Abort, KeyboardInterrupt):
         _fail("interrupted; run the same line again to go on.", 3)
     except Exception as error:
@@ -115,6 +124,14 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+def _usage_error(error: TyperException) -> str:
+    """What is wrong with the line, and which help tells more."""
+    context = getattr(error, "ctx", None)
+    said = error.format_message().rstrip()
+    said += "" if said.endswith((".", "?")) else "."
+    return f"{said} See {context.command_path if context else 'maskgen'} --help."
+
+
 def _fail(message: str, code: int) -> None:
-    typer.echo(f"error: {message}", err=True)
+    say(f"error: {message}")
     sys.exit(code)

@@ -1,8 +1,9 @@
 """`pipelines/*.yaml` as typed models: the only place that knows the configuration's shape."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -16,7 +17,7 @@ from pydantic import (
 )
 
 from maskgen.answer_formats import RULES
-from maskgen.errors import MaskgenError
+from maskgen.errors import MaskgenError, did_you_mean
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -305,22 +306,28 @@ def load(split: str = "", file: str = "", overrides: list[str] | None = None) ->
     """The shipped pipeline `split`, or `file`, with `overrides` ("select.count=100") laid over it."""
     if split and file:
         raise MaskgenError("--split names a shipped pipeline and --config a file: give one of them.")
+    if not file and split not in shipped():
+        if split in shipped("recipe"):
+            raise MaskgenError(
+                f"{split} is a training recipe, not a split. Give it to maskgen train as --recipe."
+            )
+        near = did_you_mean(split, shipped())
+        wrong = f"there is no split {split}.{near}" if split else "no split is given."
+        raise MaskgenError(f"{wrong} Give --split one of {', '.join(shipped())}, or --config FILE.")
     path = Path(file) if file else pipelines_folder() / f"{split}.yaml"
     if not path.is_file():
-        raise MaskgenError(
-            f"no pipeline file {path}. Give --split one of {', '.join(shipped())}, or --config FILE."
-        )
+        raise MaskgenError(f"--config {path}: there is no such file. Check the path, or give --split NAME.")
     tree = read_tree(path, "maskgen config --split pretrain")
     if "recipe" in tree and "split" not in tree:
         raise MaskgenError(f"{path} is a training recipe, not a split. Give it to maskgen train as --recipe.")
     for override in overrides or []:
         lay_over(tree, override)
-    return parse(tree, str(path))
+    return parse(tree, str(path), overrides)
 
 
-def parse(tree: dict[str, Any], where: str) -> Config:
-    """`tree` as a Config; what is wrong is said with file, key and remedy."""
-    return validated(Config, tree, where)
+def parse(tree: dict[str, Any], where: str, overrides: list[str] | None = None) -> Config:
+    """`tree` as a Config, `overrides` in it already; what is wrong is said with place, key and remedy."""
+    return validated(Config, tree, where, overrides)
 
 
 def read_tree(path: Path, example: str) -> dict[str, Any]:
@@ -334,12 +341,18 @@ def read_tree(path: Path, example: str) -> dict[str, Any]:
     return tree
 
 
-def validated(model: type[_Model], tree: dict[str, Any], where: str) -> _Model:
-    """`tree` as a `model`; what is wrong is said with file, key and remedy, a line each."""
+def validated(
+    model: type[_Model], tree: dict[str, Any], where: str, overrides: list[str] | None = None
+) -> _Model:
+    """`tree` as a `model`; what is wrong is said with place, key and remedy, a line each.
+
+    The place is the override that a problem comes from, else the file `where`.
+    """
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        raise MaskgenError("\n".join(_explain(problem, where) for problem in error.errors())) from error
+        lines = [_explain(problem, where, model, overrides or []) for problem in error.errors()]
+        raise MaskgenError("\n".join(lines)) from error
 
 
 def dump(config: BaseModel) -> str:
@@ -351,7 +364,7 @@ def lay_over(tree: dict[str, Any], override: str) -> None:
     """Put "a.b=value" into `tree`; the value is read as YAML, so 5 is a number and null is null."""
     path, equals, value = override.partition("=")
     if not equals or not path:
-        raise MaskgenError(f'"{override}" is no override. Write KEY=VALUE, for example select.count=1000.')
+        raise MaskgenError(f"--set {override}: write KEY=VALUE, for example --set select.count=1000.")
     *parents, last = path.split(".")
     node = tree
     for name in parents:
@@ -362,25 +375,67 @@ def lay_over(tree: dict[str, Any], override: str) -> None:
     try:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise MaskgenError(f'the value in "{override}" is not YAML: {_one_line(error)}.') from error
+        raise MaskgenError(f"--set {override}: the value is not YAML: {_one_line(error)}.") from error
     if last == "kind" and node.get("kind") != parsed:
         node.clear()  # the other kind's keys do not belong to this one
     node[last] = parsed
 
 
-_REMEDIES = {
-    "extra_forbidden": "no such key; remove it, or see the keys with: maskgen config",
-    "missing": "this key is required",
-    "union_tag_invalid": "no such kind",
-}
+_KINDS = {str(one.model_fields["kind"].default) for one in (Florence2, Recorded, NoProposer, Sam, NoRefiner)}
 
 
-def _explain(problem: Any, where: str) -> str:
-    key = ".".join(str(part) for part in problem["loc"]) or "(the whole file)"
-    remedy = _REMEDIES.get(problem["type"], "")
-    detail = problem["msg"][0].lower() + problem["msg"][1:]
-    given = "" if problem["type"] in ("missing", "union_tag_invalid") else f" (it is {problem['input']!r})"
-    return f"{where}: {key}: {remedy or detail}{given}."
+def _explain(problem: Any, where: str, model: type[BaseModel], overrides: list[str]) -> str:
+    location = [str(part) for part in problem["loc"] if part not in _KINDS]  # pydantic's, not the file's
+    key = ".".join(location) or "(the whole file)"
+    kind, given = problem["type"], problem["input"]
+    section = location[:-1] if kind == "missing" else location
+    typed = next((each for each in reversed(overrides) if _concerns(each, section)), "")
+    said = problem["msg"].removeprefix("Value error, ")
+    said = said[0].lower() + said[1:] + ("" if isinstance(given, dict | list) else f" (it is {given!r})")
+    if kind == "extra_forbidden":
+        near = _nearest_key(typed.partition("=")[0] or key, model)
+        said = f"there is no such key.{near} maskgen config prints all keys"
+    elif kind == "missing":
+        said = f"{key} is required"
+    elif kind == "union_tag_invalid":
+        said = f"there is no such kind; there are {problem['ctx']['expected_tags']}"
+    if not typed:
+        return f"{where}: {key}: {said}."
+    below = f"{key}: " if len(location) > len(typed.partition("=")[0].split(".")) else ""
+    return f"--set {typed}: {'' if kind == 'missing' else below}{said}."
+
+
+def _concerns(override: str, location: list[str]) -> bool:
+    """Whether the problem at `location` comes from this override: it lies on the way there, or below it."""
+    path = override.partition("=")[0].split(".")
+    path = path[:-1] if path[-1] == "kind" else path
+    shared = min(len(path), len(location))
+    return path[:shared] == location[:shared]
+
+
+def _nearest_key(given: str, model: type[BaseModel]) -> str:
+    """See `did_you_mean`; of a key that was given without its section, that key."""
+    number = next((part for part in given.split(".") if part.isdecimal()), "1")
+    known = [key.replace("*", number) for key in _dotted_keys(model)]
+    same = [key for key in known if key.rpartition(".")[2] == given.rpartition(".")[2]]
+    return f" Did you mean {min(same, key=len)}?" if same else did_you_mean(given, known)
+
+
+def _dotted_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """All keys of a file, "stages.*.lr" for one under any name."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        below = f"{prefix}{name}.*." if get_origin(field.annotation) is dict else f"{prefix}{name}."
+        for section in _sections(field.annotation):
+            yield from _dotted_keys(section, below)
+
+
+def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models in an annotation: itself, or those of a union or a dictionary."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections(part)
 
 
 def _one_line(error: Exception) -> str:

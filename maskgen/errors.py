@@ -1,4 +1,7 @@
-"""The two kinds of failure: one ends the command, the other ends one sample; and others' in one line."""
+"""The two kinds of failure: one ends the command, the other ends one sample; and how both are worded."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 from maskgen.outcome import Outcome
 
@@ -31,3 +34,9 @@ class SampleError(Exception):
 def first_line(error: BaseException) -> str:
     """What a library's exception says, in one line: its first, or its type's name if it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """ " Did you mean demo?", with the known name that is nearest to what was typed; "" if none is near."""
+    near = get_close_matches(given, [*known], n=1)
+    return f" Did you mean {near[0]}?" if near and given else ""

@@ -1,10 +1,13 @@
 """The command line: help for everything, and sentences instead of tracebacks."""
 
+import re
 import sys
 
 import pytest
+from typer.main import get_command
 
 from maskgen import cli, config
+from maskgen.commands.options import by_comma
 
 COMMANDS = ["run", "plan", "config", "status", "verify", "show", "report", "doctor", "eval", "score"]
 
@@ -104,3 +107,65 @@ def test_a_bug_is_confessed_without_a_traceback(call, monkeypatch):
     code, _, err = call("config", "--split", "demo")
     assert code == 1
     assert "bug in maskgen" in err and "ZeroDivisionError" in err
+
+
+def test_help_is_grouped_and_every_summary_fits_its_line(call):
+    code, out, _ = call("--help")
+    assert code == 0 and "..." not in out.partition("Make masks")[2]
+    groups = ["Make masks:", "Look:", "Train:", "Evaluate:", "Analyse:", "Measure:", "Options:"]
+    assert [line for line in out.splitlines() if line.endswith(":") and line[0] != " "] == groups
+    commands = out.partition("Make masks:")[2].partition("Options:")[0]
+    summaries = [line for line in commands.splitlines() if line.startswith("  ")]
+    assert len(summaries) == len(get_command(cli.app).commands), "one line each"  # type: ignore[attr-defined]
+    assert "Exit codes:" in out and "130" in out
+
+
+@pytest.mark.parametrize("command", sorted(get_command(cli.app).commands))  # type: ignore[attr-defined]
+def test_help_speaks_no_python_and_out_means_one_thing(call, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "60")
+    code, out, _ = call(command, "--help")
+    assert code == 0 and not re.search(r"<\w|list\[|x[<>]=|\bstr\b|range", out), out
+    assert all(len(line) <= 60 for line in out.splitlines())
+    parameters = get_command(cli.app).commands[command].params  # type: ignore[attr-defined]
+    for parameter in parameters:
+        if "--out" in parameter.opts or "-o" in parameter.opts:
+            assert parameter.opts[:2] == ["--out", "-o"] and f"-o, --out {parameter.metavar}" in out
+        if getattr(parameter, "multiple", False) and "--set" not in parameter.opts:
+            assert parameter.callback, f"{parameter.opts} does not take commas"
+
+
+def test_commas_and_repeats_are_the_same_and_a_place_may_hold_a_comma(tmp_path):
+    (tmp_path / "a,b").mkdir()
+    assert by_comma(["pope, ocrbench", "cvbench"]) == ["pope", "ocrbench", "cvbench"]
+    assert by_comma([f"{tmp_path}/a,b", "c,d"]) == [f"{tmp_path}/a,b", "c", "d"]
+    assert by_comma(None) is None
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["veryfy", "x"], "verify"),
+        (["run", "--split", "pretrian"], "pretrain"),
+        (["explain", "--recipe", "age-vml"], "age-vlm"),
+        (["score", "x", "--bench", "pop"], "pope"),
+        (["score", "x", "--bench", "pope", "--protocol", "oficial"], "official"),
+        (["run", "--split", "demo", "--retry-failed", "--where", "outcome=image_mising"], "image_missing"),
+        (["reproduce", "--out", "x", "--scale", "tinny"], "tiny"),
+        (["similarity", "--model", "x", "--data", "x", "--pool", "maen"], "mean"),
+        (["config", "--split", "demo", "--set", "shards.sise=3"], "shards.size"),
+    ],
+)
+def test_what_was_meant_is_asked(call, typed, meant):
+    code, _, err = call(*typed)
+    assert code == 1 and re.search(rf"Did you mean '?{meant}'?\?", err), err
+
+
+def test_a_shell_completes_commands_and_names(monkeypatch, capsys):
+    for words, number, expected in (("maskgen re", 1, "report"), ("maskgen run --split d", 3, "demo")):
+        monkeypatch.setenv("_MASKGEN_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(number))
+        monkeypatch.setattr(sys, "argv", ["maskgen"])
+        with pytest.raises(SystemExit):
+            cli.app(prog_name="maskgen")
+        assert expected in capsys.readouterr().out.split()

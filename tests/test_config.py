@@ -24,7 +24,7 @@ def test_the_shipped_counts_are_the_papers():
 def test_an_empty_value_is_an_empty_string_where_a_string_is_wanted():
     told = config.load("pretrain", overrides=["refiner.checkpoint=", "source.truth=", "select.count="])
     assert (told.refiner.checkpoint, told.source.truth, told.select.count) == ("", "", None)  # type: ignore[union-attr]
-    with pytest.raises(MaskgenError, match=r"proposer\.florence2\.model: .* at least 1 character"):
+    with pytest.raises(MaskgenError, match=r"--set proposer\.model=: .* at least 1 character"):
         config.load("pretrain", overrides=["proposer.model="])
     with pytest.raises(MaskgenError, match=r"grid\.fit"):
         config.load("pretrain", overrides=["grid.fit="])
@@ -80,3 +80,28 @@ def test_a_file_that_is_no_pipeline_is_a_sentence(tmp_path: Path, text):
 def test_an_unknown_split_names_the_known_ones():
     with pytest.raises(MaskgenError, match="demo, finetune, pretrain"):
         config.load("pretrian")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("select.cuont=3", "select.count"),
+        ("slots=4", "proposer.slots"),
+        ("count=4", "select.count"),
+        ("refiner.promt=box", "refiner.prompt"),
+        ("resorces.actors=1", "resources.actors"),
+    ],
+)
+def test_a_mistyped_key_is_blamed_on_set_and_the_nearest_is_named(typed, meant):
+    with pytest.raises(MaskgenError) as error:
+        config.load("demo", overrides=["shards.size=4", typed])
+    assert str(error.value).startswith(f"--set {typed}: there is no such key. Did you mean {meant}?")
+
+
+def test_the_files_own_mistakes_are_blamed_on_the_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(config.dump(config.load("demo")).replace("fit: squash", "fit: squish"))
+    with pytest.raises(MaskgenError, match=r"mine\.yaml: grid\.fit: "):
+        config.load(file=str(path), overrides=["grid.cells=8"])
+    with pytest.raises(MaskgenError, match=r"no split demp\. Did you mean demo"):
+        config.load("demp")

@@ -1,6 +1,7 @@
 """What `maskgen ground`, `attend` and `similarity` print."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -60,6 +61,29 @@ def _grounding_table(found: Sequence[AttentionGrounding]) -> str:
                 f"{model.name}: {text.plural(model.skipped, 'sample')} without mask or text left out",
             ]
     return "\n".join(lines)
+
+
+def attention_values(
+    readers: Sequence[MapReader], found: Sequence[Sequence[LayerMap]]
+) -> list[dict[str, Any]]:
+    """The figures of `attention_table` as JSON values."""
+    return [
+        {
+            "model": reader.name,
+            "layers": [
+                {
+                    "layer": one.name,
+                    "peak_over_even": float(one.ratios.max()),
+                    "half_mass_cells": int(one.half_mass_cells),
+                    "cells": int(one.attention.size),
+                    "image_share": one.image_share,
+                    "padding_share": one.padding_share,
+                }
+                for one in maps
+            ],
+        }
+        for reader, maps in zip(readers, found, strict=True)
+    ]
 
 
 def attention_table(readers: Sequence[MapReader], found: Sequence[Sequence[LayerMap]]) -> str:

@@ -1,8 +1,6 @@
 """`maskgen ground`, `attend` and `similarity`: parse, call, print."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,25 +8,45 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskgen.commands.early_checks import check_file, check_models, check_sets
-from maskgen.commands.options import Json, say
+from maskgen.commands.options import (
+    Json,
+    Sets,
+    by_comma,
+    complete,
+    one_of,
+    say,
+    tell,
+    tell_json,
+    write_file,
+)
 from maskgen.errors import MaskgenError
+from maskgen.runtime.folder_kind import refuse_other_kind
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Models = Annotated[
     list[str],
-    typer.Option("--model", help="A run of maskgen train or a model folder. Repeatable: side by side."),
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="A run of maskgen train, a model folder or one of the paper's peers. Repeatable: side by side.",
+        callback=by_comma,
+    ),
 ]
-Data = Annotated[list[str], typer.Option(help="A finished set of shards. Repeatable.")]
+_TEXTS, _POOLS = ("query", "answers"), ("mean", "pairs")
+
 Limit = Annotated[int, typer.Option(min=0, help="So many samples, drawn at random; 0: all.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of what is drawn at random.")]
 
 
 def ground(
     model: Models,
-    data: Data,
-    out: Annotated[str, typer.Option("--out", "-o", help="Also write the figures into this JSON file.")] = "",
+    data: Sets,
+    out: Annotated[
+        str,
+        typer.Option("--out", "-o", metavar="FILE", help="Also write the figures into this JSON file."),
+    ] = "",
     limit: Limit = 0,
     threshold: Annotated[
         float,
@@ -37,7 +55,10 @@ def ground(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Hold models' attention against the shards' own masks: mass inside, pointing accuracy, IoU."""
+    """Hold models' attention against the shards' masks.
+
+    Mass inside, pointing accuracy and IoU, layer by layer.
+    """
     check_models(model)
     check_sets(data)
     from maskgen.analysis import text_report
@@ -54,15 +75,20 @@ def ground(
             found.append(measure_grounding(reader, items, partial(bar, total=2 * len(items)), seed))
     written = json.dumps({"threshold": threshold, "models": [one.to_dict() for one in found]}, indent=2)
     if out:
-        _write(Path(out), written + "\n")
-    typer.echo(written if as_json else text_report.grounding_table(found))
+        write_file(out, written + "\n")
+    if as_json:
+        typer.echo(written)
+    else:
+        tell(text_report.grounding_table(found))
 
 
 def attend(
     model: Models,
     image: Annotated[str, typer.Argument(help="A picture.")] = "",
     question: Annotated[str, typer.Argument(help="What is asked about it.")] = "",
-    to: Annotated[str, typer.Option("--to", "-o", help="The PNG.")] = "attention.png",
+    to: Annotated[
+        str, typer.Option("--out", "-o", "--to", metavar="FILE", help="The PNG.")
+    ] = "attention.png",
     tokens: Annotated[bool, typer.Option("--tokens", help="Draw each token's attention instead.")] = False,
     grid: Annotated[
         str,
@@ -71,16 +97,23 @@ def attend(
         ),
     ] = "",
     layer: Annotated[
-        str, typer.Option(help="With --grid: first (Table 4, the default), last, mean, or a number from 1.")
+        str,
+        typer.Option(
+            metavar="LAYER",
+            help="With --grid: first (Table 4, the default), last, mean, or a number from 1.",
+        ),
     ] = "",
     fit: Annotated[
         str,
-        typer.Option(help="Place pictures by squash, pad or crop instead of as the model was trained."),
+        typer.Option(
+            metavar="NAME", help="Place pictures by squash, pad or crop instead of as the model was trained."
+        ),
     ] = "",
+    as_json: Json = False,
 ) -> None:
-    """Draw where models look when they are asked something, and print what they answer.
+    """Draw where models look when they are asked something.
 
-    Every cross-attention layer is drawn, and their mean.
+    Every cross-attention layer and their mean; what they answer is printed.
     """
     if grid and (image or question or tokens):
         raise MaskgenError("--grid takes its pictures and questions from the file: leave out the others.")
@@ -100,19 +133,24 @@ def attend(
     readers = [load_map_reader(place, fit, say) for place in model]
     if item is None:
         lines = attention_page.page_rows(readers, pairs, layer or "first")
-        _write(Path(to).with_suffix(".html"), attention_page.render_html(readers, lines))
+        write_file(str(Path(to).with_suffix(".html")), attention_page.render_html(readers, lines))
         draw(attention_page.render_image(readers, lines), to)
-        typer.echo(f"{to}\n{Path(to).with_suffix('.html')}")
+        tell(f"{to}\n{Path(to).with_suffix('.html')}")
         return
     found = attend.attend(readers, item)
-    for reader in readers:
-        typer.echo(f"{reader.name} answers: {reader.answer(item)}")
-    typer.echo(text_report.attention_table(readers, found))
+    answers = [reader.answer(item) for reader in readers]
     draw(
         attend.token_overlay_sheet(readers, item) if tokens else attend.overlay_sheet(readers, item, found),
         to,
     )
-    typer.echo(to)
+    if as_json:
+        values = text_report.attention_values(readers, found)
+        told = [{**value, "answer": answer} for value, answer in zip(values, answers, strict=True)]
+        tell_json({"models": told, "picture": to})
+        return
+    for reader, answer in zip(readers, answers, strict=True):
+        tell(f"{reader.name} answers: {answer}")
+    tell(f"{text_report.attention_table(readers, found)}\n{to}")
 
 
 def similarity(
@@ -120,29 +158,43 @@ def similarity(
         list[str],
         typer.Option(
             "--model",
+            metavar="MODEL",
             help="A run, a model folder, one of the paper's peers, or a LLaVA of transformers. Repeatable.",
+            callback=by_comma,
         ),
     ],
-    data: Data,
+    data: Sets,
     out: Annotated[
-        str, typer.Option("--out", "-o", help="The folder for similarity.json, .png and .svg.")
+        str,
+        typer.Option("--out", "-o", metavar="FOLDER", help="The folder for similarity.json, .png and .svg."),
     ] = "similarity",
     text: Annotated[
         str,
         typer.Option(
-            help="Which words: query, those that were grounded, or answers, all of the assistant's."
+            metavar="NAME",
+            autocompletion=complete(lambda: _TEXTS),
+            help="Which words: query, those that were grounded, or answers, all of the assistant's.",
         ),
     ] = "query",
     pool: Annotated[
-        str, typer.Option(help="mean: cosine of the mean states; pairs: mean cosine over pairs of tokens.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=complete(lambda: _POOLS),
+            help="mean: cosine of the mean states; pairs: mean cosine over pairs of tokens.",
+        ),
     ] = "mean",
     limit: Limit = 2000,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Compare image and text states of matching and non-matching pairs: histograms, AUROC, linear probe."""
-    _one_of("--text", text, ("query", "answers"))
-    _one_of("--pool", pool, ("mean", "pairs"))
+    """Compare image and text states of pairs that match or not.
+
+    Histograms, AUROC, and a linear probe.
+    """
+    one_of("--text", text, _TEXTS)
+    one_of("--pool", pool, _POOLS)
+    refuse_other_kind(out, None)
     check_models(model)
     check_sets(data)
     from maskgen.analysis import histograms, text_report
@@ -162,12 +214,13 @@ def similarity(
     report = {"text": text, "seed": seed, "models": [one.to_dict() for one in found]}
     written = json.dumps(report, indent=2)
     drawing = histograms.draw_histograms(found)
-    _write(Path(out) / "similarity.json", written + "\n")
-    _write(Path(out) / "similarity.svg", drawing.svg())
+    write_file(f"{out}/similarity.json", written + "\n")
+    write_file(f"{out}/similarity.svg", drawing.svg())
     draw(drawing.image(), str(Path(out) / "similarity.png"))
-    typer.echo(
-        written if as_json else f"{text_report.similarity_table(found)}\n{out}/similarity.png, .svg and .json"
-    )
+    if as_json:
+        typer.echo(written)
+    else:
+        tell(f"{text_report.similarity_table(found)}\n{out}/similarity.png, .svg and .json")
 
 
 def register(app: typer.Typer) -> None:
@@ -176,26 +229,12 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def _one_of(option: str, given: str, allowed: tuple[str, ...]) -> None:
-    if given not in allowed:
-        raise MaskgenError(f"{option} {given}: give {' or '.join(allowed)}.")
-
-
-def _write(path: Path, words: str) -> None:
-    with _writing(path):
-        path.write_text(words, encoding="utf-8")
-
-
 def draw(image: "Image", to: str) -> None:
     """Write a picture as a PNG. MaskgenError where that cannot be."""
-    with _writing(Path(to)):
-        image.save(to, "PNG")
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield
+        Path(to).parent.mkdir(parents=True, exist_ok=True)
+        image.save(to, "PNG")
     except OSError as error:
-        raise MaskgenError(f"cannot write {path}: {error.strerror or error}. Give another place.") from error
+        raise MaskgenError(
+            f"cannot write --out {to}: {error.strerror or error}. Give another place."
+        ) from error

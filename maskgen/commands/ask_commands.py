@@ -6,12 +6,12 @@ import typer
 
 from maskgen.commands.analysis_commands import draw
 from maskgen.commands.early_checks import check_file, check_models
+from maskgen.commands.options import Device, say, tell
 from maskgen.errors import MaskgenError
 
 Run = Annotated[str, typer.Option("--model", metavar="RUN", help="A run of maskgen train or a model folder.")]
 ImageFile = Annotated[str, typer.Argument(metavar="IMAGE", help="A picture.")]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Tokens an answer has at most.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1. Default: a GPU if there is one.")]
 
 
 def ask(
@@ -24,7 +24,7 @@ def ask(
     max_new_tokens: MaxNewTokens = 128,
     device: Device = "",
 ) -> None:
-    """Ask a trained model something about a picture: prints the answer."""
+    """Ask a model something about a picture."""
     if not question.strip():
         raise MaskgenError("the question is empty. Say what to ask, e.g. 'Is there a red star?'.")
     _check(model, image)
@@ -32,14 +32,17 @@ def ask(
 
     picture = as_picture(image).pixels
     asked = load_model(model, device=device)
-    typer.echo(asked.answer(picture, question, max_new_tokens=max_new_tokens))
+    tell(asked.answer(picture, question, max_new_tokens=max_new_tokens))
     if look:
         draw(asked.look(picture, question), look)
-        typer.echo(look, err=True)
+        say(look)
 
 
 def chat(model: Run, image: ImageFile, max_new_tokens: MaxNewTokens = 128, device: Device = "") -> None:
-    """Talk with a trained model about a picture. Answers appear as they are written; an empty line ends."""
+    """Talk with a model about a picture.
+
+    Answers appear as they are written; an empty line ends.
+    """
     _check(model, image)
     from transformers import TextStreamer
 

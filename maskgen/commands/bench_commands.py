@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from maskgen.commands.options import say
+from maskgen.commands.options import Device, Json, say, tell, tell_json, write_file
 from maskgen.errors import MaskgenError
 
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -18,16 +18,22 @@ def bench(
     full_size: Annotated[
         bool, typer.Option("--full-size", help="Florence-2-large and SAM ViT-H, weights at random.")
     ] = False,
-    proposer: Annotated[str, typer.Option(help="A Florence-2: a local folder or a hub id.")] = "",
+    proposer: Annotated[
+        str, typer.Option(metavar="MODEL", help="A Florence-2: a local folder or a hub id.")
+    ] = "",
     refiner: Annotated[
         str,
         typer.Option(
-            help="A SAM: an official checkpoint file, its size in the name, or a small one's folder."
+            metavar="FILE",
+            help="A SAM: an official checkpoint file, its size in the name, or a small one's folder.",
         ),
     ] = "",
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N. Default: a GPU if there is one.")] = "",
+    device: Device = "",
     dtype: Annotated[
-        str, typer.Option(help=f"{', '.join(_DTYPES)}, for both models. Default: as maskgen run would.")
+        str,
+        typer.Option(
+            metavar="NAME", help=f"{', '.join(_DTYPES)}, for both models. Default: as maskgen run would."
+        ),
     ] = "",
     beams: Annotated[int, typer.Option(min=0, help="Of Florence-2. Default: as the checkpoint says.")] = 0,
     tokens: Annotated[
@@ -52,14 +58,18 @@ def bench(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A key of the pipeline, e.g. proposer.slots=64."),
     ] = None,
-    to: Annotated[str, typer.Option("--json", metavar="FILE", help="Also write everything as JSON.")] = "",
+    out: Annotated[
+        str, typer.Option("--out", "-o", metavar="FILE", help="Also write everything into this JSON file.")
+    ] = "",
+    as_json: Json = False,
 ) -> None:
-    """Measure this machine: the same images and weights by scripts, by the reference path and by the engine.
+    """Measure how fast this machine grounds images.
 
-    Without options, the embedded models. Settings are those of maskgen run: --split demo's for the embedded
-    models, the shipped defaults for others. No network, no Ray. Says images/s, the share of the computed
-    limit, the time of each part, and whether the masks agree. Ctrl-C ends the measuring and says what there
-    is, with exit code 3.
+    The same images and weights by scripts, by the reference path and by the engine. Without options, the
+    embedded models. Settings are those of maskgen run: --split demo's for the embedded models, the
+    shipped defaults for others. No network, no Ray. Says images/s, the share of the computed limit, the
+    time of each part, and whether the masks agree. Ctrl-C ends the measuring and says what there is, with
+    exit code 3.
     """
     if full_size and (proposer or refiner):
         raise MaskgenError("--full-size makes its own weights: leave out --proposer and --refiner.")
@@ -92,12 +102,15 @@ def bench(
         bandwidth=bandwidth,
         seconds=time_limit,
     )
-    if to:
-        _writable(Path(to))  # found out before the work, not after
+    if out:
+        _writable(Path(out))  # found out before the work, not after
     report = run_benchmark(request, say)
-    typer.echo(render(report))
-    if to:
-        Path(to).write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+    if as_json:
+        tell_json(report.to_dict())
+    else:
+        tell(render(report))
+    if out:
+        write_file(out, json.dumps(report.to_dict(), indent=2) + "\n")
     if report.cut == INTERRUPTED:
         raise typer.Exit(3)
 
@@ -120,9 +133,7 @@ def _writable(path: Path) -> None:
     try:
         path.open("a").close()
     except OSError as error:
-        raise MaskgenError(
-            f"--json {path} cannot be written: {error.strerror}. Give another file."
-        ) from error
+        raise MaskgenError(f"--out {path} cannot be written: {error.strerror}. Give another file.") from error
 
 
 def register(app: typer.Typer) -> None:

@@ -1,6 +1,5 @@
 """`maskgen eval` and `score`: parse, call, print."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskgen.commands.early_checks import check_models
-from maskgen.commands.options import Json, say
+from maskgen.commands.options import Device, Json, by_comma, complete, say, tell, tell_json
 from maskgen.errors import MaskgenError
 from maskgen.evaluation import benchmarks
 from maskgen.runtime.folder_kind import refuse_other_kind
@@ -16,12 +15,25 @@ from maskgen.runtime.folder_kind import refuse_other_kind
 if TYPE_CHECKING:
     from maskgen.evaluation.locations import BenchmarkSource
 
-_ALL = ",".join(benchmarks.BENCHMARKS)
+_BENCHMARKS = benchmarks.BENCHMARKS.values()
+
+Bench = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help=f"Of {', '.join(benchmarks.BENCHMARKS)} those wanted. Repeatable. Default: all that are there.",
+        callback=by_comma,
+        autocompletion=complete(lambda: benchmarks.BENCHMARKS),
+    ),
+]
 
 Protocol = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="NAME", help="How answers are read; BENCH=NAME for one benchmark. Repeatable. Default: paper."
+        metavar="NAME",
+        help="How answers are read; BENCH=NAME for one benchmark. Repeatable. Default: paper.",
+        callback=by_comma,
+        autocompletion=complete(lambda: sorted({name for one in _BENCHMARKS for name in one.protocols})),
     ),
 ]
 Prompt = Annotated[
@@ -29,31 +41,46 @@ Prompt = Annotated[
     typer.Option(
         metavar="NAME",
         help="How questions are put: paper, dataset, cambrian, lmms-eval; BENCH=NAME for one benchmark.",
+        callback=by_comma,
+        autocompletion=complete(lambda: sorted({name for one in _BENCHMARKS for name in one.prompts})),
     ),
 ]
 JudgeFolder = Annotated[
-    str, typer.Option("--judge", help="A causal language model that reads options no rule can make out.")
+    str,
+    typer.Option(
+        "--judge",
+        metavar="FOLDER",
+        help="A causal language model that reads options no rule can make out.",
+    ),
 ]
 Compare = Annotated[
     bool, typer.Option("--compare-protocols", help="Also list the answers on which protocols disagree.")
 ]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown instead of text.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1. Default: a GPU if there is one.")]
 
 
 def evaluate(
     model: Annotated[
         str, typer.Option(metavar="RUN", help="A run of maskgen train, or a model folder.")
     ] = "",
-    bench: Annotated[
-        str, typer.Option(help=f"Of {_ALL} those wanted. Default: all, or what --data is the folder of.")
+    bench: Bench = None,
+    data: Annotated[
+        str, typer.Option(metavar="FOLDER", help="The folder with the files, in it perhaps one a benchmark.")
     ] = "",
-    data: Annotated[str, typer.Option(help="The folder with the files, in it perhaps one a benchmark.")] = "",
     annotations: Annotated[
-        list[str] | None, typer.Option(help="One benchmark's files instead of --data. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="One benchmark's files instead of --data. Repeatable.",
+            callback=by_comma,
+        ),
     ] = None,
-    images: Annotated[str, typer.Option(help="The folder that the names of images start from.")] = "",
-    out: Annotated[str, typer.Option(help="The folder for the answers.")] = "",
+    images: Annotated[
+        str, typer.Option(metavar="FOLDER", help="The folder that the names of images start from.")
+    ] = "",
+    out: Annotated[
+        str, typer.Option("--out", "-o", metavar="FOLDER", help="The folder for the answers.")
+    ] = "",
     batch: Annotated[int, typer.Option(min=1, help="Questions answered side by side.")] = 8,
     limit: Annotated[
         int, typer.Option(min=0, help="Only so many questions, of whole pictures drawn at random; 0: all.")
@@ -72,9 +99,9 @@ def evaluate(
     as_json: Json = False,
     as_markdown: Markdown = False,
 ) -> None:
-    """Ask a model the benchmarks of Table 2 and score its answers. Rerun the same line to go on.
+    """Ask a model the benchmarks of Table 2 and score it.
 
-    Answers are kept in --out; maskgen score reads them again without the model.
+    Rerun the same line to go on. Answers are kept in --out; maskgen score reads them again without the model.
     """
     if model:
         check_models([model])
@@ -84,8 +111,8 @@ def evaluate(
         raise MaskgenError("--data is missing: the folder with the benchmarks' files; or give --annotations.")
     from maskgen.evaluation.locations import find, there
 
-    names = bench.split(",") if bench else list(benchmarks.BENCHMARKS) if annotations else there(data)
-    chosen = [benchmarks.named(name.strip()) for name in dict.fromkeys(names)]
+    names = bench or (list(benchmarks.BENCHMARKS) if annotations else there(data))
+    chosen = [benchmarks.named(name) for name in dict.fromkeys(names)]
     if annotations and len(chosen) > 1:
         raise MaskgenError("--annotations are one benchmark's: give its name, --bench NAME.")
     protocols, given = _protocols(protocol, chosen), _by_benchmark(prompt)
@@ -120,7 +147,7 @@ def score(
     predictions: Annotated[
         list[str], typer.Argument(metavar="PREDICTIONS...", help="Folders that maskgen eval --out wrote.")
     ],
-    bench: Annotated[str, typer.Option(help="These benchmarks alone. Default: all that are there.")] = "",
+    bench: Bench = None,
     protocol: Protocol = None,
     judge: JudgeFolder = "",
     compare_protocols: Compare = False,
@@ -128,8 +155,11 @@ def score(
     as_json: Json = False,
     as_markdown: Markdown = False,
 ) -> None:
-    """Score kept answers again, without the model: several runs in one table, beside the paper's."""
-    names = [name.strip() for name in bench.split(",")] if bench else []
+    """Score kept answers again, without the model.
+
+    Several runs in one table, beside the paper's.
+    """
+    names = bench or []
     chosen = [benchmarks.named(name) for name in names] or list(benchmarks.BENCHMARKS.values())
     protocols = _protocols(protocol, chosen)
     _print_scores(predictions, protocols, judge, compare_protocols, device, as_json, as_markdown, names)
@@ -174,9 +204,11 @@ def _print_scores(
         judging = LocalJudge(judge, device)
     found = results(places, protocols, judging, compare, wanted)
     if as_json:
-        typer.echo(json.dumps(render.in_json(found), indent=2))
+        tell_json(render.in_json(found))
+    elif as_markdown:
+        typer.echo(render.in_markdown(found))
     else:
-        typer.echo(render.in_markdown(found) if as_markdown else render.in_text(found))
+        tell(render.in_text(found))
 
 
 def _print_baselines(sources: "Mapping[str, BenchmarkSource]", as_json: bool) -> None:
@@ -187,7 +219,10 @@ def _print_baselines(sources: "Mapping[str, BenchmarkSource]", as_json: bool) ->
     for name, source in sources.items():
         found[name] = baselines(benchmarks.named(name), source.questions)
         lines.append(render.baselines(name, len(source.questions), found[name]))
-    typer.echo(json.dumps(render.finite(found), indent=2) if as_json else "\n\n".join(lines))
+    if as_json:
+        tell_json(render.finite(found))
+    else:
+        tell("\n\n".join(lines))
 
 
 def _protocols(given: Sequence[str] | None, chosen: Sequence[benchmarks.Benchmark]) -> dict[str, str]:

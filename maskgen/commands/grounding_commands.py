@@ -1,6 +1,7 @@
 """`maskgen run`, `pack`, `plan` and `config`: parse, call, print."""
 
 import json
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -15,9 +16,12 @@ from maskgen.commands.options import (
     Overrides,
     RunFolder,
     Split,
-    as_text,
+    by_comma,
+    complete,
     data_or_scenes,
     say,
+    tell,
+    tell_json,
 )
 from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
@@ -28,7 +32,12 @@ RetryFailed = Annotated[
 ]
 Where = Annotated[
     list[str] | None,
-    typer.Option(metavar="outcome=NAME", help="With --retry-failed: only this outcome. Repeatable."),
+    typer.Option(
+        metavar="outcome=NAME",
+        help="With --retry-failed: only this outcome. Repeatable.",
+        callback=by_comma,
+        autocompletion=complete(lambda: (f"outcome={one}" for one in Outcome if one.may_change)),
+    ),
 ]
 
 
@@ -45,11 +54,12 @@ def run(
     ] = False,
     retry_failed: RetryFailed = False,
     where: Where = None,
+    as_json: Json = False,
 ) -> None:
-    """Ground a split into shards. Rerun the same line after a failure: it makes what is missing.
+    """Ground a split into shards.
 
-    Exit codes: 0 all done; 1 usage or configuration; 2 finished, but over the failure budget;
-    3 interrupted, resumable.
+    Rerun the same line after a failure: it makes what is missing. Exit codes: 0 all done; 1 usage or
+    configuration; 2 finished, but over the failure budget; 3 interrupted, resumable.
     """
     from maskgen.pipeline import run_record
 
@@ -60,7 +70,7 @@ def run(
         settings = config.load(split, file, overrides)
         out = out or f"shards/{settings.split}"
         data = data_or_scenes(settings, data, out)
-    _finish(settings, data, out, address, _retry(retry_failed, where))
+    _finish(settings, data, out, address, as_json, _retry(retry_failed, where))
 
 
 def resume(
@@ -70,15 +80,17 @@ def resume(
     address: Address = "",
     retry_failed: RetryFailed = False,
     where: Where = None,
+    as_json: Json = False,
 ) -> None:
-    """Go on with the run in OUT as it was begun: nothing else need be said.
+    """Go on with the run in OUT as it was begun.
 
-    --data where the data has moved; --set for what may change (resources.*, batches). Exit codes as of run.
+    Nothing else need be said. --data where the data has moved; --set for what may change (resources.*,
+    batches). Exit codes as of run.
     """
     from maskgen.pipeline import run_record
 
     settings, data = run_record.settings(out, data, overrides)
-    _finish(settings, data, out, address, _retry(retry_failed, where))
+    _finish(settings, data, out, address, as_json, _retry(retry_failed, where))
 
 
 def _retry(retry_failed: bool, where: list[str] | None) -> tuple[Outcome, ...]:
@@ -92,14 +104,23 @@ def _retry(retry_failed: bool, where: list[str] | None) -> tuple[Outcome, ...]:
 
 
 def _finish(
-    settings: config.Config, data: str, out: str, address: str, retry: tuple[Outcome, ...] = ()
+    settings: config.Config,
+    data: str,
+    out: str,
+    address: str,
+    as_json: bool,
+    retry: tuple[Outcome, ...] = (),
 ) -> None:
     from maskgen.pipeline.run import RunRequest, run
     from maskgen.views.summary import summarise_run
 
     request = RunRequest(settings, data, out, address, retry)
     summary = run(request, say)
-    typer.echo(summarise_run(request, summary))
+    words = summarise_run(request, summary)
+    if as_json:
+        tell_json({"out": out, **asdict(summary), "exit_code": summary.exit_code})
+    else:
+        tell(words)
     raise typer.Exit(summary.exit_code)
 
 
@@ -109,30 +130,35 @@ def pack(
     split: Split = "pretrain",
     file: File = "",
     without: Annotated[
-        list[str] | None, typer.Option(help="A finished set whose rows are left out. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="FOLDER", help="A finished set whose rows are left out. Repeatable.", callback=by_comma
+        ),
     ] = None,
     text_only: Annotated[
         bool, typer.Option("--text-only/--no-text-only", help="Keep rows that have no image.")
     ] = True,
     overrides: Overrides = None,
     address: Address = "",
+    as_json: Json = False,
 ) -> None:
-    """Pack a split's rows into shards without masks, for the language-model loss. No GPU, no model.
+    """Pack rows into shards without masks, for the LM loss.
 
-    All rows, unless --set select.count=N says otherwise. Rerun the same line after a failure.
+    No GPU, no model. All rows of the split, unless --set select.count=N says otherwise. Rerun the same line
+    after a failure.
     """
     from maskgen.pipeline import run_record
 
     if not data and run_record.is_begun(out):
         settings, data = run_record.settings(out, data, overrides)
-        _finish(settings, data, out, address)
+        _finish(settings, data, out, address, as_json)
     if not data:
         raise MaskgenError("--data is missing: the folder that holds the annotations and the images.")
     keep = "keep" if text_only else "drop"
     unasked = [f"proposer={{kind: none, text_only: {keep}}}", "refiner={kind: none}", "source.truth=''"]
     everything = ["select.count=null", "select.fraction=null", f"select.without={json.dumps(without or [])}"]
     settings = config.load("" if file else split, file, [*unasked, *everything, *(overrides or [])])
-    _finish(settings, data, out, address)
+    _finish(settings, data, out, address, as_json)
 
 
 def plan(
@@ -142,17 +168,29 @@ def plan(
     overrides: Overrides = None,
     pilot: Annotated[int, typer.Option(min=0, help="Ground this many rows for real and measure.")] = 0,
     gpus: Annotated[
-        str, typer.Option(metavar="N,N,...", help="With --pilot: reckon the time on so many GPUs.")
-    ] = "1,8,64,512",
+        list[str],
+        typer.Option(
+            metavar="N", help="With --pilot: reckon the time on so many GPUs. Repeatable.", callback=by_comma
+        ),
+    ] = ["1", "8", "64", "512"],  # noqa: B006  # typer copies it
     out: Annotated[
-        str, typer.Option(help="The run's --out: what is known of .tar.gz archives stays there for it.")
+        str,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FOLDER",
+            help="The run's --out: what is known of .tar.gz archives goes there, for the run.",
+        ),
     ] = "",
     show_texts: Annotated[
         int, typer.Option(min=0, help="Print what would be asked for this many rows, and what is cut off.")
     ] = 0,
     as_json: Json = False,
 ) -> None:
-    """The dry run: rows read and skipped and why, shards, disk; with --pilot also time and GPU-hours."""
+    """Say what a run would do: rows, shards, disk, GPU-hours.
+
+    How many rows are read and skipped, and why; the time with --pilot alone, which grounds some for real.
+    """
     from maskgen.estimate.estimate import estimate
     from maskgen.estimate.scaling import parse_gpu_counts
     from maskgen.runtime.store import Store
@@ -161,20 +199,30 @@ def plan(
     settings = config.load(split, file, overrides)
     data = data_or_scenes(settings, data, f"shards/{settings.split}")
     kept = Store(out or f"shards/{settings.split}")
-    found = estimate(settings, data, pilot, parse_gpu_counts(gpus), say, kept, show_texts)
-    typer.echo(as_text(found.to_dict()) if as_json else render_estimate(found))
+    found = estimate(settings, data, pilot, parse_gpu_counts(",".join(gpus)), say, kept, show_texts)
+    if as_json:
+        tell_json(found.to_dict())
+    else:
+        tell(render_estimate(found))
 
 
 def show_config(
     split: Split = "",
     file: File = "",
-    recipe: Annotated[str, typer.Option(help="A training recipe instead: a shipped one or a file.")] = "",
+    recipe: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="A training recipe instead: a shipped one or a file.",
+            autocompletion=complete(recipes.names),
+        ),
+    ] = "",
     overrides: Overrides = None,
     resolved: Annotated[
         bool, typer.Option("--resolved", help="Print what this machine's device makes of auto.")
     ] = False,
 ) -> None:
-    """Print the resolved pipeline or recipe file, every default written out."""
+    """Print a pipeline or recipe with every default."""
     if recipe:
         if split or file:
             raise MaskgenError("--recipe is a training recipe, --split and --config are pipelines: give one.")

@@ -1,5 +1,6 @@
 """`maskgen status`, `verify`, `show`, `report` and `doctor`: parse, call, print."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -14,21 +15,31 @@ from maskgen.commands.options import (
     Overrides,
     RunFolder,
     Split,
-    as_text,
+    tell,
+    tell_json,
 )
 from maskgen.pipeline import run_record
 
 
 def status(out: RunFolder, as_json: Json = False) -> None:
-    """What is done, what is under way, what is left: from files alone, also while a run works."""
+    """Say what is done, under way and left.
+
+    Of a set of shards, a training, an evaluation or a reproduction; from files alone, also while it works.
+    """
     from maskgen.views.folder_status import folder_status
 
     found = folder_status(out)
-    typer.echo(as_text(found.to_dict()) if as_json else found.render())
+    if as_json:
+        tell_json(found.to_dict())
+    else:
+        tell(found.render())
 
 
-def verify(out: RunFolder) -> None:
-    """Recount, rehash and re-read every shard with the strict decoder. Exit code 1 if anything is wrong."""
+def verify(out: RunFolder, as_json: Json = False) -> None:
+    """Recount, rehash and re-read every shard.
+
+    With the strict decoder. Exit code 1 if anything is wrong; each problem comes with how to mend it.
+    """
     from maskgen.pipeline.progress import progress_bar
     from maskgen.runtime.store import Store
     from maskgen.sharding.verify import verify
@@ -36,27 +47,36 @@ def verify(out: RunFolder) -> None:
 
     with progress_bar("verifying", "shards") as count:
         problems = verify(Store(out), count)
-    typer.echo(render_problems(out, problems))
+    if as_json:
+        tell_json({"out": out, "problems": problems})
+    else:
+        tell(render_problems(out, problems))
     raise typer.Exit(1 if problems else 0)
 
 
 def show(
     out: RunFolder,
     key: Annotated[str, typer.Argument(metavar="KEY", help="The sample's key, as in index.parquet.")],
-    to: Annotated[str, typer.Option("--to", "-o", help="The PNG to write. Default: KEY.png.")] = "",
+    to: Annotated[
+        str,
+        typer.Option("--out", "-o", "--to", metavar="FILE", help="The PNG to write. Default: KEY.png."),
+    ] = "",
 ) -> None:
     """Draw one sample as a PNG: image, polygon, mask and grid."""
     from maskgen.views.show import write_png
 
-    typer.echo(write_png(out, key, to or f"{key}.png"))
+    tell(write_png(out, key, to or f"{key}.png"))
 
 
 def report(out: RunFolder) -> None:
-    """Write report.html, one self-contained page: outcomes, distributions, throughput, pictures."""
+    """Write report.html: outcomes, scores, speed, pictures.
+
+    One page that holds all it shows.
+    """
     from maskgen.runtime.store import Store
     from maskgen.views.report import write_report
 
-    typer.echo(write_report(Store(out)))
+    tell(write_report(Store(out)))
 
 
 def doctor(
@@ -66,15 +86,22 @@ def doctor(
     data: Data = "",
     out: Out = "",
     address: Address = "",
+    as_json: Json = False,
 ) -> None:
-    """Look at GPU, packages, weights, Ray and disk, and say what to do about each."""
+    """Look at GPU, packages, weights, Ray, data and disk.
+
+    Says what to do about each. Exit code 1 if a run would not get through.
+    """
     from maskgen.views.doctor import examine, render
 
     settings = config.load(split, file, overrides) if split or file else None
     if settings is None and run_record.is_begun(out):
         settings, data = run_record.settings(out, data, overrides)
     findings = examine(settings, out, data, address)
-    typer.echo(render(findings))
+    if as_json:
+        tell_json([asdict(finding) for finding in findings])
+    else:
+        tell(render(findings))
     raise typer.Exit(1 if any(finding.ok is False for finding in findings) else 0)
 
 

@@ -7,6 +7,7 @@ import typer
 
 from maskgen.commands import analysis_commands, evaluation_commands
 from maskgen.commands.early_checks import check_models, check_sets
+from maskgen.commands.options import Device, by_comma, tell
 from maskgen.errors import MaskgenError
 from maskgen.runtime.folder_kind import refuse_other_kind
 
@@ -14,26 +15,39 @@ from maskgen.runtime.folder_kind import refuse_other_kind
 def paper(
     model: Annotated[
         list[str],
-        typer.Option("--model", help="A run, or a folder or published name of a model. Repeatable."),
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            help="A run, or a folder or published name of a model. Repeatable.",
+            callback=by_comma,
+        ),
     ],
-    out: Annotated[str, typer.Option("--out", "-o", help="The folder of everything.")],
+    out: Annotated[str, typer.Option("--out", "-o", metavar="FOLDER", help="The folder of everything.")],
     shards: Annotated[
-        list[str] | None, typer.Option(help="A finished set of shards, for Fig. 2. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="A finished set of shards, for Fig. 2. Repeatable.",
+            callback=by_comma,
+        ),
     ] = None,
     grid: Annotated[
         str, typer.Option(metavar="PAIRS.jsonl", help="For Tables 4 and 6: see maskgen attend --grid.")
     ] = "",
-    data: Annotated[str, typer.Option(help="The benchmarks' files, for Table 2: see maskgen eval.")] = "",
+    data: Annotated[
+        str, typer.Option(metavar="FOLDER", help="The benchmarks' files, for Table 2: see maskgen eval.")
+    ] = "",
     limit: Annotated[
         int, typer.Option(min=0, help="So many pairs for Fig. 2, and questions a benchmark; 0: all.")
     ] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Questions answered side by side.")] = 8,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens an answer has at most.")] = 128,
-    device: Annotated[str, typer.Option(help="Where to answer. Default: a GPU if there is one.")] = "",
+    device: Device = "",
 ) -> None:
-    """Fig. 2 and Tables 2, 4 and 6 of the paper, with a column for each model, beside its own figures.
+    """Make the paper's Fig. 2 and Tables 2, 4 and 6 of models.
 
-    Makes those whose --shards, --grid or --data is given. Rerun the same line to go on with the answers.
+    A column for each, beside the paper's own figures. Makes those whose --shards, --grid or --data is given.
+    Rerun the same line to go on with the answers.
     """
     if not (shards or grid or data):
         raise MaskgenError("give --shards for Fig. 2, --grid for Tables 4 and 6, or --data for Table 2.")
@@ -58,7 +72,7 @@ def paper(
                 device=device,
             )
         evaluation_commands.write_table2(answers, folder / "table-2.md")
-        typer.echo(str(folder / "table-2.md"))
+        tell(str(folder / "table-2.md"))
 
 
 def register(app: typer.Typer) -> None:

@@ -1,20 +1,25 @@
 """`maskgen init-model`, `audit`, `train`, `explain` and `curves`: parse, call, print."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from maskgen.commands.early_checks import check_file, check_sets
-from maskgen.commands.options import Json, say
+from maskgen.commands.options import Json, Sets, by_comma, complete, say, tell, tell_json
 from maskgen.errors import MaskgenError
 from maskgen.runtime.folder_kind import refuse_other_kind
 from maskgen.runtime.model_place import check_start
 from maskgen.training import recipe as recipes
 
 RecipeName = Annotated[
-    str, typer.Option("--recipe", help=f"A shipped recipe ({', '.join(recipes.names())}) or a YAML file.")
+    str,
+    typer.Option(
+        "--recipe",
+        metavar="NAME",
+        help=f"A shipped recipe ({', '.join(recipes.names())}) or a YAML file.",
+        autocompletion=complete(recipes.names),
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -22,20 +27,32 @@ Overrides = Annotated[
 ]
 Data = Annotated[
     list[str] | None,
-    typer.Option(help="A finished set of shards, for stages with data: pretrain. Repeatable."),
+    typer.Option(
+        metavar="FOLDER",
+        help="A finished set of shards, for stages with data: pretrain. Repeatable.",
+        callback=by_comma,
+    ),
 ]
 FinetuneData = Annotated[
     list[str] | None,
-    typer.Option(help="The same for stages with data: finetune. Repeatable. Default: --data."),
+    typer.Option(
+        metavar="FOLDER",
+        help="The same for stages with data: finetune. Repeatable. Default: --data.",
+        callback=by_comma,
+    ),
 ]
-Model = Annotated[str, typer.Option(help="The folder to start from, of maskgen init-model or a run.")]
+Model = Annotated[
+    str, typer.Option(metavar="FOLDER", help="The folder to start from, of maskgen init-model or a run.")
+]
 FirstStage = Annotated[
     int, typer.Option(min=1, help="Begin here; with --model RUN/stage-N/model, runs share their stages.")
 ]
 LastStage = Annotated[
     int, typer.Option(min=0, help="End here, so that other runs can begin after it. 0: with the last.")
 ]
-Address = Annotated[str, typer.Option(help="Train on an existing Ray cluster, e.g. auto.")]
+Address = Annotated[
+    str, typer.Option(metavar="HOST:PORT", help="Train on an existing Ray cluster, e.g. auto.")
+]
 Processes = Annotated[int, typer.Option(min=0, help="With --address: how many. Default: one a GPU.")]
 Steps = Annotated[
     int, typer.Option(min=0, metavar="STEPS", help="Also take so many real steps a stage on this machine.")
@@ -44,7 +61,7 @@ Steps = Annotated[
 
 def train(
     recipe: RecipeName,
-    out: Annotated[str, typer.Option(help="The folder of the run.")],
+    out: Annotated[str, typer.Option("--out", "-o", metavar="FOLDER", help="The folder of the run.")],
     data: Data = None,
     finetune_data: FinetuneData = None,
     model: Model = "",
@@ -54,10 +71,11 @@ def train(
     address: Address = "",
     processes: Processes = 0,
 ) -> None:
-    """Train a recipe's stages from shards. Rerun the same line after an interruption: it goes on exactly.
+    """Train a recipe's stages from shards.
 
-    On several GPUs: torchrun --nproc-per-node 8 --no-python maskgen train ...
-    Exit codes: 0 all stages done; 1 usage, configuration or data; 3 interrupted, resumable.
+    Rerun the same line after an interruption: it goes on exactly. On several GPUs: torchrun --nproc-per-node
+    8 --no-python maskgen train ... Exit codes: 0 all stages done; 1 usage, configuration or data;
+    3 interrupted, resumable.
     """
     settings = recipes.load(recipe, overrides)
     if processes and not address:
@@ -77,7 +95,7 @@ def train(
             )
         from maskgen.reproduce.demo_training import train_demo
 
-        typer.echo(train_demo(settings, out, say))
+        tell(train_demo(settings, out, say))
         return
     if not data or not model:
         missing = "--data (a finished set of shards)" if not data else "--model (a folder of init-model)"
@@ -96,15 +114,22 @@ def train(
 
 
 def audit(
-    data: Annotated[list[str], typer.Option(help="A finished set of shards. Repeatable.")],
-    model: Annotated[str, typer.Option(help="The model folder whose tokenizer and resolution count.")],
+    data: Sets,
+    model: Annotated[
+        str, typer.Option(metavar="FOLDER", help="The model folder whose tokenizer and resolution count.")
+    ],
     recipe: RecipeName = "age-vlm",
-    to: Annotated[str, typer.Option("--to", "-o", help="The PNG of masks over images.")] = "audit.png",
+    to: Annotated[
+        str, typer.Option("--out", "-o", "--to", metavar="FILE", help="The PNG of masks over images.")
+    ] = "audit.png",
     read: Annotated[int, typer.Option(min=0, help="Samples to decode, drawn at random; 0: all.")] = 2000,
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Look at shards as training would: masks, texts, steps. Exit code 1 if something would waste it."""
+    """Look at shards as training would: masks, texts, steps.
+
+    Exit code 1 if something would waste the training.
+    """
     settings = recipes.load(recipe, overrides)
     check_sets(data)
     check_start(model, settings.architecture, settings.recipe)
@@ -119,18 +144,26 @@ def audit(
     frame = Frame(settings.data.fit, config.image_size, config.cells)
     with progress_bar("reading", "samples") as count:
         found = audit(data, template, frame, settings, Path(to), read, count)
-    typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else render(found))
+    if as_json:
+        tell_json(found.to_dict())
+    else:
+        tell(render(found))
     raise typer.Exit(1 if found.problems else 0)
 
 
 def explain(
     recipe: RecipeName,
-    model: Annotated[str, typer.Option(help="A model folder. Default: the recipe's own kind of model.")] = "",
+    model: Annotated[
+        str, typer.Option(metavar="FOLDER", help="A model folder. Default: the recipe's own kind of model.")
+    ] = "",
     overrides: Overrides = None,
     measure: Steps = 0,
     as_json: Json = False,
 ) -> None:
-    """What each stage trains and costs: parameters, FLOPs, memory, steps, time. Makes no weights."""
+    """Say what each stage trains and costs.
+
+    Parameters, FLOPs, memory, steps, time. Makes no weights.
+    """
     settings = recipes.load(recipe, overrides)
     if model:
         check_start(model, settings.architecture, settings.recipe)
@@ -143,45 +176,65 @@ def explain(
         say(check_memory(plan, choose_device()))
     measured = step_benchmark.measure(settings, model, measure, say) if measure else []
     if as_json:
-        typer.echo(json.dumps({**plan.to_dict(), "measured": step_benchmark.to_dict(measured)}, indent=2))
+        tell_json({**plan.to_dict(), "measured": step_benchmark.to_dict(measured)})
         return
-    typer.echo(render(plan))
+    tell(render(plan))
     if measured:
-        typer.echo(f"\n{step_benchmark.render(measured, settings)}")
+        tell(f"\n{step_benchmark.render(measured, settings)}")
 
 
 def curves(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders that train writes to.")],
     to: Annotated[
-        str, typer.Option("--to", "-o", help="The PNG. Default: curves.png in the first run.")
+        str,
+        typer.Option(
+            "--out", "-o", "--to", metavar="FILE", help="The PNG. Default: curves.png in the first run."
+        ),
     ] = "",
 ) -> None:
-    """Draw losses, attention inside the mask and speed of one or several runs as a PNG."""
+    """Draw losses, attention in the mask and speed of runs.
+
+    Of one or several, as a PNG.
+    """
     for run in runs:
         check_file("metrics.jsonl with steps of a maskgen train:", str(Path(run) / "metrics.jsonl"))
     from maskgen.training.curves import draw_curves
 
-    typer.echo(draw_curves(runs, Path(to) if to else Path(runs[0]) / "curves.png"))
+    tell(str(draw_curves(runs, Path(to) if to else Path(runs[0]) / "curves.png")))
 
 
 def init_model(
-    language: Annotated[str, typer.Option(help="A LLaMA: a transformers folder or hub id.")],
+    language: Annotated[str, typer.Option(metavar="MODEL", help="A LLaMA: a transformers folder or hub id.")],
     vision: Annotated[
-        str, typer.Option(help="A CLIP ConvNeXt: a folder of transformers or open_clip, a file, or a hub id.")
+        str,
+        typer.Option(
+            metavar="MODEL",
+            help="A CLIP ConvNeXt: a folder of transformers or open_clip, a file, or a hub id.",
+        ),
     ],
-    out: Annotated[str, typer.Option(help="The new model folder.")],
-    architecture: Annotated[str, typer.Option(help="age_vlm or concat_vlm.")] = "age_vlm",
+    out: Annotated[str, typer.Option("--out", "-o", metavar="FOLDER", help="The new model folder.")],
+    architecture: Annotated[str, typer.Option(metavar="NAME", help="age_vlm or concat_vlm.")] = "age_vlm",
     image_size: Annotated[int, typer.Option(min=1, help="Pixels a side.")] = 768,
-    fit: Annotated[str, typer.Option(help="How an image fills the square: squash, pad or crop.")] = "squash",
+    fit: Annotated[
+        str, typer.Option(metavar="NAME", help="How an image fills the square: squash, pad or crop.")
+    ] = "squash",
     slots: Annotated[
-        str, typer.Option(help="age_vlm: where the cross-attention layers stand. Default: 2,7,12,17.")
-    ] = "",
-    placement: Annotated[str, typer.Option(help="age_vlm: stack or in_block.")] = "stack",
-    cross_mlp: Annotated[str, typer.Option(help="age_vlm: own or none.")] = "own",
-    gate: Annotated[str, typer.Option(help="age_vlm: none or tanh.")] = "none",
+        list[str] | None,
+        typer.Option(
+            metavar="N",
+            help="age_vlm: where the cross-attention layers stand. Repeatable. Default: 2,7,12,17.",
+            callback=by_comma,
+        ),
+    ] = None,
+    placement: Annotated[str, typer.Option(metavar="NAME", help="age_vlm: stack or in_block.")] = "stack",
+    cross_mlp: Annotated[str, typer.Option(metavar="NAME", help="age_vlm: own or none.")] = "own",
+    gate: Annotated[str, typer.Option(metavar="NAME", help="age_vlm: none or tanh.")] = "none",
     seed: Annotated[int, typer.Option(help="Of the new layers' weights.")] = 0,
 ) -> None:
-    """Make the model that training starts from, of a pretrained LLaMA and a CLIP ConvNeXt."""
+    """Make the model that training starts from.
+
+    Of a pretrained LLaMA and a CLIP ConvNeXt.
+    """
     from maskgen.age_vlm.init_model import build_model, save_model
 
     options: dict[str, object] = {"image_size": image_size, "fit": fit}
@@ -190,15 +243,15 @@ def init_model(
         options |= {"slots": _numbers(slots)} if slots else {}
     elif slots or (placement, cross_mlp, gate) != ("stack", "own", "none"):
         raise MaskgenError("--slots, --placement, --cross-mlp and --gate are age_vlm's: leave them out.")
-    typer.echo("\n".join(save_model(build_model(language, vision, architecture, seed, **options), out)))
+    tell("\n".join(save_model(build_model(language, vision, architecture, seed, **options), out)))
 
 
-def _numbers(words: str) -> list[int]:
+def _numbers(words: list[str]) -> list[int]:
     try:
-        return [int(word) for word in words.split(",")]
+        return [int(word) for word in words]
     except ValueError:
         raise MaskgenError(
-            f"--slots {words}: give numbers with commas between them, e.g. 2,7,12,17."
+            f"--slots {','.join(words)}: give numbers with commas between them, e.g. 2,7,12,17."
         ) from None
 
 

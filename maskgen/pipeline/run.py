@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskgen import __version__
 from maskgen.config import Config
-from maskgen.errors import MaskgenError
+from maskgen.errors import MaskgenError, did_you_mean
 from maskgen.grounding import weights
 from maskgen.grounding.auto_settings import automatic_dtypes, with_dtypes
 from maskgen.outcome import Outcome, failures
@@ -80,7 +80,10 @@ def to_retry(where: list[str]) -> tuple[Outcome, ...]:
     for condition in where:
         name = condition.removeprefix("outcome=")
         if not condition.startswith("outcome=") or name not in known:
-            raise MaskgenError(f"--where {condition}: write outcome=NAME with one of {', '.join(known)}.")
+            near = did_you_mean(name, known)
+            raise MaskgenError(
+                f"--where {condition}: write outcome=NAME.{near} Names are {', '.join(known)}."
+            )
         chosen.append(known[name])
     return tuple(chosen or known.values())
 

@@ -28,7 +28,7 @@ def settings(out: str, data: str, overrides: list[str] | None = None) -> tuple[c
     place = data or record.get("data", "")
     if not place:
         raise MaskgenError(f"{out} does not say where its data lies: an older maskgen began it. Give --data.")
-    return config.parse(tree, f"{out}/run.json"), place
+    return config.parse(tree, f"{out}/run.json", overrides), place
 
 
 def is_begun(out: str) -> bool:

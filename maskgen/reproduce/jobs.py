@@ -3,13 +3,13 @@
 import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
+from maskgen.runtime.progress_reporter import ProgressReporter
 from maskgen.training.trainer import METRICS
 
 
@@ -46,15 +46,15 @@ def _run(job: Job) -> None:
 
 
 def _show_progress(futures: list[Future[None]], steps: Mapping[Path, int]) -> None:
-    """A bar over all steps of all trainings, until the last job is done."""
-    with tqdm(total=sum(steps.values()), unit=" steps", desc="training") as bar:
-        rest = set(futures)
+    """How many steps of all trainings are taken, until the last job is done."""
+    with closing(ProgressReporter("training", "steps", sum(steps.values()))) as reporter:
+        rest, most = set(futures), 0
         while rest:
             finished, rest = wait(rest, timeout=5, return_when=FIRST_EXCEPTION)
             for each in finished:
                 each.result()
-            taken = sum(min(count, _lines(run / METRICS)) for run, count in steps.items())
-            bar.update(max(0, taken - bar.n))
+            most = max(most, sum(min(count, _lines(run / METRICS)) for run, count in steps.items()))
+            reporter.update(most)
 
 
 def _lines(path: Path) -> int:

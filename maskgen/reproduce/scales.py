@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskgen.errors import MaskgenError
+from maskgen.errors import MaskgenError, did_you_mean
 from maskgen.training import recipe as recipes
 from maskgen.training.recipe import Recipe, StageConfig
 
@@ -47,7 +47,7 @@ SCALES = {
 def get_scale(name: str) -> Scale:
     """The scale of that name. MaskgenError if there is none."""
     if name not in SCALES:
-        raise MaskgenError(f"--scale {name}: give one of {', '.join(SCALES)}.")
+        raise MaskgenError(f"--scale {name}.{did_you_mean(name, SCALES)} Give one of {', '.join(SCALES)}.")
     return SCALES[name]
 
 

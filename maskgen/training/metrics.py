@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -10,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from maskgen.errors import MaskgenError
-
-_QUIET_SECONDS = 15.0
+from maskgen.runtime.progress_reporter import ProgressReporter
 
 # Dense bf16, as the makers state it, in FLOP/s.
 PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A10G": 70e12, "4090": 165e12}
@@ -93,18 +90,11 @@ class TensorBoardWriter:
 
 
 class ProgressBar:
-    """One bar a stage."""
+    """One reporter a stage."""
 
     def __init__(self, stage: int, steps: int, done: int):
-        self._bar = tqdm(
-            total=steps,
-            initial=done,
-            unit=" steps",
-            desc=f"stage {stage}",
-            mininterval=0.5 if sys.stderr.isatty() else _QUIET_SECONDS,
-            dynamic_ncols=sys.stderr.isatty(),
-            smoothing=0.05,
-        )
+        self._reporter = ProgressReporter(f"stage {stage}", "steps", steps, done)
+        self._done = done
 
     def update(self, line: dict[str, Any]) -> None:
         """Advance by one step and show its metrics."""
@@ -118,11 +108,11 @@ class ProgressBar:
             else f"{line['flops_per_second'] / 1e9:,.0f} GFLOP/s"
         )
         shown.append(f"data {line['data_wait']:.0%}")
-        self._bar.set_postfix_str(" ".join(shown), refresh=False)
-        self._bar.update(1)
+        self._done += 1
+        self._reporter.update(self._done, note=" ".join(shown))
 
     def close(self) -> None:
-        self._bar.close()
+        self._reporter.close()
 
 
 class StepTimer:

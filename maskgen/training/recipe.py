@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from maskgen.config import Section, lay_over, pipelines_folder, read_tree, shipped, validated
-from maskgen.errors import MaskgenError
+from maskgen.errors import MaskgenError, did_you_mean
 
 Part = Literal["vision", "vision.last_stage", "vision.last_block", "adapter", "cross_attention", "language"]
 Loss = Literal["lm", "guidance"]
@@ -164,7 +164,8 @@ def load(name: str, overrides: list[str] | None = None) -> Recipe:
     """The shipped recipe `name` or a YAML file, with `overrides` ("stages.3.lr=2e-5") laid over it."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else _shipped(name)
     if not path.is_file():
-        raise MaskgenError(f"no recipe {name}. Give --recipe one of {', '.join(names())}, or a YAML file.")
+        near, known = did_you_mean(name, names()), ", ".join(names())
+        raise MaskgenError(f"there is no recipe {name}.{near} Give --recipe one of {known}, or a YAML file.")
     tree = read_tree(path, "maskgen config --recipe age-vlm")
     if "split" in tree and "recipe" not in tree:
         raise MaskgenError(f"{path} is a split, not a training recipe. Give it to maskgen run as --split.")
@@ -172,7 +173,7 @@ def load(name: str, overrides: list[str] | None = None) -> Recipe:
         tree["stages"] = {str(key): stage for key, stage in tree["stages"].items()}
     for override in overrides or []:
         lay_over(tree, override)
-    return validated(Recipe, tree, str(path))
+    return validated(Recipe, tree, str(path), overrides)
 
 
 def _shipped(name: str) -> Path:

@@ -29,7 +29,7 @@ def found(tmp_path_factory):
     file = tmp_path_factory.mktemp("bench") / "bench.json"
     result = CliRunner().invoke(
         app,
-        ["bench", "--images", "6", "--rounds", "1", "--batch", "4", "--device", "cpu", "--json", str(file)],
+        ["bench", "--images", "6", "--rounds", "1", "--batch", "4", "--device", "cpu", "--out", str(file)],
     )
     assert result.exit_code == 0, result.output
     return result.output, json.loads(file.read_text())
@@ -196,7 +196,7 @@ def test_agreement_counts_empty_masks_as_the_same():
         (["--device", "tpu"], "the device tpu"),
         (["--device", "cuda:99"], "cuda:99"),
         (["--proposer", "/nowhere"], "no folder"),
-        (["--json", "/nowhere/x.json"], "cannot be written"),
+        (["--out", "/nowhere/x.json"], "cannot be written"),
     ],
 )
 def test_bad_options_are_sentences(arguments, words):

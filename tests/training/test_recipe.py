@@ -69,10 +69,10 @@ def test_overrides_reach_a_stage_and_numbers_need_no_dot():
         ("architecture=concat_vlm", ["cross_attention", "concat_vlm does not have"]),
     ],
 )
-def test_what_is_wrong_is_said_with_file_key_and_remedy(override, said):
+def test_what_is_wrong_is_said_with_override_key_and_remedy(override, said):
     with pytest.raises(MaskgenError) as error:
         recipe.load("age-vlm", [override])
-    for part in ["age-vlm.yaml", *said]:
+    for part in [f"--set {override}: ", *said]:
         assert part in str(error.value)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from maskgen.errors import MaskgenError
+from maskgen.errors import MaskgenError, did_you_mean
 from maskgen.evaluation.benchmarks import cvbench, hallusionbench, ocrbench, pope, realworldqa
 from maskgen.evaluation.benchmarks.benchmark import PAPER, Benchmark
 
@@ -17,7 +17,8 @@ BENCHMARKS: dict[str, Benchmark] = {
 def named(name: str) -> Benchmark:
     """The benchmark of that name. MaskgenError if there is none."""
     if name not in BENCHMARKS:
-        raise MaskgenError(f"there is no benchmark {name}; there are: {', '.join(BENCHMARKS)}.")
+        near = did_you_mean(name, BENCHMARKS)
+        raise MaskgenError(f"there is no benchmark {name}.{near} There are {', '.join(BENCHMARKS)}.")
     return BENCHMARKS[name]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from maskgen.errors import MaskgenError
+from maskgen.errors import MaskgenError, did_you_mean
 from maskgen.evaluation.published_files import Row
 from maskgen.evaluation.question import Question
 from maskgen.evaluation.reading import Reader
@@ -53,7 +53,8 @@ class Benchmark:
         """The protocol's rule. MaskgenError if the benchmark has none of that name."""
         if protocol not in self.protocols:
             raise MaskgenError(
-                f"{self.name} has no protocol {protocol}; it has: {', '.join(self.protocols)}. "
+                f"{self.name} has no protocol {protocol}.{did_you_mean(protocol, self.protocols)} It has "
+                f"{', '.join(self.protocols)}. "
                 f"Name another, or for this benchmark alone: --protocol {self.name}=NAME."
             )
         return self.protocols[protocol]
@@ -62,7 +63,8 @@ class Benchmark:
         """The questions as the prompt of that name puts them. MaskgenError if the benchmark has none."""
         if prompt not in self.prompts:
             raise MaskgenError(
-                f"{self.name} has no prompt {prompt}; it has: {', '.join(self.prompts)}. "
+                f"{self.name} has no prompt {prompt}.{did_you_mean(prompt, self.prompts)} It has "
+                f"{', '.join(self.prompts)}. "
                 f"Name another, or for this benchmark alone: --prompt {self.name}=NAME."
             )
         put = self.prompts[prompt]
