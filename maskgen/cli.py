@@ -22,6 +22,7 @@ from maskgen.commands import (
     grounding_commands,
     inspection_commands,
     paper_commands,
+    quality_commands,
     reproduce_commands,
     training_commands,
 )
@@ -62,6 +63,20 @@ for title, modules in _GROUPS.items():
         commands.register(app)
     for command in app.registered_commands[first:]:
         command.cls, command.rich_help_panel = CommandHelp, title
+for commands in (
+    grounding_commands,
+    fetch_commands,
+    inspection_commands,
+    training_commands,
+    ask_commands,
+    quality_commands,
+    evaluation_commands,
+    analysis_commands,
+    paper_commands,
+    reproduce_commands,
+    bench_commands,
+):
+    commands.register(app)
 
 
 @app.callback(invoke_without_command=True)

@@ -110,9 +110,9 @@ def _row(sample: ShardSample, annotation: dict[str, Any]) -> dict[str, Any]:
         "kind": annotation.get("kind", "any"),
         "outcome": str(sample.fields.outcome),
         "refused": sample.fields.outcome in _REFUSALS,
-        "polygon": _overlap(_polygon_pixels(sample), truth),
-        "mask": _overlap(sample.mask_pixels(), truth),
-        "grid": _overlap(binarise(sample.grid), binarise(frame.grid(truth))),
+        "polygon": overlap(_polygon_pixels(sample), truth),
+        "mask": overlap(sample.mask_pixels(), truth),
+        "grid": overlap(binarise(sample.grid), binarise(frame.grid(truth))),
     }
 
 
@@ -125,7 +125,7 @@ def _polygon_pixels(sample: ShardSample) -> np.ndarray:
     return polygon.rasterise(region, width, height)
 
 
-def _overlap(mask: np.ndarray, truth: np.ndarray) -> float:
+def overlap(mask: np.ndarray, truth: np.ndarray) -> float:
     """IoU of two bool arrays; 0 if both are empty."""
     if mask.shape != truth.shape:
         return 0.0

@@ -1,6 +1,7 @@
 """The finished set's indexes: one table of all samples, and what open_clip, wids and HF datasets read."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -77,6 +78,21 @@ def rows(shard: int, of_shard: pa.Table) -> pa.Table:
     """A shard's rows as they stand in the index: with its number before them."""
     number = pa.array([shard], pa.int32()).take(pa.array([0] * len(of_shard), pa.int32()))
     return pa.table([number, *of_shard.columns], schema=_schema(of_shard))
+
+
+def read_index(store: Store, names: Sequence[str]) -> pa.Table:
+    """Columns of a finished set's index; those that it does not have are left out. MaskgenError without
+    one.
+    """
+    try:
+        with store.open("index.parquet") as stream, pq.ParquetFile(stream) as file:
+            there = set(file.schema_arrow.names)
+            return file.read(columns=[name for name in names if name in there])
+    except (AbsentError, pa.ArrowException) as error:
+        raise MaskgenError(
+            f"{store.place} is no finished set: its index.parquet is missing or broken. Finish its "
+            "maskgen run."
+        ) from error
 
 
 def source(commits: dict[int, Commit]) -> str:
