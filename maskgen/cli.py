@@ -50,7 +50,7 @@ _INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
 
 _GROUPS: dict[str, tuple[ModuleType, ...]] = {
     "Make masks": (grounding_commands, fetch_commands),
-    "Look": (inspection_commands,),
+    "Look": (inspection_commands, quality_commands),
     "Train": (training_commands,),
     "Ask and evaluate": (ask_commands, evaluation_commands),
     "Analyse": (analysis_commands, paper_commands),
@@ -63,20 +63,6 @@ for title, modules in _GROUPS.items():
         commands.register(app)
     for command in app.registered_commands[first:]:
         command.cls, command.rich_help_panel = CommandHelp, title
-for commands in (
-    grounding_commands,
-    fetch_commands,
-    inspection_commands,
-    training_commands,
-    ask_commands,
-    quality_commands,
-    evaluation_commands,
-    analysis_commands,
-    paper_commands,
-    reproduce_commands,
-    bench_commands,
-):
-    commands.register(app)
 
 
 @app.callback(invoke_without_command=True)

@@ -5,18 +5,26 @@ from typing import Annotated
 
 import typer
 
-from maskgen.commands.options import Json, RunFolder, as_text, say
+from maskgen.commands.options import Json, RunFolder, say, tell, tell_json
 from maskgen.errors import MaskgenError
 
 
 def calibrate(
     out: RunFolder,
-    truth: Annotated[str, typer.Option(help="Known masks: a COCO file, or RefCOCO as one.")] = "",
+    truth: Annotated[
+        str, typer.Option(metavar="FILE", help="Known masks: a COCO file, or RefCOCO as one.")
+    ] = "",
     decisions: Annotated[
-        str, typer.Option(help="A person's yes or no: .csv, .jsonl or .parquet with key and right.")
+        str,
+        typer.Option(
+            metavar="FILE", help="A person's yes or no: .csv, .jsonl or .parquet with key and right."
+        ),
     ] = "",
     draw: Annotated[
-        str, typer.Option(help="A folder to decide in: pictures of drawn masks, and decisions.csv to fill.")
+        str,
+        typer.Option(
+            metavar="FOLDER", help="A folder to decide in: pictures of drawn masks, decisions.csv to fill."
+        ),
     ] = "",
     count: Annotated[int, typer.Option(min=1, help="How many masks to draw, or to score by --truth.")] = 400,
     seed: Annotated[int, typer.Option(min=0, help="Another seed draws other masks.")] = 0,
@@ -53,7 +61,7 @@ def calibrate(
         chosen = drawn(keys, seed)[:count]
         file = write_to_decide(samples, chosen, Path(draw), lambda key, to: write_png(out, key, to))
         say(f"{len(chosen)} masks of {len(keys):,} drawn. Fill the column right with yes or no, then:")
-        typer.echo(f"maskgen calibrate {out} --decisions {file}")
+        tell(f"maskgen calibrate {out} --decisions {file}")
         return
     labels = (
         labels_by_truth(samples, truth, count, seed, iou)
@@ -66,7 +74,10 @@ def calibrate(
     kept = found.calibration.model_copy(update={"report": report(found)})
     store.write_json(NAME, kept.model_dump(mode="json"))
     store.write_bytes("calibration.svg", found.diagram().encode())
-    typer.echo(as_text(kept.model_dump(mode="json")) if as_json else found.render())
+    if as_json:
+        tell_json(kept.model_dump(mode="json"))
+    else:
+        tell(found.render())
 
 
 def register(app: typer.Typer) -> None:
