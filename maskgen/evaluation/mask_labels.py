@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +18,7 @@ from maskgen.errors import MaskgenError, SampleError
 from maskgen.evaluation.mask_quality import overlap
 from maskgen.grounding import polygon
 from maskgen.grounding.recorded import RecordedProposer
+from maskgen.runtime.storage import open_file
 from maskgen.sample import Picture, Sample
 from maskgen.sharding.format import ShardSample
 from maskgen.training.dataset import ShardSamples
@@ -75,7 +75,7 @@ class Truth:
     def __init__(self, file: str):
         """MaskgenError if it cannot be read."""
         try:
-            with fsspec.open(file, "rb") as stream:
+            with open_file(file) as stream:
                 tree = json.loads(stream.read())
             annotations = tree["annotations"]
             images = {image["id"]: image for image in tree.get("images", [])}
@@ -173,7 +173,7 @@ def write_to_decide(
 
 def _decisions(file: str) -> Iterator[dict[str, Any]]:
     try:
-        with fsspec.open(file, "rb") as stream:
+        with open_file(file) as stream:
             content = stream.read()
         if file.endswith(".parquet"):
             yield from pq.read_table(io.BytesIO(content)).to_pylist()
