@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install demo test test-fast card lint format docs clean
+.PHONY: install demo test test-fast chaos card lint format docs clean
 
 install: $(VENV)/installed
 
@@ -22,6 +22,12 @@ test: install
 
 test-fast: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
+
+# N random SIGKILLs, half a minute each, and FAULTS failing file operations (or all of them): see tests/chaos.
+N ?= 200
+FAULTS ?= 500
+chaos: install
+	MASKGEN_CHAOS_KILLS=$(N) MASKGEN_CHAOS_FAULTS=$(FAULTS) $(BIN)/python -m pytest -s tests/chaos
 
 card:
 	benchmarks/card.sh

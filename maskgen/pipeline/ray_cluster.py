@@ -18,6 +18,7 @@ from maskgen.sharding.commit import Commit
 # Nobody asked to be reported on; and the workers are the job itself, not a background task.
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 ASK_SECONDS = 300.0
+ANSWER_SECONDS = 60.0  # for what has ended already, and only has to be handed over
 _OBJECT_STORE_BYTES = 128 << 20  # only plans of work travel through it, never pixels
 
 
@@ -43,13 +44,16 @@ class RayCluster:
     """Starts actors on a Ray of its own or on the one at `address`; a context manager."""
 
     def __init__(self, address: str, wanted: int | None, actor: type = _Actor):
-        self._session = None if address else RaySession()
-        self.gpus, cpus = _connect(address, self._session)
-        if self._session:
-            self._session.watch()
+        self._session: RaySession | None = None
+        if address:
+            self.gpus, cpus = _connect(address)
+        else:
+            self._session, self.gpus, cpus = _start_own()
+        self._actors: dict[str, Any] = {}
+        self._calls: dict[Any, Call] = {}
         places, kind = (self.gpus, "GPU") if self.gpus else (cpus, "CPU core")
         if wanted and wanted > places:
-            ray.shutdown()
+            self.__exit__()
             raise MaskgenError(
                 f"resources.actors is {wanted}, but Ray has {places} {kind}(s), one for each actor at most."
             )
@@ -58,8 +62,6 @@ class RayCluster:
         self._threads = max(1, cpus // self.size)
         self._options = _place(self.gpus)
         self._actor = actor
-        self._actors: dict[str, Any] = {}
-        self._calls: dict[Any, Call] = {}
         self._born = 0
 
     def __enter__(self) -> "RayCluster":
@@ -118,7 +120,7 @@ class RayCluster:
     def _end(self, reference: Any) -> CallResult:
         call = self._calls.pop(reference)
         try:
-            return CallResult(call, value=ray.get(reference))
+            return CallResult(call, value=ray.get(reference, timeout=ANSWER_SECONDS))
         except RayTaskError as error:
             return CallResult(call, error=_as_said(error))
         except RayError as error:
@@ -152,6 +154,23 @@ def ask_device(address: str) -> dict[str, str]:
         ) from error
     finally:
         ray.shutdown()
+
+
+def _start_own() -> tuple[RaySession, int, int]:
+    """A Ray of our own, its GPUs and CPU cores. Should it not start, once more: one of its processes may have
+    died, or the machine was too busy for Ray's own limits."""
+    for last in (False, True):
+        session = RaySession()
+        try:
+            gpus, cpus = _connect("", session)
+            session.watch()
+            return session, gpus, cpus
+        except MaskgenError:
+            ray.shutdown()
+            session.close()
+            if last:
+                raise
+    raise AssertionError
 
 
 def _connect(address: str, session: RaySession | None = None) -> tuple[int, int]:

@@ -17,6 +17,7 @@ _PREFIX = "mg-"
 _SOCKET_BYTES = 103  # what the path of a socket may have everywhere; Linux allows 107
 _TAIL = len("/mg-12345678/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 _YOUNG_SECONDS = 600.0
+_END_SECONDS = 10.0
 _PARTS = ("raylet", "gcs_server")
 
 
@@ -61,9 +62,23 @@ class RaySession:
                 )
 
     def close(self) -> None:
-        """Remove the folder; whatever Ray's last processes still write is swept by a later run."""
+        """End what Ray has left running in this session, and remove its folder."""
+        left = self._processes()
+        for process in left:
+            with suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(left, _END_SECONDS)
         self._folder.cleanup()
         self._lock.close()
+
+    def _processes(self) -> list[psutil.Process]:
+        """Ray's own in this session, as their command lines say; workers end with their raylet."""
+        found = []
+        for child in psutil.Process().children():
+            with suppress(psutil.Error):  # it ends just now
+                if any(str(self.path) in part for part in child.cmdline()):
+                    found.append(child)
+        return found
 
 
 def _parent() -> Path:

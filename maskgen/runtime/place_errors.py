@@ -61,6 +61,9 @@ _PACKAGES = ("maskgen", "torch", "transformers", "ray", "pyarrow", "pillow", "nu
 _OS_ERROR = re.compile(r"\(os error (\d+)\)|\[?[Ee]rrno:? (\d+)")  # as Rust and C++ libraries say it
 _SHARED_MEMORY = re.compile(r"unable to .*(?:/torch_|shm)|(?:/torch_|shm).*No space left", re.DOTALL)
 _LOADER = re.compile(r"DataLoader worker \(pid")
+_PEER_LOST = re.compile(
+    r"gloo.*(?:closed by peer|reset by peer|broken pipe|timed out)", re.DOTALL | re.IGNORECASE
+)
 SHARED_MEMORY_REMEDY = (
     "Give it more room: `docker run --shm-size=8g` (or --ipc=host), in Kubernetes a Memory emptyDir at "
     "/dev/shm; or read in the trainer's own process with --set resources.workers=0"
@@ -104,11 +107,16 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, RuntimeError) and (_LOADER.search(str(error)) or _SHARED_MEMORY.search(str(error))):
         said = str(error).strip().splitlines()[-1]  # a worker's own words come after its traceback
         return (
-            f"a data loader's worker died ({said}): shared memory (/dev/shm) or memory may be too small. "
-            f"{SHARED_MEMORY_REMEDY}."
+            f"a data loader's worker died ({said}): shared memory (/dev/shm) or memory may be too small, or "
+            f"the shards' storage gave no answer for half an hour. {SHARED_MEMORY_REMEDY}."
         )
     if kind in ("DistNetworkError", "DistStoreError"):
         return _meeting(str(error), said)
+    if kind == "DistBackendError" or (isinstance(error, RuntimeError) and _PEER_LOST.search(str(error))):
+        return (
+            f"another process of the training has died or does not answer ({said}). Its own words, or dmesg "
+            "on its machine, say why. Run the same command again: training goes on from the last checkpoint."
+        )
     if package in _STORAGES:
         return (
             f"the storage or hub failed ({kind}: {said}). Check address, network and credentials, then "

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from maskgen.age_vlm.configuration import VisionLanguageConfig
 from maskgen.errors import MaskgenError
@@ -32,6 +32,11 @@ class RowCounts:
     query_tokens: int
     has_image: bool
     guided: bool
+
+
+WAIT_SECONDS = 1800.0
+"""How long a loader's worker may take for a micro-batch before it ends itself. Not DataLoader's `timeout`:
+while that runs, nobody looks whether the worker is still there."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ class StepLoader:
         self._device = device
         self.wait_seconds = 0.0
         self._loader: DataLoader[Any] = DataLoader(
-            _ErrorsAsItems(batches),
+            _ErrorsAsItems(batches, WAIT_SECONDS),
             batch_size=None,
             sampler=range(first * accumulation_steps, len(batches)),
             num_workers=workers,
@@ -162,17 +167,24 @@ class _ErrorsAsItems(Dataset[Any]):
     Raised in a worker, DataLoader would hand it on as its whole traceback, and lose an OSError's number.
     """
 
-    def __init__(self, items: Dataset[Any]):
+    def __init__(self, items: Dataset[Any], seconds: float):
+        """`seconds`: a worker that takes longer for an item ends."""
         self._items = items
+        self._seconds = seconds
 
     def __getitem__(self, number: int) -> Any:
         try:
+            if get_worker_info() is not None:
+                signal.setitimer(signal.ITIMER_REAL, self._seconds)
             return self._items[number]
         except Exception as error:
             said = translate(error)
             if said is None:
                 raise
             return said
+        finally:
+            if get_worker_info() is not None:
+                signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _raised(item: Any) -> Any:
@@ -227,4 +239,5 @@ def _init_worker(_: int) -> None:
     """Ctrl-C reaches every process of a terminal, but when to stop is for the trainer to decide."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     torch.set_num_threads(1)

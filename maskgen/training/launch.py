@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -12,6 +13,10 @@ from maskgen.errors import MaskgenError
 from maskgen.runtime.device import choose_device
 from maskgen.training.distributed import World
 from maskgen.training.trainer import TrainRequest, train
+
+ANSWER_TIME = timedelta(hours=1)
+"""How long processes wait for one another: the main one writes checkpoints meanwhile. NCCL's ten minutes do
+not do for a hundred gigabytes on a network file system."""
 
 _START = "Unset RANK and WORLD_SIZE to train in this process alone, or start the processes with torchrun."
 
@@ -39,7 +44,8 @@ def init_world() -> Iterator[World]:
     if here.type == "cuda":
         here = choose_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
         torch.cuda.set_device(here)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=ANSWER_TIME)
     try:
         yield World(dist.get_rank(), dist.get_world_size(), here)
     finally:

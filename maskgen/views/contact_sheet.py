@@ -7,9 +7,9 @@ from PIL import Image
 
 from maskgen.config import Limits
 from maskgen.draw import overlay, page, text
-from maskgen.errors import MaskgenError, SampleError
+from maskgen.errors import SampleError
 from maskgen.outcome import Outcome
-from maskgen.runtime.store import Store
+from maskgen.runtime.store import AbsentError, Store
 from maskgen.sample import Picture
 from maskgen.sharding import format
 from maskgen.sharding.commit import shard_name
@@ -69,7 +69,7 @@ def _card(store: Store, pick: SamplePick, limits: Limits) -> str:
     try:
         sample = _read(store, pick)
         drawn = page.data_uri(thumbnail(sample, sample.picture(limits)))
-    except (MaskgenError, SampleError) as error:
+    except (AbsentError, FormatError, SampleError) as error:  # damage; that the place fails must not be shown
         return _card_html("", f"cannot be shown: {page.escape_text(error)}", pick, "")
     fields = sample.fields
     scores = " · ".join(text.scores(fields.coverage, fields.agreement, fields.sam_iou, 2))

@@ -1,6 +1,7 @@
 """Runs the real command in a process of its own, and compares what it left behind."""
 
 import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,3 +36,10 @@ def finished_set(out: Path) -> dict[str, str]:
         for path in sorted(out.iterdir())
         if path.is_file() and path.name != "report.html"
     }
+
+
+def finished_page(out: Path) -> str:
+    """The set's report.html without what is time."""
+    page = (out / "report.html").read_text()
+    page = re.sub(r"<section><h2>Throughput</h2>.*?</section>", "", page, flags=re.DOTALL)
+    return re.sub(r'<div class="tile"><b>[^<]*</b><span>images a second[^<]*</span></div>', "", page)

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from maskgen.errors import MaskgenError
-from maskgen.pipeline import ray_session
+from maskgen.pipeline import ray_cluster, ray_session
 from maskgen.pipeline.ray_session import RayDiedError, RaySession
 
 
@@ -75,3 +75,31 @@ def test_a_raylet_that_dies_is_noticed_without_rays_word(tmp):
             session.check()
         assert death.value.exit_code == 3
         session.close()
+
+
+def test_closing_ends_what_ray_left_running(tmp):
+    session = RaySession()
+    with subprocess.Popen(["sh", "-c", "sleep 600; :", str(session.path)]) as left:
+        session.close()
+        assert not psutil.pid_exists(left.pid) or psutil.Process(left.pid).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("fails", [1, 2])
+def test_a_ray_that_does_not_start_is_tried_once_more(tmp, monkeypatch, fails):
+    places: list[str] = []
+
+    def connect(_address, session):
+        places.append(str(session.path))
+        if len(places) <= fails:
+            raise MaskgenError("Ray cannot be started on this machine (timed out)")
+        return 0, 2
+
+    monkeypatch.setattr(ray_cluster, "_connect", connect)
+    if fails > 1:
+        with pytest.raises(MaskgenError, match="timed out"):
+            ray_cluster.RayCluster("", 1)
+        assert not any(Path(place).parent.exists() for place in places)
+    else:
+        with ray_cluster.RayCluster("", 1) as cluster:
+            assert cluster.size == 1
+    assert len(set(places)) == 2

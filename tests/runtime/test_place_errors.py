@@ -54,6 +54,20 @@ def test_a_port_in_use(monkeypatch):
     assert f"127.0.0.1:{held.port}" in said and "MASTER_PORT" in said and "in use" in said
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[../third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:18304.",
+        "[../third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 1800000ms for recv",
+        "[enforce fail at gloo/transport/tcp/pair.cc:444] writev [127.0.0.1]:1: Connection reset by peer",
+    ],
+)
+def test_a_process_that_trained_along_and_is_gone(said):
+    """As gloo says it in those that are left; what is no word about a peer stays a bug."""
+    assert "another process of the training" in str(translate(RuntimeError(said)))
+    assert translate(RuntimeError("shapes differ: 3 closed by peer")) is None
+
+
 def test_storages_tell_their_own_errors():
     botocore = pytest.importorskip("botocore.exceptions")
     error = botocore.EndpointConnectionError(endpoint_url="http://x:1")

@@ -1,3 +1,4 @@
+import errno
 import io
 import re
 from dataclasses import replace
@@ -116,6 +117,22 @@ def test_a_missing_tar_costs_only_its_pictures(tmp_path):
     store = tiny_sets.make_set(tmp_path / "set", [[record(1)], [record(3)]])
     store.remove("000000.tar")
     assert len(read(store).all("img")) == 1
+
+
+def test_a_disk_that_fails_does_not_end_in_a_page_without_pictures(tmp_path, monkeypatch):
+    """It would stay: a finished set's page is not written again."""
+    store = tiny_sets.make_set(tmp_path, [[record(0)]])
+    plain = Path.open
+
+    def fail(self, *rest, **options):
+        if self.suffix == ".tar":
+            raise OSError(errno.EIO, "Input/output error", str(self))
+        return plain(self, *rest, **options)
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(MaskgenError, match=r"000000\.tar.*run the same command again"):
+        write_report(store)
+    assert not store.exists("report.html")
 
 
 def test_thumbnails_show_the_mask(tmp_path):
