@@ -41,6 +41,12 @@ Where = Annotated[
 ]
 
 
+Repair = Annotated[
+    bool,
+    typer.Option("--repair", help="First verify what is there, and make damaged shards and indexes again."),
+]
+
+
 def run(
     split: Split = "",
     file: File = "",
@@ -54,6 +60,7 @@ def run(
     ] = False,
     retry_failed: RetryFailed = False,
     where: Where = None,
+    repair: Repair = False,
     as_json: Json = False,
 ) -> None:
     """Ground a split into shards.
@@ -70,7 +77,7 @@ def run(
         settings = config.load(split, file, overrides)
         out = out or f"shards/{settings.split}"
         data = data_or_scenes(settings, data, out)
-    _finish(settings, data, out, address, as_json, _retry(retry_failed, where))
+    _finish(settings, data, out, address, as_json, _retry(retry_failed, where), repair)
 
 
 def resume(
@@ -80,6 +87,7 @@ def resume(
     address: Address = "",
     retry_failed: RetryFailed = False,
     where: Where = None,
+    repair: Repair = False,
     as_json: Json = False,
 ) -> None:
     """Go on with the run in OUT as it was begun.
@@ -90,7 +98,7 @@ def resume(
     from maskgen.pipeline import run_record
 
     settings, data = run_record.settings(out, data, overrides)
-    _finish(settings, data, out, address, as_json, _retry(retry_failed, where))
+    _finish(settings, data, out, address, as_json, _retry(retry_failed, where), repair)
 
 
 def _retry(retry_failed: bool, where: list[str] | None) -> tuple[Outcome, ...]:
@@ -110,11 +118,12 @@ def _finish(
     address: str,
     as_json: bool,
     retry: tuple[Outcome, ...] = (),
+    repair: bool = False,
 ) -> None:
     from maskgen.pipeline.run import RunRequest, run
     from maskgen.views.summary import summarise_run
 
-    request = RunRequest(settings, data, out, address, retry)
+    request = RunRequest(settings, data, out, address, retry, repair)
     summary = run(request, say)
     words = summarise_run(request, summary)
     if as_json:

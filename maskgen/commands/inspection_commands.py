@@ -15,9 +15,13 @@ from maskgen.commands.options import (
     Overrides,
     RunFolder,
     Split,
+    complete,
+    one_of,
     tell,
     tell_json,
 )
+from maskgen.errors import MaskgenError
+from maskgen.outcome import Outcome
 from maskgen.pipeline import run_record
 
 
@@ -42,13 +46,14 @@ def verify(out: RunFolder, as_json: Json = False) -> None:
     """
     from maskgen.pipeline.progress import progress_bar
     from maskgen.runtime.store import Store
-    from maskgen.sharding.verify import verify
-    from maskgen.views.summary import render_problems
+    from maskgen.sharding.verify import find_problems
+    from maskgen.views.summary import remedies, render_problems
 
     with progress_bar("verifying", "shards") as count:
-        problems = verify(Store(out), count)
+        problems = find_problems(Store(out), count)
     if as_json:
-        tell_json({"out": out, "problems": problems})
+        found = [asdict(problem) for problem in problems]
+        tell_json({"out": out, "problems": found, "remedies": remedies(out, problems)})
     else:
         tell(render_problems(out, problems))
     raise typer.Exit(1 if problems else 0)
@@ -56,16 +61,39 @@ def verify(out: RunFolder, as_json: Json = False) -> None:
 
 def show(
     out: RunFolder,
-    key: Annotated[str, typer.Argument(metavar="KEY", help="The sample's key, as in index.parquet.")],
+    key: Annotated[
+        str,
+        typer.Argument(metavar="KEY", help="Its key, as in index.parquet. Default: one drawn at random."),
+    ] = "",
+    outcome: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Draw one of this outcome, e.g. no_grounding.",
+            autocompletion=complete(lambda: Outcome),
+        ),
+    ] = "",
+    words: Annotated[bool, typer.Option("--text", help="Print it instead: texts, scores, source.")] = False,
+    seed: Annotated[
+        int, typer.Option(min=-1, help="Of the drawing by lot. Default: another one every time.")
+    ] = -1,
     to: Annotated[
         str,
         typer.Option("--out", "-o", "--to", metavar="FILE", help="The PNG to write. Default: KEY.png."),
     ] = "",
 ) -> None:
     """Draw one sample as a PNG: image, polygon, mask and grid."""
-    from maskgen.views.show import write_png
+    if key and outcome:
+        raise MaskgenError("KEY names a sample, --outcome draws one by lot: give one of them.")
+    if outcome:
+        one_of("--outcome", outcome, Outcome)
+    from maskgen.views.show import describe, random_key, write_png
 
-    tell(write_png(out, key, to or f"{key}.png"))
+    key = key or random_key(out, outcome, None if seed < 0 else seed)
+    if words or (outcome and not Outcome(outcome).in_tar):
+        tell(describe(out, key))
+    else:
+        tell(write_png(out, key, to or f"{key}.png"))
 
 
 def report(out: RunFolder) -> None:

@@ -84,7 +84,7 @@ def one_of(option: str, given: str, known: Iterable[str]) -> None:
     names = [*known]
     if given not in names:
         near = did_you_mean(given, names)
-        raise MaskgenError(f"{option} {given}: there is no such thing.{near} Give one of {', '.join(names)}.")
+        raise MaskgenError(f"{option} {given}: give one of {', '.join(names)}.{near}")
 
 
 def say(line: str) -> None:

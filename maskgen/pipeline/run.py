@@ -26,6 +26,7 @@ from maskgen.runtime.store import Store
 from maskgen.sharding.commit import Commit, committed, shard_name
 from maskgen.sharding.format import SCHEMA
 from maskgen.sharding.index import finish
+from maskgen.sharding.verify import repair
 from maskgen.sources.data_root import ensure
 from maskgen.sources.gzip_archives import restore_points
 from maskgen.sources.plan import find_again, make_plan, passed_over
@@ -40,13 +41,15 @@ _STOPPING = "stopping; finished shards stay, the rest is made when you run the s
 
 @dataclass(frozen=True)
 class RunRequest:
-    """One `maskgen run`. `retry`: outcomes of finished shards to try again."""
+    """One `maskgen run`. `retry`: outcomes of finished shards to try again; `repair`: look first for damaged
+    files, and make them again."""
 
     config: Config
     data: str
     out: str
     address: str = ""
     retry: tuple[Outcome, ...] = ()
+    repair: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,9 @@ def run(request: RunRequest, say: Callable[[str], None]) -> RunSummary:
     ensure(request.config, request.data, say)
     config, identity = _identify(request, store, say)
     with Lease(request.out) as lease:
+        if request.repair and store.exists("run.json"):
+            with progress_bar("verifying", "shards") as count:
+                repair(store, say, count)
         job, rows = _plan(request, config, identity, store, say)
         store.sweep()
         return _make_missing(request, store, job, rows, lease, say)

@@ -43,6 +43,11 @@ def shard_name(shard: int) -> str:
     return f"{shard:06d}"
 
 
+def shard_files(shard: int) -> tuple[str, str, str]:
+    """The names of a shard's files, its commit first: without it the others count for nothing."""
+    return f"{shard_name(shard)}.json", f"{shard_name(shard)}.parquet", f"{shard_name(shard)}.tar"
+
+
 def publish(store: Store, commit: Commit) -> None:
     """Write NNNNNN.json."""
     store.write_json(f"{shard_name(commit.shard)}.json", commit.model_dump(mode="json", by_alias=True))

@@ -15,6 +15,9 @@ from maskgen.sharding.format import SCHEMA
 from maskgen.sharding.huggingface import features
 
 COLUMNS = pa.schema([pa.field("shard", pa.int32(), nullable=False), *shard_table.COLUMNS])
+NAMES = ("index.parquet", "sizes.json", "wids.json", "features.json")
+"""The files that `finish` writes."""
+
 _SOURCE = b"maskgen.shards"
 _OF_AN_INDEX = ("quality.json", "report.html")  # made from it; without them a finished set is not whole
 

@@ -76,12 +76,23 @@ def read_raw(store: Store, shard: int) -> Iterator[tuple[dict[str, Any], list[tu
         raise _damaged(store, shard, "has more samples than its parquet")
 
 
-def find(store: Store, key: str) -> ShardSample:
-    """One sample, read by its offset alone. MaskgenError if there is none, or why it is not in a tar."""
+def find_row(store: Store, key: str) -> dict[str, Any]:
+    """One planned sample's row of its shard's table, in a tar or not. MaskgenError if there is none."""
+    return _place(store, key)[1]
+
+
+def _place(store: Store, key: str) -> tuple[int, dict[str, Any]]:
+    """The shard that holds the key, and its row there."""
     shard = _shard_of(store, key)
     _finished(store, shard)
     rows = shard_table.read(store, f"{shard_name(shard)}.parquet")
-    row = rows.filter(pc.equal(rows["key"], key)).to_pylist()[0]
+    row: dict[str, Any] = rows.filter(pc.equal(rows["key"], key)).to_pylist()[0]
+    return shard, row
+
+
+def find(store: Store, key: str) -> ShardSample:
+    """One sample, read by its offset alone. MaskgenError if there is none, or why it is not in a tar."""
+    shard, row = _place(store, key)
     if row["offset"] < 0:
         retry = " Mend the source, then run again with --retry-failed."
         raise MaskgenError(

@@ -5,6 +5,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,37 +18,79 @@ from maskgen.errors import MaskgenError
 from maskgen.geometry import Frame
 from maskgen.runtime.store import Store
 from maskgen.sharding import format, index, reader, shard_table
-from maskgen.sharding.commit import Commit, Digest, committed, read_commit, shard_name
+from maskgen.sharding.commit import Commit, Digest, committed, read_commit, shard_files, shard_name
 from maskgen.sharding.format import ShardSample
 
 _SHARD_FILE = re.compile(r"(\d+)\.(tar|parquet|json)")
 _COVERAGE_TOLERANCE = 2e-6
 
 
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a set. `files`: the set's own, which a run makes again once they are gone."""
+
+    said: str
+    files: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.said
+
+
 def verify(store: Store, progress: Callable[[int, int], None] | None = None) -> list[str]:
-    """What is wrong with the set, a sentence each; empty if it is finished and sound.
+    """What is wrong with the set, a sentence each; empty if it is finished and sound. See `find_problems`."""
+    return [problem.said for problem in find_problems(store, progress)]
+
+
+def find_problems(store: Store, progress: Callable[[int, int], None] | None = None) -> list[Problem]:
+    """What is wrong with the set; empty if it is finished and sound.
 
     Never stops at the first problem. `progress` is called with (shards done, shards planned).
+    MaskgenError if no run was begun there.
     """
     if not any(store.exists(name) for name in ("run.json", "plan.parquet")):
         raise MaskgenError(f"no run was begun in {store.place}: there is nothing to verify. Check the path.")
-    problems: list[str] = []
-    fingerprint = _fingerprint(store, problems)
-    plan = _plan(store, problems)
+    told: list[str] = []
+    fingerprint = _fingerprint(store, told)
+    plan = _plan(store, told)
+    problems = [Problem(each) for each in told]
     keys = []
     for shard, planned in enumerate(plan):
         keys.append(planned)
-        problems += _attempt(shard_name(shard), partial(_shard, store, shard, planned, fingerprint))
+        stem = shard_name(shard)
+        wrong = _attempt(stem, partial(_shard, store, shard, planned, fingerprint))
+        damaged = wrong and fingerprint and store.exists(f"{stem}.json")
+        files = tuple(name for name in shard_files(shard) if damaged and store.exists(name))
+        problems += [Problem(each, files) for each in wrong]
         if progress:
             progress(shard + 1, len(plan))
     counts = pc.value_counts(pa.chunked_array(keys, pa.string()))
     problems += [
-        f"the key {count['values']} is planned {count['counts']} times."
+        Problem(f"the key {count['values']} is planned {count['counts']} times.")
         for count in counts.filter(pc.greater(counts.field("counts"), 1)).to_pylist()
     ]
-    problems += _strays(store, len(plan))
-    problems += _attempt("the indexes", partial(_indexes, store, len(plan), fingerprint))
-    return problems
+    problems += [Problem(each) for each in _strays(store, len(plan))]
+    wrong = _attempt("the indexes", partial(_indexes, store, len(plan), fingerprint))
+    indexes = tuple(name for name in index.NAMES if store.exists(name)) if wrong else ()
+    return problems + [Problem(each, indexes if fingerprint else ()) for each in wrong]
+
+
+def repair(
+    store: Store, say: Callable[[str], None], progress: Callable[[int, int], None] | None = None
+) -> None:
+    """Remove what is damaged of the set's own files, so that a run makes it again. Only with the run's lease.
+
+    MaskgenError where the set cannot be made whole so: without its run.json and plan.parquet.
+    """
+    problems = find_problems(store, progress)
+    lost = [problem.said for problem in problems if problem.said.startswith(("run.json", "plan.parquet"))]
+    if lost:
+        raise MaskgenError(
+            f"{store.place} cannot be repaired: {lost[0]} Restore the file, or give another --out."
+        )
+    for problem in problems:
+        say(f"repair: {problem.said}" + ("" if problem.files else " It is left as it is."))
+    for name in dict.fromkeys(name for problem in problems for name in problem.files):
+        store.remove(name)
 
 
 def _attempt(what: str, check: Callable[[], Iterator[str]]) -> list[str]:

@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw
 
 from maskgen.age_vlm.chat import ChatTemplate
 from maskgen.draw import text
-from maskgen.draw.lettering import font, renderable_text
+from maskgen.draw.lettering import font, renderable_text, wrap_text
 from maskgen.draw.overlay import with_grid
-from maskgen.draw.palette import INK, WHITE
+from maskgen.draw.palette import GREY, INK, WHITE
 from maskgen.errors import SampleError
 from maskgen.geometry import Frame
 from maskgen.training.dataset import Example, ShardDataset
@@ -25,7 +25,7 @@ READ = 2000
 """Samples that are decoded, drawn at random; what the index alone tells is counted over all."""
 
 _EXAMPLES = 5
-_SHOWN, _COLUMNS, _SIDE, _LINE = 24, 6, 220, 20
+_SHOWN, _COLUMNS, _SIDE, _LINE, _TEXT_LINES = 24, 6, 220, 58, 2
 
 # Above these shares something is wrong with the data rather than with a few samples.
 _CUT, _EMPTY, _FULL, _WITHOUT_QUERY = 0.02, 0.05, 0.05, 0.01
@@ -88,12 +88,12 @@ def audit(
     chosen = _chosen(dataset, read, recipe.seed)
     for number, row in enumerate(chosen, start=1):
         try:
-            found.add(dataset[int(row)])
+            found.add(int(row), dataset[int(row)])
         except SampleError as error:
             found.unreadable.append(f"{dataset.keys[row]}: {error.reason}")
         if progress:
             progress(number)
-    _draw(found.shown, frame, picture)
+    _draw([(one, dataset.sample(row).query.text) for row, one in found.shown], frame, picture)
     half = [np.percentile(found.lengths, share) for share in (50, 95, 100)] if found.lengths else [0, 0, 0]
     spread = np.percentile(found.coverages, [25, 50, 75]).tolist() if found.coverages else []
     result = Audit(
@@ -157,9 +157,9 @@ class _Reading:
         self.without_query: list[str] = []
         self.unlearnt: list[str] = []
         self.unreadable: list[str] = []
-        self.shown: list[Example] = []
+        self.shown: list[tuple[int, Example]] = []
 
-    def add(self, example: Example) -> None:
+    def add(self, row: int, example: Example) -> None:
         self.lengths.append(len(example.input_ids))
         self.cut += example.truncated
         if all(label == -100 for label in example.labels):
@@ -174,7 +174,7 @@ class _Reading:
         if not any(example.query_mask):
             self.without_query.append(example.key)
         if len(self.shown) < _SHOWN:
-            self.shown.append(example)
+            self.shown.append((row, example))
 
 
 def _chosen(dataset: ShardDataset, read: int, seed: int) -> np.ndarray:
@@ -250,20 +250,23 @@ def _problems(found: Audit, recipe: Recipe) -> list[str]:
     return problems
 
 
-def _draw(examples: list[Example], frame: Frame, to: Path) -> None:
-    """A contact sheet: images in the trainer's frame, under the cells that guide."""
+def _draw(examples: list[tuple[Example, str]], frame: Frame, to: Path) -> None:
+    """A contact sheet: images in the trainer's frame, under the cells that guide, each over its text."""
     if not examples:
         return
     rows = -(-len(examples) // _COLUMNS)
     sheet = Image.new("RGB", (_COLUMNS * _SIDE, rows * (_SIDE + _LINE)), WHITE)
     pen = ImageDraw.Draw(sheet)
-    for number, example in enumerate(examples):
+    for number, (example, words) in enumerate(examples):
         assert example.pixels is not None and example.mask is not None
         left, top = _SIDE * (number % _COLUMNS), (_SIDE + _LINE) * (number // _COLUMNS)
         image = Image.fromarray(example.pixels).resize((_SIDE - 4, _SIDE - 4), Image.Resampling.LANCZOS)
         grid = example.mask.reshape(frame.cells, frame.cells).astype(np.uint8) * 255
         sheet.paste(with_grid(image, grid), (left + 2, top + 2))
-        pen.text((left + 4, top + _SIDE), renderable_text(example.key), INK, font=font(11))
+        for place, line in enumerate(wrap_text(words, font(13), _SIDE - 8, _TEXT_LINES)):
+            pen.text((left + 4, top + _SIDE + 16 * place), line, INK, font=font(13))
+        below = top + _SIDE + 16 * _TEXT_LINES
+        pen.text((left + 4, below), renderable_text(example.key), GREY, font=font(11))
     to.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(to)
 

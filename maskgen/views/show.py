@@ -1,8 +1,10 @@
 """`maskgen show`: one sample on one panel, from the image to what the trainer sees of its mask."""
 
+import random
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 from PIL import Image, ImageDraw
 
 from maskgen import config
@@ -14,13 +16,50 @@ from maskgen.geometry import Frame, binarise
 from maskgen.outcome import Outcome
 from maskgen.runtime.store import Store
 from maskgen.sample import Picture
+from maskgen.sharding import shard_table
+from maskgen.sharding.commit import committed, shard_name
 from maskgen.sharding.format import ShardSample
-from maskgen.sharding.reader import find
+from maskgen.sharding.reader import find, find_row
 
 _MARGIN, _GAP, _COLUMN = 32, 24, 424
 _WIDTH = 2 * _MARGIN + 2 * _GAP + 3 * _COLUMN
 _STACKED_RATIO, _MAX_HEIGHT = 2.4, 620
 _CAPTION, _LEADING, _QUERY_LINES = 26, 25, 6
+
+
+def random_key(out: str, outcome: str = "", seed: int | None = None) -> str:
+    """A sample's key drawn at random: of those in the tars, or of those of an outcome.
+
+    MaskgenError if there is none.
+    """
+    store, keys = Store(out), []
+    if not store.exists("run.json"):
+        raise MaskgenError(f"no run was begun in {store.place}: there is nothing to show. Check the path.")
+    for shard, commit in committed(store).items():
+        if outcome in ("", *commit.outcomes):
+            rows = shard_table.read(store, f"{shard_name(shard)}.parquet")
+            wanted = pc.equal(rows["outcome"], outcome) if outcome else pc.greater_equal(rows["offset"], 0)
+            keys += rows.filter(wanted)["key"].to_pylist()
+    if not keys:
+        raise MaskgenError(f"{store.place} has no finished sample{f' that is {outcome}' if outcome else ''}.")
+    return str(random.Random(seed).choice(sorted(keys)))
+
+
+def describe(out: str, key: str) -> str:
+    """The sample in words: texts, scores and where it came from, for a terminal."""
+    row = find_row(Store(out), key)
+    rows = [
+        ("key", key),
+        ("outcome", row["outcome"] + (f": {row['reason']}" if row["reason"] else "")),
+        ("query", row["query"]),
+        ("mask", " | ".join(text.scores(row["coverage"], row["agreement"], row["sam_iou"], 3)) or "none"),
+        ("polygons", f"{row['polygons']:,}, of {text.plural(row['tokens'], 'token')}"),
+        ("image", f"{row['image']} ({row['width']} x {row['height']} px)"),
+        ("row", f"id {row['id']} of split {row['split']}"),
+    ]
+    turns = find(Store(out), key).turns if row["offset"] >= 0 else ()
+    rows += [(turn.speaker, turn.value) for turn in turns]
+    return "\n".join(f"{label:<10}{text.plain(words)}" for label, words in rows)
 
 
 def write_png(out: str, key: str, to: str) -> str:
@@ -34,7 +73,7 @@ def write_png(out: str, key: str, to: str) -> str:
     try:
         panel.save(to, "PNG")
     except OSError as error:
-        raise MaskgenError(f"cannot write {to}: {error.strerror or error}. Give another --to.") from error
+        raise MaskgenError(f"cannot write {to}: {error.strerror or error}. Give another --out.") from error
     return str(Path(to))
 
 

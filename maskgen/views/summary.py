@@ -6,6 +6,7 @@ from maskgen.estimate.scaling import PlannedWork, RunTime, smaller_shards
 from maskgen.outcome import Outcome
 from maskgen.pipeline.run import RunRequest, RunSummary
 from maskgen.runtime.store import Store
+from maskgen.sharding.verify import Problem
 from maskgen.views.report import NAME, write_report
 from maskgen.views.status import status
 
@@ -83,11 +84,28 @@ def _resources_line(time: RunTime, work: PlannedWork) -> str:
     return line
 
 
-def render_problems(out: str, problems: list[str]) -> str:
+def render_problems(out: str, problems: list[Problem]) -> str:
+    """What `maskgen verify` ends with: the problems, and what mends them."""
     if not problems:
         return f"{out} is whole: every shard was recounted, rehashed and re-read."
     found = f"{text.plural(len(problems), 'problem')} in {out}:"
-    return "\n".join([found, *(f"  {problem}" for problem in problems)])
+    return "\n".join([found, *(f"  {problem}" for problem in problems), "", *remedies(out, problems)])
+
+
+def remedies(out: str, problems: list[Problem]) -> list[str]:
+    """What mends a set with these problems, a line each."""
+    damaged = {name for problem in problems for name in problem.files}
+    lines = []
+    if damaged:
+        lines.append(
+            f"To mend it: maskgen resume {out} --repair, which removes {text.listed(sorted(damaged))} and "
+            "makes them again."
+        )
+    elif any("Run the same maskgen run again" in problem.said for problem in problems):
+        lines.append(f"To finish it: maskgen resume {out}.")
+    if any(problem.said.startswith(("run.json", "plan.parquet")) for problem in problems):
+        lines.append("Without run.json and plan.parquet nothing can be made again: restore them from a copy.")
+    return lines
 
 
 def _next_step(request: RunRequest) -> str:

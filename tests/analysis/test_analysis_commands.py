@@ -89,5 +89,5 @@ def test_similarity(place, tmp_path):
         assert [model["pool"] for model in found["models"]] == [pool, pool]
         assert Image.open(out / "similarity.png").width == 2080
         assert (out / "similarity.svg").read_text().startswith("<svg")
-    with pytest.raises(MaskgenError, match="--text words: give query or answers"):
+    with pytest.raises(MaskgenError, match="--text words: give one of query, answers"):
         run("similarity", *both(place), "--data", place / "set", "--text", "words")

@@ -18,12 +18,14 @@ from helpers.shard_sets import (
     write_set,
     write_shard,
 )
+from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
 from maskgen.runtime.store import Store
 from maskgen.sharding import format, index, shard_table
 from maskgen.sharding.reader import scan
-from maskgen.sharding.verify import verify
+from maskgen.sharding.verify import find_problems, repair, verify
 from maskgen.sharding.writer import ShardWriter
+from maskgen.views.summary import render_problems
 
 
 @pytest.fixture
@@ -168,3 +170,40 @@ def test_more_rows_in_the_index_are_noticed(store):
         for group in groups:
             writer.write_table(group)
     assert any("index.parquet differs from 000002.parquet" in problem for problem in verify(store))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "removed"),
+    [
+        ("000001.tar", flip, ["000001.json", "000001.parquet", "000001.tar"]),
+        ("000001.json", lambda data: b"{", ["000001.json", "000001.parquet", "000001.tar", *index.NAMES]),
+        ("wids.json", lambda data: b"{}", list(index.NAMES)),
+    ],
+)
+def test_a_repair_removes_what_a_run_makes_again_and_nothing_else(store, name, change, removed):
+    store.write_bytes("000009.tar", b"somebody's")
+    edit(store, name, change)
+    said: list[str] = []
+    before = set(store.names())
+    repair(store, said.append)
+    assert before - set(store.names()) == set(removed)
+    assert any(line.startswith("repair: 000009.tar") and "left as it is" in line for line in said)
+
+
+@pytest.mark.parametrize("name", ["run.json", "plan.parquet"])
+def test_without_plan_and_record_nothing_is_removed(store, name):
+    edit(store, name, lambda data: b"")
+    edit(store, "000001.tar", flip)
+    before = store.names()
+    with pytest.raises(MaskgenError, match="cannot be repaired"):
+        repair(store, lambda _: None)
+    assert store.names() == before
+
+
+def test_what_is_wrong_comes_with_what_mends_it(store):
+    edit(store, "000001.tar", flip)
+    told = render_problems("OUT", find_problems(store))
+    assert "000001.tar is not the file" in told
+    assert "To mend it: maskgen resume OUT --repair, which removes 000001.json" in told
+    store.remove("000001.json")
+    assert render_problems("OUT", find_problems(store)).endswith("To finish it: maskgen resume OUT.")

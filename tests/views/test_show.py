@@ -10,7 +10,7 @@ from maskgen.config import Grid
 from maskgen.draw import overlay, text
 from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
-from maskgen.views.show import show, write_png
+from maskgen.views.show import describe, random_key, show, write_png
 
 HOSTILE = "a <script>\x00\x1b[2J \u202eright\ud800 中文 🙂 e\u0301 " + "x" * 5000
 
@@ -75,7 +75,7 @@ def test_write_png(tmp_path):
         write_png(store.url, "k000002", str(tmp_path / "k.png"))
     with pytest.raises(MaskgenError, match="no sample"):
         write_png(store.url, "k9", str(tmp_path / "k.png"))
-    with pytest.raises(MaskgenError, match="Give another --to"):
+    with pytest.raises(MaskgenError, match="Give another --out"):
         write_png(store.url, "k000001", str(tmp_path / "no" / "k.png"))
 
 
@@ -91,3 +91,27 @@ def test_scores_that_nobody_gave_are_not_shown():
     assert text.scores(0.25, 1.0, 0.0, 2) == ["coverage 25.0 %"], "the polygon is the mask"
     assert text.scores(0.25, 0.5, 0.75, 2) == ["coverage 25.0 %", "agreement 0.50", "SAM IoU 0.75"]
     assert text.scores(0.0, 0.0, 0.0, 2) == [], "nothing was found"
+
+
+def test_without_a_key_a_sample_is_drawn_by_lot(tmp_path):
+    hostile = record(4, Outcome.NO_GROUNDING, text=HOSTILE.replace("\ud800", ""))
+    missing = record(5, Outcome.IMAGE_MISSING, "no such file")
+    store = tiny_sets.make_set(
+        tmp_path / "set", [[record(1), record(2), record(3)], [hostile, missing], None]
+    )
+    drawn = {random_key(store.url, seed=seed) for seed in range(30)}
+    assert drawn == {"k000001", "k000002", "k000003", "k000004"}, "what is in no tar cannot be drawn"
+    assert random_key(store.url, seed=3) == random_key(store.url, seed=3)
+    assert random_key(store.url, "no_grounding") == "k000004"
+    assert random_key(store.url, "image_missing") == "k000005"
+    with pytest.raises(MaskgenError, match="no finished sample that is oom"):
+        random_key(store.url, "oom")
+    with pytest.raises(MaskgenError, match="no run was begun"):
+        random_key(str(tmp_path / "none"))
+    told = describe(store.url, "k000004")
+    assert "\x1b" not in told and "\u202e" not in told and "no_grounding" in told
+    assert "none" in told.splitlines()[3], "no mask, no scores"
+    assert "image_missing: no such file" in describe(store.url, "k000005")
+    assert "a red ellipse" in describe(store.url, "k000001") and "SAM IoU 0.900" in describe(
+        store.url, "k000001"
+    )
