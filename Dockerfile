@@ -3,6 +3,10 @@
 #   docker build -t maskgen .
 #   docker run --gpus all -v /data:/data -v /models:/models maskgen run --split pretrain --data /data --out /data/shards \
 #       --set refiner.checkpoint=/models/sam_vit_h_4b8939.pth
+#   docker run --gpus all --shm-size=8g -v /data:/data maskgen train --recipe age-vlm ... --out /data/run
+#
+# Training needs --shm-size: its loader's workers hand batches over in /dev/shm, of which a container has 64 MB. Ray keeps
+# what is on the way between processes there too.
 #
 # On a cluster start `ray start --head` and `ray start --address HEAD:6379` in this image (--entrypoint ray), then
 # `maskgen run --address auto`. See docs/cluster.md.

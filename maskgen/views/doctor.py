@@ -20,6 +20,7 @@ def examine(config: Config | None, out: str | None, data: str | None, address: s
         ("packages", doctor_machine.python),
         ("GPU", lambda: doctor_machine.gpus(full_size)),
         ("processors", lambda: doctor_machine.memory(full_size)),
+        ("/dev/shm", doctor_machine.shared_memory),
         ("Ray", lambda: doctor_machine.ray(address)),
     ]
     if config is not None:

@@ -1,6 +1,7 @@
 """The doctor's checks of the machine: Python, GPU, processors and memory, Ray."""
 
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -10,12 +11,14 @@ from importlib.util import find_spec
 from maskgen.draw import text
 from maskgen.errors import MaskgenError
 from maskgen.runtime.device import host_memory
+from maskgen.runtime.place_errors import SHARED_MEMORY_REMEDY
 from maskgen.runtime.ray_address import check
 from maskgen.views.finding import Finding
 
 _SMI = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
 _SMI_SECONDS = 5
 _MEMORY = {True: 8e9, False: 2e9}
+_SHARED, _SHARED_BYTES = "/dev/shm", 2e9
 _GPU_MEMORY_MIB = 15_000
 
 
@@ -71,6 +74,17 @@ def memory(full_size: bool) -> Finding:
         remedy = "Ask for fewer workers (--set resources.actors=1), or free some memory."
         return Finding("processors", None, found, remedy)
     return Finding("processors", True, found)
+
+
+def shared_memory() -> Finding:
+    """What a data loader's workers hand their batches over in; a container has 64 MB unless it is told."""
+    try:
+        size = shutil.disk_usage(_SHARED).total
+    except OSError:
+        return Finding(_SHARED, None, "there is none", f"{SHARED_MEMORY_REMEDY}.")
+    if size < _SHARED_BYTES:
+        return Finding(_SHARED, None, f"{text.size(size)}, little for training", f"{SHARED_MEMORY_REMEDY}.")
+    return Finding(_SHARED, True, text.size(size))
 
 
 def ray(address: str) -> Finding:

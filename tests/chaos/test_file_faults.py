@@ -84,6 +84,8 @@ def check_each(
         failed, files.failed = files.failed, ""
         files.arm(-1, 0)
         codes[code] += 1
+        # With its process a driver's claim ends; here the process goes on.
+        (out / ".maskgen" / "lease.json").unlink(missing_ok=True)
         problems = check_sentence(code, said)
         # An image that could not be read is that sample's outcome, which trying again may cure.
         again = ["--retry-failed"] if line[0] == "run" and code in (0, 2) else []

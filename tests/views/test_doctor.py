@@ -4,6 +4,7 @@ import os
 import socket
 import time
 import zipfile
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -48,7 +49,7 @@ def test_demo_needs_nothing_more(tmp_path):
 
 def test_the_bare_machine():
     findings = examine(None, None, None, "")
-    assert [finding.name for finding in findings] == ["packages", "GPU", "processors", "Ray"]
+    assert [finding.name for finding in findings] == ["packages", "GPU", "processors", "/dev/shm", "Ray"]
     assert "With --split" in render(findings)
 
 
@@ -337,6 +338,18 @@ def test_the_lease(tmp_path):
     assert found.ok is None and str(os.getpid()) in found.found
     lease.write_json("lease.json", {**facts, "started": 1.0})
     assert doctor_inputs.lease(out).ok is True and "takes it over" in doctor_inputs.lease(out).found
+
+
+@pytest.mark.parametrize(("size", "ok"), [(67_108_864, None), (8 << 30, True), (0, None)])
+def test_a_container_without_shared_memory_warns(monkeypatch, size, ok):
+    def usage(_):
+        if not size:
+            raise FileNotFoundError
+        return SimpleNamespace(total=size)
+
+    monkeypatch.setattr(doctor_machine.shutil, "disk_usage", usage)
+    found = doctor_machine.shared_memory()
+    assert found.ok is ok and ("--shm-size=8g" in found.remedy) is not bool(ok)
 
 
 def test_a_container_without_memory_warns(monkeypatch):
