@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -27,8 +28,8 @@ from maskgen.commands import (
     training_commands,
 )
 from maskgen.commands.help_pages import CommandHelp, GroupHelp
-from maskgen.commands.options import say
 from maskgen.errors import MaskgenError
+from maskgen.runtime import console
 from maskgen.runtime.place_errors import translate, write_report
 from maskgen.runtime.standard_streams import secure_standard_streams
 
@@ -66,14 +67,24 @@ for title, modules in _GROUPS.items():
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _begin(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say warnings and errors alone.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say what a run notes down of workers and shards, too.")
+    ] = False,
+) -> None:
     if version:
         typer.echo(f"maskgen {__version__}")
         raise typer.Exit
+    if quiet and verbose:
+        raise MaskgenError("--quiet and --verbose: give one of them.")
+    console.set_level("quiet" if quiet else "verbose" if verbose else "normal")
 
 
 def main() -> None:
     """The console script: every problem is a sentence and an exit code."""
+    logging.getLogger("maskgen").addHandler(console.WarningsHandler())
     signal.signal(signal.SIGTERM, _interrupt)  # wherever the command is; as process 1 it would be ignored
     try:
         code = app(standalone_mode=False) or 0
@@ -134,5 +145,5 @@ def _usage_error(error: TyperException) -> str:
 
 
 def _fail(message: str, code: int) -> None:
-    say(f"error: {message}")
+    console.write(f"error: {message}")
     sys.exit(code)

@@ -260,6 +260,10 @@ class Resources(Section):
     failure_budget: float = Field(
         0.05, ge=0, le=1, description="share of failed samples above which the run exits with 2"
     )
+    metrics_file: str = Field(
+        "",
+        description="where the run's figures go as Prometheus text, on the driver's machine",
+    )
 
 
 class Config(Section):

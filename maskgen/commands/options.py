@@ -10,7 +10,7 @@ import typer
 
 from maskgen import config
 from maskgen.errors import MaskgenError, did_you_mean
-from maskgen.runtime import terminal
+from maskgen.runtime import console, terminal
 
 
 def complete(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
@@ -88,8 +88,8 @@ def one_of(option: str, given: str, known: Iterable[str]) -> None:
 
 
 def say(line: str) -> None:
-    """A line for the person who waits, on stderr."""
-    typer.echo(terminal.fold(line, terminal.columns(sys.stderr)), err=True)
+    """A line for the person who waits, on stderr, unless --quiet."""
+    console.say(line)
 
 
 def tell(words: str) -> None:

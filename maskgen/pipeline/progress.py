@@ -42,9 +42,5 @@ class Progress:
         self._shown = max(self._shown, min(self._done + in_hand, self._planned))
         self._reporter.update(self._shown, note=shown)
 
-    def say(self, text: str) -> None:
-        """A line above the bar."""
-        self._reporter.say(text)
-
     def close(self) -> None:
         self._reporter.close()

@@ -14,13 +14,16 @@ from maskgen.grounding.auto_settings import automatic_dtypes, with_dtypes
 from maskgen.outcome import Outcome, failures
 from maskgen.pipeline import fingerprint, run_record
 from maskgen.pipeline.driver import Driver
+from maskgen.pipeline.metrics_file import MetricsFile
 from maskgen.pipeline.progress import Progress, progress_bar
 from maskgen.pipeline.recorded_names import compare_recorded
 from maskgen.pipeline.worker import Job, Task
+from maskgen.runtime import console
 from maskgen.runtime.device import describe_device
 from maskgen.runtime.folder_kind import refuse_other_kind
-from maskgen.runtime.journal import Journal
+from maskgen.runtime.journal import Heartbeat, Journal
 from maskgen.runtime.lease import Lease
+from maskgen.runtime.run_log import RunLog, described
 from maskgen.runtime.stop_signals import stop_signals
 from maskgen.runtime.store import Store
 from maskgen.sharding.commit import Commit, committed, shard_name
@@ -100,13 +103,14 @@ def run(request: RunRequest, say: Callable[[str], None]) -> RunSummary:
     _refuse_before_anything(request, store)
     ensure(request.config, request.data, say)
     config, identity = _identify(request, store, say)
-    with Lease(request.out) as lease:
+    with Lease(request.out) as lease, RunLog(request.out) as log:
+        say = log.saying(say)
         if request.repair and store.exists("run.json"):
             with progress_bar("verifying", "shards") as count:
                 repair(store, say, count)
         job, rows = _plan(request, config, identity, store, say)
         store.sweep()
-        return _make_missing(request, store, job, rows, lease, say)
+        return _make_missing(request, store, job, rows, lease, log, say)
 
 
 def _refuse_before_anything(request: RunRequest, store: Store) -> None:
@@ -217,17 +221,23 @@ def _worker_device(address: str, say: Callable[[str], None]) -> dict[str, str]:
 
 
 def _make_missing(
-    request: RunRequest, store: Store, job: Job, rows: list[int], lease: Lease, say: Callable[[str], None]
+    request: RunRequest,
+    store: Store,
+    job: Job,
+    rows: list[int],
+    lease: Lease,
+    log: RunLog,
+    say: Callable[[str], None],
 ) -> RunSummary:
     began = time.monotonic()
-    journal = Journal(request.out)
+    journal = Journal(request.out, [log.event, lambda *told: console.detail(described(*told))])
     commits = _intact(store, job, say)
     if Outcome.QUARANTINED in request.retry:
         journal.release()
     tasks = _tasks(journal, commits, rows, request.retry)
-    drive = GroundingRun(request, store, job, journal, tasks, lease)
+    drive = GroundingRun(request, store, job, journal, tasks, lease, log)
     if tasks:
-        drive.run(planned=sum(rows), say=say)
+        drive.run(rows, say)
         store.sweep()  # what workers that died had begun to write
         # Not what was counted along the way: a shard being rewritten when it all stopped has no commit now.
         commits = committed(store)
@@ -262,46 +272,64 @@ class GroundingRun:
     journal: Journal
     tasks: list[Task]
     lease: Lease
+    log: RunLog
     made: set[int] = field(default_factory=set)
     said: set[str] = field(default_factory=set)
     given_up: list[int] = field(default_factory=list)
     interrupted: bool = False
 
-    def run(self, planned: int, say: Callable[[str], None]) -> None:
-        """Until every task is done, given up, or the user asks to stop."""
+    def run(self, rows: list[int], say: Callable[[str], None]) -> None:
+        """Until every task is done, given up, or the user asks to stop. `rows`: of each shard of the set."""
         from maskgen.pipeline.ray_cluster import RayCluster  # takes seconds; a finished set needs none
 
+        planned, done = sum(rows), sum(rows) - sum(task.rows for task in self.tasks)
+        metrics = self._metrics_file(rows, done)
+        self.journal.listeners.append(metrics.event)
         self._remove_heartbeats()
         self.journal.log_event("run_started", shards=len(self.tasks), version=__version__)
         say("starting Ray")
         with RayCluster(self.request.address, self.request.config.resources.actors) as cluster:
             self.journal.log_event("cluster", actors=cluster.size, gpus=cluster.gpus)
             say(f"loading the models in {cluster.size} worker(s), {cluster.device}")
-            progress = Progress(planned, planned - sum(task.rows for task in self.tasks))
+            progress = Progress(planned, done)
             try:
-                self._drive(cluster, progress)
+                self._drive(cluster, progress, metrics, say)
             finally:
                 progress.close()
+                metrics.close()
         self._remove_heartbeats()
         ended = "run_interrupted" if self.interrupted else "run_finished"
         self.journal.log_event(ended, shards=len(self.made))
 
-    def _drive(self, cluster: "RayCluster", progress: Progress) -> None:
+    def _metrics_file(self, rows: list[int], done: int) -> MetricsFile:
+        labels = {"split": self.job.config.split, "out": self.store.place}
+        path = self.request.config.resources.metrics_file
+        return MetricsFile(path, labels, sum(rows), done, len(rows), len(self.tasks))
+
+    def _drive(
+        self, cluster: "RayCluster", progress: Progress, metrics: MetricsFile, say: Callable[[str], None]
+    ) -> None:
         def landed(task: Task, commit: Commit) -> None:
             self.made.add(commit.shard)
             progress.committed(task.rows, commit)
+            metrics.committed(task.rows, commit)
 
-        with stop_signals(lambda: progress.say(_STOPPING)) as signals:
+        def tick(heartbeats: dict[str, Heartbeat]) -> None:
+            progress.tick(heartbeats)
+            metrics.tick(heartbeats)
+            self.log.tick()
+
+        with stop_signals(lambda: say(_STOPPING)) as signals:
             driver = Driver(
                 cluster=cluster,
                 job=self.job,
                 journal=self.journal,
                 tasks=self.tasks,
                 on_commit=landed,
-                on_tick=progress.tick,
-                on_loaded=lambda models: self.loaded(models, progress.say),
+                on_tick=tick,
+                on_loaded=lambda models: self.loaded(models, say),
                 should_stop=lambda: bool(signals) or self.lease.lost,
-                say=progress.say,
+                say=say,
             )
             driver.run()
             self.lease.check()

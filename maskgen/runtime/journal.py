@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -40,9 +41,10 @@ class Heartbeat:
 
 
 class Journal:
-    """Reads and writes the notebook of one output place."""
+    """Reads and writes the notebook of one output place. `listeners` are told each event that is logged."""
 
-    def __init__(self, out: str):
+    def __init__(self, out: str, listeners: Sequence[Callable[[str, dict[str, Any]], None]] = ()):
+        self.listeners = list(listeners)
         self._store = Store(f"{out.rstrip('/')}/{FOLDER}")
         self._events = _new_events_file()
         self._lines: list[str] = []
@@ -83,6 +85,8 @@ class Journal:
             self._events, self._lines = _new_events_file(), []
         self._lines.append(json.dumps({"time": time.time(), "event": event, **facts}, sort_keys=True))
         self._store.write_bytes(self._events, ("\n".join(self._lines) + "\n").encode(), durable=False)
+        for listener in self.listeners:
+            listener(event, facts)
 
     def events(self) -> list[dict[str, Any]]:
         """Every event of every run into this place, oldest first."""

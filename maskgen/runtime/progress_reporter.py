@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from maskgen.runtime import terminal
+from maskgen.runtime import console, terminal
 
 _EVERY = 10.0  # seconds between two lines in a pipe
 _PATIENCE = 2.0  # seconds after which one wants to know what is waited for
@@ -22,7 +22,7 @@ class ProgressReporter:
         self._done, self._total, self._note = done, total, ""
         self._began = self._told = time.monotonic()
         self._bar = None
-        if terminal.can_rewrite(sys.stderr):
+        if terminal.can_rewrite(sys.stderr) and console.shows_progress():
             self._bar = tqdm(
                 desc=what,
                 unit=f" {unit}",
@@ -45,14 +45,6 @@ class ProgressReporter:
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
 
-    def say(self, words: str) -> None:
-        """A line above the bar."""
-        words = terminal.fold(words, terminal.columns(sys.stderr))
-        if self._bar is None:
-            print(words, file=sys.stderr, flush=True)
-        else:
-            self._bar.write(words, file=sys.stderr)
-
     def close(self) -> None:
         """The end: what stays is the last state, if it is to stay."""
         if self._bar is not None:
@@ -70,7 +62,7 @@ class ProgressReporter:
         parts.append(f"{pace:,.1f}/s" if pace >= 1 or not pace else f"{1 / pace:,.1f} s each")
         if self._total and pace and self._done < self._total:
             parts.append(f"{tqdm.format_interval((self._total - self._done) / pace)} left")
-        self.say(f"{self._what}: {', '.join([*parts, *([self._note] if self._note else [])])}")
+        console.say(f"{self._what}: {', '.join([*parts, *([self._note] if self._note else [])])}")
 
 
 @contextmanager
@@ -83,7 +75,7 @@ def waiting_for(what: str) -> Iterator[None]:
         while not over.wait(delay):
             seconds = f"{time.monotonic() - began:.0f} s"
             words = f"{what} ..." if delay == _PATIENCE else f"{what}: {seconds} so far"
-            print(terminal.fold(words, terminal.columns(sys.stderr)), file=sys.stderr, flush=True)
+            console.say(words)
             delay = _EVERY
 
     teller = threading.Thread(target=tell, daemon=True)

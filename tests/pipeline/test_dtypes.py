@@ -102,7 +102,7 @@ def test_nobody_is_asked_where_nothing_is_auto(prepared, monkeypatch):
 def test_workers_of_other_kinds_are_said_once(prepared, tmp_path):
     job, _ = prepared(GPU, *AUTO)
     request = RunRequest(config.load("demo", overrides=AUTO), "", str(tmp_path))
-    drive = run.GroundingRun(request, Store(str(tmp_path)), job, None, [], None)  # type: ignore[arg-type]
+    drive = run.GroundingRun(request, Store(str(tmp_path)), job, None, [], None, None)  # type: ignore[arg-type]
     said: list[str] = []
     first = {"proposer": {"commit": "a"}, "device": GPU}
     for models in (first, first, first | {"device": CPU}, first | {"device": CPU}):
@@ -117,7 +117,7 @@ def test_workers_of_other_kinds_are_said_once(prepared, tmp_path):
 def test_a_record_of_an_earlier_version_gives_no_notes(prepared, tmp_path):
     job, _ = prepared(CPU)
     request = RunRequest(job.config, "", str(tmp_path))
-    drive = run.GroundingRun(request, Store(str(tmp_path)), job, None, [], None)  # type: ignore[arg-type]
+    drive = run.GroundingRun(request, Store(str(tmp_path)), job, None, [], None, None)  # type: ignore[arg-type]
     said: list[str] = []
     store = Store(str(tmp_path))
     store.write_json("run.json", record(tmp_path) | {"models": {"proposer": {"commit": "a"}}})
