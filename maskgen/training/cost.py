@@ -1,7 +1,8 @@
 """What a stage costs: FLOPs a sample, aware of frozen parts, counted on a model without weights."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -11,50 +12,102 @@ from maskgen.age_vlm.configuration import VisionLanguageConfig
 from maskgen.age_vlm.meta_model import meta_logits, meta_model, meta_text_logits
 from maskgen.age_vlm.modeling import VlmPreTrainedModel
 from maskgen.flops import counted
-from maskgen.training.freezing import freeze, peak_learning_rates
+from maskgen.training.freezing import freeze
 from maskgen.training.recipe import StageConfig
 
 _LENGTHS = (64, 128, 256)  # a transformer's FLOPs are a quadratic of the length: three points give it
 
 
 @dataclass(frozen=True)
-class SampleFlops:
-    """FLOPs of one sample, forward and backward (2 for a multiply-add), as polynomials of its text's length.
+class Polynomial:
+    """The parabola through `values` at `_LENGTHS`."""
 
-    `image`: of a sample with an image; `text`: of one without, which needs the LLaMA alone; `query`: for
-    each query token of a sample with a mask, if attention is recomputed for guidance.
+    values: Sequence[float]
+
+    def __call__(self, x: float) -> float:
+        (x0, x1, x2), (y0, y1, y2) = _LENGTHS, self.values
+        slope = (y1 - y0) / (x1 - x0)
+        curvature = ((y2 - y0) / (x2 - x0) - slope) / (x2 - x1)
+        return y0 + slope * (x - x0) + curvature * (x - x0) * (x - x1)
+
+
+@dataclass(frozen=True)
+class SampleFlops:
+    """FLOPs of one sample (2 for a multiply-add), as polynomials of its text's length.
+
+    `forward`, `backward`: of a sample with an image; `text`: both passes of one without, which needs the
+    LLaMA alone; `query`: for each query token of a sample with a mask, if attention is recomputed for
+    guidance.
     """
 
-    image: tuple[float, float, float]
-    text: tuple[float, float, float]
+    forward: Polynomial
+    backward: Polynomial
+    text: Polynomial
     query: float
 
     def of(self, tokens: int, has_image: bool, query_tokens: int = 0) -> float:
         """FLOPs of a sample of `tokens` text tokens, `query_tokens` of them guided."""
-        a, b, c = self.image if has_image else self.text
-        return a + b * tokens + c * tokens**2 + self.query * query_tokens
+        passes = self.forward(tokens) + self.backward(tokens) if has_image else self.text(tokens)
+        return passes + self.query * query_tokens
+
+
+@dataclass(frozen=True)
+class MetaStage:
+    """What the counts of a stage depend on, so that they are made once: a model, and the parts that train."""
+
+    config: VisionLanguageConfig = field(compare=False)
+    architecture: str
+    train: frozenset[str]
+
+    @classmethod
+    def of(cls, config: VisionLanguageConfig, stage: StageConfig) -> "MetaStage":
+        """With a model of this configuration."""
+        return cls(config, config.to_json_string(), frozenset(stage.train))
+
+    def model(self) -> VlmPreTrainedModel:
+        """On meta, with what does not train frozen."""
+        model = meta_model(self.config)
+        freeze(model, {name for part, names in model.parts().items() if part in self.train for name in names})
+        return model
 
 
 def sample_flops(config: VisionLanguageConfig, stage: StageConfig) -> SampleFlops:
     """What a sample of `stage` costs with a model of this configuration."""
-    model = meta_model(config)
-    freeze(model, peak_learning_rates(model, stage))
+    parts = MetaStage.of(config, stage)
+    forward, backward = _image_flops(parts, stage.size)
     tokens = (stage.size // config.stride) ** 2
-    image = _quadratic([sum(forward_backward_flops(model, stage.size, length)) for length in _LENGTHS])
-    text = _quadratic([_text_flops(model, length, "language" in stage.train) for length in _LENGTHS])
     layers = config.cross_attention_layers if "guidance" in stage.losses else 0
     heads = config.text_config.num_attention_heads * config.text_config.head_dim
     # q k^T forward, once more when the backward recomputes it, and twice for the gradients if it is trained.
     passes = 4 if stage.losses.get("guidance") else 1
-    return SampleFlops(image, text, float(passes * 2 * layers * heads * tokens))
+    query = float(passes * 2 * layers * heads * tokens)
+    # The backward pass costs twice the forward where the LLaMA trains, and nothing where it is frozen.
+    factor = 3 if "language" in stage.train else 1
+    text = Polynomial([factor * flops for flops in _text_forward(replace(parts, train=frozenset()))])
+    return SampleFlops(forward, backward, text, query)
 
 
-def forward_backward_flops(
-    model: VlmPreTrainedModel, size: int, length: int, batch: int = 1
-) -> tuple[float, float]:
+@cache
+def _image_flops(stage: MetaStage, size: int) -> tuple[Polynomial, Polynomial]:
+    """Of a forward and of a backward pass over an image of `size` pixels and a text."""
+    model = stage.model()
+    passes = [forward_backward_flops(model, size, length) for length in _LENGTHS]
+    return Polynomial([forward for forward, _ in passes]), Polynomial([backward for _, backward in passes])
+
+
+@cache
+def _text_forward(stage: MetaStage) -> Sequence[float]:
+    """Of LLaMA's own layers and head, at each length."""
+    model = stage.model()
+    ids = (torch.zeros(1, length, dtype=torch.long, device="meta") for length in _LENGTHS)
+    with torch.no_grad():
+        return [counted(partial(meta_text_logits, model, each)) for each in ids]
+
+
+def forward_backward_flops(model: VlmPreTrainedModel, size: int, length: int) -> tuple[float, float]:
     """FLOPs of a forward and of a backward pass; `model` is on meta, its frozen parts frozen."""
-    ids = torch.zeros(batch, length, dtype=torch.long, device="meta")
-    pixels = torch.zeros(batch, 3, size, size, device="meta")
+    ids = torch.zeros(1, length, dtype=torch.long, device="meta")
+    pixels = torch.zeros(1, 3, size, size, device="meta")
     with FlopCounterMode(display=False, custom_mapping=_CORRECTED) as forward:
         logits = meta_logits(model, ids, pixels)
     with FlopCounterMode(display=False, custom_mapping=_CORRECTED) as backward:
@@ -64,8 +117,10 @@ def forward_backward_flops(
     return float(forward.get_total_flops()), float(backward.get_total_flops())
 
 
-def activation_bytes(model: VlmPreTrainedModel, size: int, length: int, batch: int) -> int:
-    """Bytes that autograd keeps from a forward pass in bf16 for its backward, weights not counted."""
+@cache
+def activation_bytes(stage: MetaStage, size: int, length: int, dtype: torch.dtype) -> int:
+    """Bytes that autograd keeps of a sample's forward pass in `dtype`, weights not counted."""
+    model = stage.model().to(dtype)
     weights = {id(tensor) for tensor in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
@@ -75,29 +130,12 @@ def activation_bytes(model: VlmPreTrainedModel, size: int, length: int, batch: i
             kept[tensor.untyped_storage()._cdata] = tensor  # noqa: SLF001
         return tensor
 
-    ids = torch.zeros(batch, length, dtype=torch.long, device="meta")
-    pixels = torch.zeros(batch, 3, size, size, device="meta", dtype=next(model.parameters()).dtype)
+    ids = torch.zeros(1, length, dtype=torch.long, device="meta")
+    pixels = torch.zeros(1, 3, size, size, device="meta", dtype=dtype)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         logits = meta_logits(model, ids, pixels)
     # The logits once more in float32, for the entropy of a few rows at a time.
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) + logits.numel() * 2
-
-
-def _text_flops(model: VlmPreTrainedModel, length: int, trained: bool) -> float:
-    """LLaMA's own layers and head; backward twice the forward where it trains, nothing where it is frozen."""
-    input_ids = torch.zeros(1, length, dtype=torch.long, device="meta")
-    with torch.no_grad():
-        forward = counted(lambda: meta_text_logits(model, input_ids))
-    return forward * (3 if trained else 1)
-
-
-def _quadratic(values: Sequence[float]) -> tuple[float, float, float]:
-    """Coefficients of the parabola through `values` at `_LENGTHS`."""
-    (x0, x1, x2), (y0, y1, y2) = _LENGTHS, values
-    slope = (y1 - y0) / (x1 - x0)
-    c = ((y2 - y0) / (x2 - x0) - slope) / (x2 - x1)
-    b = slope - c * (x0 + x1)
-    return y0 - b * x0 - c * x0**2, b, c
 
 
 def _convolution_backward(

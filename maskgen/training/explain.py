@@ -10,7 +10,7 @@ from maskgen.draw import text
 from maskgen.errors import MaskgenError
 from maskgen.runtime.device import device_name, free_bytes
 from maskgen.training import model_folders
-from maskgen.training.cost import SampleFlops, activation_bytes, forward_backward_flops, sample_flops
+from maskgen.training.cost import MetaStage, activation_bytes, sample_flops
 from maskgen.training.freezing import freeze, peak_learning_rates
 from maskgen.training.metrics import PEAK_FLOPS
 from maskgen.training.recipe import Recipe, StageConfig
@@ -149,11 +149,12 @@ def _stage(recipe: Recipe, number: int, stage: StageConfig, config: Any, meta: A
     freeze(meta, peaks)
     samples = recipe.data.expected.get(stage.data, 0) * stage.epochs
     tokens = recipe.data.expected_tokens
-    forward, backward = forward_backward_flops(meta, stage.size, tokens)
-    price: SampleFlops = sample_flops(config, stage)
+    price = sample_flops(config, stage)
+    forward, backward = price.forward(tokens), price.backward(tokens)
     sizes = {name: parameter.numel() for name, parameter in meta.named_parameters()}
     trained = sum(sizes[name] for name in peaks)
     micro = recipe.resources.micro_batch
+    dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
     return StagePlan(
         stage=number,
         modules=_modules(meta, sizes, peaks),
@@ -169,7 +170,7 @@ def _stage(recipe: Recipe, number: int, stage: StageConfig, config: Any, meta: A
         guidance=price.query,
         # float32 weights; of what trains also a gradient and AdamW's two moments.
         state_bytes=4 * sum(sizes.values()) + 12 * trained,
-        activation_bytes=_activations(config, stage, tokens, micro, recipe.precision),
+        activation_bytes=micro * activation_bytes(MetaStage.of(config, stage), stage.size, tokens, dtype),
         hours={gpu: samples * (forward + backward) / (PEAK_FLOPS[gpu] * MFU) / 3600 for gpu in GPUS},
     )
 
@@ -192,15 +193,6 @@ def _modules(meta: Any, sizes: dict[str, int], peaks: dict[str, float]) -> list[
                 )
             )
     return found
-
-
-def _activations(config: Any, stage: StageConfig, tokens: int, micro: int, precision: str) -> int:
-    """Reckoned from one sample: what autograd keeps grows with the batch."""
-    model = meta_model(config)
-    freeze(model, peak_learning_rates(model, stage))
-    if precision == "bf16":
-        model.to(torch.bfloat16)
-    return micro * activation_bytes(model, stage.size, tokens, batch=1)
 
 
 def _render_stage(stage: StagePlan, micro: int) -> list[str]:
