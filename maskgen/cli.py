@@ -21,6 +21,7 @@ from maskgen.commands import (
     evaluation_commands,
     fetch_commands,
     grounding_commands,
+    handing_commands,
     inspection_commands,
     paper_commands,
     quality_commands,
@@ -52,6 +53,7 @@ _INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
 _GROUPS: dict[str, tuple[ModuleType, ...]] = {
     "Make masks": (grounding_commands, fetch_commands),
     "Look": (inspection_commands, quality_commands),
+    "Hand on": (handing_commands,),
     "Train": (training_commands,),
     "Ask and evaluate": (ask_commands, evaluation_commands),
     "Analyse": (analysis_commands, paper_commands),

@@ -160,7 +160,8 @@ class Recorded(Section):
 
     kind: Literal["recorded"] = "recorded"
     file: str = Field(
-        min_length=1, description="COCO annotations, or {image: [{label, polygon}]}, under --data"
+        min_length=1,
+        description="COCO, Label Studio's JSON, {image: [{label, polygon}]}, or YOLO's folder, under --data",
     )
     match: Literal["image", "label"] = Field(
         "image", description="image: all of an image's shapes; label: those whose label the query names"

@@ -56,7 +56,7 @@ def _name(parameter: Any) -> str:
     """ "-o, --out FOLDER"."""
     if parameter.param_type_name == "argument":
         return str(parameter.metavar or parameter.name.upper())
-    names = sorted((name for name in parameter.opts if name not in FORMER_NAMES), key=len)
+    names = sorted((name for name in parameter.opts if name not in FORMER_NAMES), key=len) or parameter.opts
     shown = ", ".join(names) + "".join(f" / {name}" for name in parameter.secondary_opts)
     if parameter.is_flag:
         return shown

@@ -31,11 +31,11 @@ def calibrate(
     iou: Annotated[float, typer.Option(help="With --truth: a mask is right from this IoU on.")] = 0.5,
     as_json: Json = False,
 ) -> None:
-    """Fit the probability that a mask is right on labelled masks; data.where then knows it as quality.
+    """Fit the probability that a mask is right, from labelled masks.
 
-    Masks are drawn by the hash of seed and key: a random sample, the same for everybody. The fit is kept
-    beside the set as calibration.json with its reliability diagram, and not at all if it improves nothing
-    held out.
+    data.where then knows it as quality. Masks are drawn by the hash of seed and key: a random sample, the
+    same for everybody. The fit is kept beside the set as calibration.json with its reliability diagram, and
+    not at all if it improves nothing held out.
     """
     from maskgen.evaluation.mask_calibration import fit, report
     from maskgen.evaluation.mask_labels import (

@@ -38,9 +38,8 @@ class Fitted:
 
     `ece`: mean distance of prediction and share over the bins. `auroc`: how well right is told from wrong.
     `brier_skill`: by how much the squared error is less than that of the share of right masks alone.
-    `gain`: by how much the log loss is less, with its 95 % interval. `kept`: for some thresholds of
-    quality, the share of masks that is kept, and of those the share that is wrong. `consistency`: mean of
-    `mirror`, if there.
+    `gain`: by how much the log loss is less, with its 95 % interval. `kept`: for some thresholds of quality,
+    the share of masks that is kept, and of those the share that is wrong.
     """
 
     calibration: Calibration
@@ -51,7 +50,6 @@ class Fitted:
     gain: tuple[float, float, float]
     bins: list[ReliabilityBin]
     kept: list[tuple[float, float, float]]
-    consistency: float | None
 
     def render(self) -> str:
         """For a person."""
@@ -83,12 +81,6 @@ class Fitted:
             "",
             *text.table(kept, right=frozenset({1, 2})),
         ]
-        if self.consistency is not None:
-            lines += [
-                "",
-                f"the mirrored pictures' answers agree with the masks by {self.consistency:.3f} on the mean: "
-                "an estimate of the set's mean IoU without labels",
-            ]
         return "\n".join(lines)
 
     def diagram(self) -> str:
@@ -175,7 +167,6 @@ def fit(index: pa.Table, labels: dict[str, bool], iou: float, seed: int = 0) -> 
             for at in _THRESHOLDS
             if (held_out >= at).any()
         ],
-        consistency=_consistency(index),
     )
     return found
 
@@ -190,7 +181,6 @@ def report(found: Fitted) -> dict[str, Any]:
         "gain": list(found.gain),
         "reliability": [vars(one) for one in found.bins],
         "kept": [list(one) for one in found.kept],
-        "consistency": found.consistency,
     }
 
 
@@ -238,13 +228,6 @@ def _complete(rows: pa.Table) -> tuple[list[str], np.ndarray]:
 def _log_losses(right: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     sure = np.clip(predicted, 1e-6, 1 - 1e-6)
     return -np.log(np.where(right, sure, 1 - sure))
-
-
-def _consistency(index: pa.Table) -> float | None:
-    if "mirror" not in index.column_names:
-        return None
-    values = features(index, ["mirror"])
-    return float(np.nanmean(values)) if np.isfinite(values).any() else None
 
 
 def _scikit_learn() -> tuple[Any, Any, Any, Any, Any]:

@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -16,7 +15,15 @@ from shapely import Polygon
 from maskgen import config, rle
 from maskgen.errors import MaskgenError
 from maskgen.grounding.drawn_size import Placing
-from maskgen.runtime.storage import open_file
+from maskgen.grounding.tool_shapes import (
+    FILE_MARK,
+    AnnotationError,
+    Shape,
+    is_label_studio,
+    label_studio_shapes,
+    yolo_shapes,
+)
+from maskgen.runtime.storage import Files, open_file
 from maskgen.sample import Picture, Proposal, Sample
 from maskgen.sources import lenient_json
 from maskgen.sources.image_names import form, printable
@@ -24,29 +31,15 @@ from maskgen.sources.image_names import form, printable
 _FEW = 0.5  # share of the rows' images below which it is said that the file has few of them
 
 
-@dataclass(frozen=True)
-class Shape:
-    """One annotation of an image: its polygons, or a run-length encoded mask, or else its box.
-
-    `polygons`: float64 (n, 2) x, y in pixels. `box`: x0, y0, x1, y1. `place`: where it stands in the file.
-    `size`: width and height of the image that it was drawn in, if the file says so.
-    """
-
-    label: str
-    place: str
-    polygons: list[np.ndarray] = field(default_factory=list)
-    runs: dict[str, Any] | None = None
-    box: tuple[float, float, float, float] | None = None
-    size: tuple[float, float] | None = None
-
-
 class RecordedProposer:
     """Answers a sample with the shapes that a file holds for its image.
 
-    Two layouts: COCO (`images`, `annotations`, `categories`; polygons, run lengths or `bbox`; crowds
-    count as regions like any other), and plain: {image: [{"label", "polygon": [[x, y], ...]}]} with
-    "box": [x0, y0, x1, y1] in place of a polygon. Coordinates are pixels of the upright image; where the file
-    says another width and height than the picture has, `Placing` brings them there.
+    Layouts: COCO (`images`, `annotations`, `categories`; polygons, run lengths or `bbox`; crowds count as
+    regions like any other); plain: {image: [{"label", "polygon": [[x, y], ...]}]} with "box": [x0, y0, x1,
+    y1] in place of a polygon; Label Studio's JSON (`label_studio_shapes`); and a folder of YOLO's labels
+    (`yolo_shapes`), whose images are known by their names without the ending. Coordinates are pixels of the
+    upright image; where the file says another width and height than the picture has, `Placing` brings them
+    there.
 
     An image is found by its reference; failing that, by the longest common end of the two paths
     ("train/a.jpg" is "images/train/a.jpg"), if that leaves one image only. Backslashes are slashes.
@@ -55,9 +48,10 @@ class RecordedProposer:
     def __init__(self, settings: config.Recorded, data: str):
         """Reads `settings.file` under `data`, a folder or URL; MaskgenError if it is missing or broken."""
         where = f"{data.rstrip('/')}/{settings.file}"
+        files = Files(where)
+        self._by_stem = files.isdir(files.path)
         try:
-            with open_file(where) as file:
-                content = file.read()
+            content = _folder_content(files) if self._by_stem else _content(where)
         except (OSError, ValueError, ImportError) as error:
             raise MaskgenError(
                 f"the recorded proposer cannot read {where} ({getattr(error, 'strerror', None) or error}). "
@@ -67,8 +61,11 @@ class RecordedProposer:
         self._sha256 = hashlib.sha256(content).hexdigest()
         self._where = where
         self._shapes: dict[tuple[str, ...], list[Shape]] = defaultdict(list)
-        for image, shape in self._read(content):
-            self._shapes[_parts(image)] += [shape] if shape else []
+        try:
+            for image, shape in self._read(content):
+                self._shapes[_parts(image)] += [shape] if shape else []
+        except AnnotationError as error:
+            raise self._broken(error.place, error.problem) from error
         self._namesakes: dict[str, list[tuple[str, ...]]] = defaultdict(list)
         for parts in self._shapes:
             self._namesakes[parts[-1]].append(parts)
@@ -90,7 +87,7 @@ class RecordedProposer:
         strangers: list[str] = []
         known: dict[tuple[str, ...], tuple[str, ...]] = {}
         twice: dict[str, str] = {}
-        asked = {_parts(image): image for image in images}
+        asked = {self._parts(image): image for image in images}
         for parts, image in asked.items():
             name = self._name_of(parts)
             if name is None:
@@ -116,7 +113,7 @@ class RecordedProposer:
         return {"kind": "recorded", "sha256": self._sha256, "match": self._settings.match}
 
     def _answer(self, picture: Picture, sample: Sample) -> Proposal:
-        name = self._name_of(_parts(sample.image))
+        name = self._name_of(self._parts(sample.image))
         shapes = self._shapes[name] if name else []
         if self._settings.match == "label":
             shapes = [shape for shape in shapes if names(sample.query.text, shape.label)]
@@ -124,9 +121,15 @@ class RecordedProposer:
         boxes: list[np.ndarray] = []
         for shape in shapes:
             placing = Placing(shape.size, picture)
-            polygons += [placing(points) for points in _polygons(shape)]
-            boxes += [placing.box(shape.box)] if shape.box else []
+            scale = (picture.width, picture.height) if shape.relative else (1, 1)
+            polygons += [placing(points) * scale for points in _polygons(shape)]
+            boxes += [placing.box(shape.box) * (scale * 2)] if shape.box else []
         return Proposal(polygons=polygons, boxes=np.array(boxes, np.float64).reshape(-1, 4))
+
+    def _parts(self, image: str) -> tuple[str, ...]:
+        """An image's path as the file would name it."""
+        *folders, name = _parts(image)
+        return (*folders, name.rpartition(".")[0] or name) if self._by_stem else (*folders, name)
 
     def _name_of(self, parts: tuple[str, ...]) -> tuple[str, ...] | None:
         """The file's own name of an image."""
@@ -144,12 +147,21 @@ class RecordedProposer:
 
     def _read(self, content: bytes) -> Iterator[tuple[str, Shape | None]]:
         """(image, shape) for every annotation in the file; (image, None) for every image."""
+        if self._by_stem:
+            yield from yolo_shapes(content)
+            return
         try:
             tree = lenient_json.loads(content)
         except (ValueError, RecursionError) as error:
             raise MaskgenError(f"{self._where} is not JSON: {error}. Mend the file.") from error
+        if is_label_studio(tree):
+            yield from label_studio_shapes(tree)
+            return
         if not isinstance(tree, dict):
-            raise self._broken("the file", "it is no JSON object, so neither COCO nor {image: [shapes]}")
+            raise self._broken(
+                "the file",
+                "it is no JSON object, so neither COCO nor {image: [shapes]}, and no tasks of Label Studio",
+            )
         yield from self._read_coco(tree) if "annotations" in tree else self._read_plain(tree)
 
     def _read_plain(self, tree: dict[str, Any]) -> Iterator[tuple[str, Shape | None]]:
@@ -225,6 +237,21 @@ class RecordedProposer:
 
     def _broken(self, place: str, problem: str) -> MaskgenError:
         return MaskgenError(f"{self._where}: {place}: {problem}. Mend the file.")
+
+
+def _content(where: str) -> bytes:
+    with open_file(where) as file:
+        return file.read()
+
+
+def _folder_content(files: Files) -> bytes:
+    """The text files of a folder, one after the other, each after a line with its name."""
+    found = sorted(name for name in files.find(files.path, 1) if name.endswith(".txt"))
+    parts = []
+    for name in found:
+        with files.open(name) as file:
+            parts.append(f"{FILE_MARK}{name.rpartition('/')[2]}\n".encode() + file.read() + b"\n")
+    return b"".join(parts)
 
 
 def names(text: str, label: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from maskgen import small_models
 from maskgen.config import Config, Florence2, Recorded, Sam
 from maskgen.errors import MaskgenError
-from maskgen.runtime.storage import open_file
+from maskgen.runtime.storage import Files, open_file
 
 PROBE_BYTES = 1 << 20
 DEMO = "demo"
@@ -131,7 +131,9 @@ def identify(config: Config, data: str) -> dict[str, Any]:
             folder = florence2_folder(proposer)
             found["proposer"] = _commit(folder) or _probe_folder(folder)
         case Recorded() as proposer:
-            found["proposer"] = probe(_below(data, proposer.file))
+            place = _below(data, proposer.file)
+            files = Files(place)
+            found["proposer"] = _probe_labels(files) if files.isdir(files.path) else probe(place)
     if isinstance(config.refiner, Sam):
         path = sam_checkpoint(config.refiner)
         found["refiner"] = _probe_folder(path) if path.is_dir() else probe(str(path))
@@ -150,6 +152,16 @@ def probe(url: str) -> str:
     except OSError as error:
         raise MaskgenError(f"cannot read {url}: {error.strerror or error}. Check the path.") from error
     return f"{size} bytes, {seen.hexdigest()[:16]}"
+
+
+def _probe_labels(files: Files) -> str:
+    """Names and sizes of a folder of labels, and what the first and the last of them hold."""
+    found = sorted(name for name in files.find(files.path, 1) if name.endswith(".txt"))
+    seen = hashlib.sha256()
+    for name in found:
+        with files.open(name) as file:
+            seen.update(f"{name.rpartition('/')[2]}\n".encode() + file.read())
+    return f"{len(found)} files, {seen.hexdigest()[:16]}"
 
 
 def _probe_folder(folder: Path) -> dict[str, str]:

@@ -151,6 +151,8 @@ def _recorded(chosen: Recorded, data: str) -> Finding:
         return Finding("proposer", None, f"{chosen.file}: not checked", "Give --data to have it checked.")
     where = place(data, chosen.file)
     files = Files(where)
+    if files.isdir(files.path):
+        return Finding("proposer", True, f"{where}, a folder of labels")
     if not files.isfile(files.path):
         return Finding("proposer", False, f"no file {where}", "Set proposer.file, relative to --data.")
     return Finding("proposer", True, f"{where}, {text.size(files.size(files.path) or 0)}")

@@ -1,0 +1,1 @@
+"""Finished sets in other tools' formats; `grounding/recorded.py` reads what those tools save."""
