@@ -112,7 +112,16 @@ def test_a_bug_is_confessed_without_a_traceback(call, monkeypatch):
 def test_help_is_grouped_and_every_summary_fits_its_line(call):
     code, out, _ = call("--help")
     assert code == 0 and "..." not in out.partition("Make masks")[2]
-    groups = ["Make masks:", "Look:", "Hand on:", "Train:", "Ask and evaluate:", "Analyse:", "Measure:", "Options:"]
+    groups = [
+        "Make masks:",
+        "Look:",
+        "Hand on:",
+        "Train:",
+        "Ask and evaluate:",
+        "Analyse:",
+        "Measure:",
+        "Options:",
+    ]
     assert [line for line in out.splitlines() if line.endswith(":") and line[0] != " "] == groups
     commands = out.partition("Make masks:")[2].partition("Options:")[0]
     summaries = [line for line in commands.splitlines() if line.startswith("  ")]
