@@ -17,8 +17,7 @@ demo: install
 	$(BIN)/maskgen run --split demo --out shards/demo
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'

@@ -34,7 +34,7 @@ from maskgen.grounding.fast.generation_rules import GenerationRules
 from maskgen.roofline import Ceilings, Cost, Roofline, saved_for_backward, total
 from maskgen.small_models import small_florence2
 from maskgen.training import recipe as recipes
-from maskgen.training.cost import SampleFlops
+from maskgen.training.cost import Polynomial, SampleFlops
 from maskgen.training.data_loader import MicroBatch
 from maskgen.training.loop import count_losses, model_output, weighed_loss
 from maskgen.training.losses import compute_losses
@@ -45,7 +45,8 @@ from maskgen.training.step_benchmark import drawn, stage_run
 BEAMS, ANSWER, PROMPT = 3, 1040, 608  # beams, places of an answer, tokens of a prompt (577 of them image)
 HALF = torch.bfloat16
 CPU = torch.device("cpu")
-UNCOUNTED = SampleFlops((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), 0.0)  # each operation is counted as it runs
+NOTHING = Polynomial((0.0, 0.0, 0.0))
+UNCOUNTED = SampleFlops(NOTHING, NOTHING, NOTHING, 0.0)  # each operation is counted as it runs
 
 
 @dataclass(frozen=True)

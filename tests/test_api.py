@@ -54,6 +54,7 @@ def test_importing_it_is_light():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+@pytest.mark.slow
 def test_an_image_is_grounded_the_same_in_every_form(grounder, scene):
     path, text = scene
     found = grounder.ground(path, text)

@@ -62,6 +62,7 @@ def test_questions_of_one_scene_are_drawn_together():
     assert copied.high - copied.low == pytest.approx(alone.high - alone.low, rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_truth_about_as_often_as_it_says():
     """100 scenes of two questions with an effect of their own: 95 %, less the bootstrap's usual bit."""
     random = np.random.default_rng(1)

@@ -73,6 +73,7 @@ def test_placement_keeps_its_promises(fit, width, height, size):
 
 @given(fits, masks, st.sampled_from([(12, 4), (7, 3), (5, 8), (10, 10), (1, 1)]))
 @settings(deadline=None, max_examples=60)
+@pytest.mark.slow
 def test_grid_is_the_exact_coverage(fit, mask, frame):
     frame = Frame(fit, *frame)
     exact = exact_grid(frame, mask)

@@ -321,6 +321,7 @@ FILES = [
     cut=st.integers(0, 2**16),
 )
 @settings(max_examples=600, deadline=None)
+@pytest.mark.slow
 def test_mutated_files_give_a_picture_or_a_typed_outcome(file, edits, cut):
     data = bytearray(file)
     for position, replacement in edits:

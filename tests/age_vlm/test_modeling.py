@@ -55,6 +55,7 @@ def test_a_row_without_an_image_is_the_bare_llamas():
 
 @pytest.mark.parametrize("make", [tiny.age_vlm, lambda: tiny.age_vlm(**VARIANTS[3]), tiny.concat])
 @torch.no_grad()
+@pytest.mark.slow
 def test_cached_decoding_is_uncached_decoding(make):
     model, given = make(), tiny.batch()
     given["attention_mask"][0, :4] = 0  # padded on the left

@@ -33,6 +33,7 @@ def both(place):
     return "--model", place / "age_vlm", "--model", place / "concat_vlm"
 
 
+@pytest.mark.slow
 def test_ground(place, tmp_path):
     printed = run("ground", *both(place), "--data", place / "set", "--out", tmp_path / "new" / "g.json")
     assert "age_vlm, slot 3" in printed and "even attention" in printed
@@ -47,6 +48,7 @@ def test_ground(place, tmp_path):
     assert mass[0] > mass[1]  # a lower threshold makes larger masks
 
 
+@pytest.mark.slow
 def test_attend(place, tmp_path):
     for more in ([], ["--tokens"], ["--fit", "pad"]):
         to = tmp_path / "a.png"
@@ -78,6 +80,7 @@ def test_attend_refuses(place, monkeypatch, words, problem):
         run("attend", "--model", "age_vlm", *words)
 
 
+@pytest.mark.slow
 def test_similarity(place, tmp_path):
     for text, pool in (("query", "mean"), ("answers", "pairs")):
         out = tmp_path / text

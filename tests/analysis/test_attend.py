@@ -82,6 +82,7 @@ def readers(tmp_path_factory):
     ]
 
 
+@pytest.mark.slow
 def test_several_models_side_by_side(readers):
     item = question_item(np.random.default_rng(0).integers(0, 255, (20, 40, 3), np.uint8), "red star")
     found = attend(readers, item)

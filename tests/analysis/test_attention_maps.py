@@ -33,6 +33,7 @@ def picture(seed: int = 0, height: int = 30, width: int = 40) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
 
 
+@pytest.mark.slow
 def test_the_maps_are_those_that_training_guides(reader, folders, tmp_path):
     place = small_training.shards(tmp_path / "set", 9)
     dataset = ShardDataset([place], reader.template, reader.frame)
@@ -61,6 +62,7 @@ def test_one_by_one_or_together(reader):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_tokens_maps_have_the_texts_map_as_their_mean(reader):
     item = question_item(picture(), "red star")
     ((_, attention),) = reader.attention_maps([item])
@@ -89,6 +91,7 @@ def test_what_follows_the_text_does_not_matter(reader):
     np.testing.assert_array_equal(one.maps, other.maps)
 
 
+@pytest.mark.slow
 def test_padding_is_closed_to_cross_attention_and_open_to_concat(folders):
     for kind, closed in (("age_vlm", True), ("concat_vlm", False)):
         reader = AttentionReader.load(folders[kind], fit="pad", device="cpu")

@@ -109,6 +109,7 @@ def test_items_without_mask_or_text_are_counted_and_left_out():
         measure_grounding(scripted_reader(lambda i: EVERY), mixed[3:])
 
 
+@pytest.mark.slow
 def test_real_models_on_shards(tmp_path):
     place = small_training.shards(tmp_path / "set", 12)
     found = []

@@ -23,6 +23,7 @@ from maskgen.errors import MaskgenError
 @given(
     st.lists(st.tuples(st.integers(0, 30), st.integers(0, 6)), min_size=30, max_size=60), st.integers(0, 9)
 )
+@pytest.mark.slow
 def test_partners_are_of_the_same_fold_with_another_picture_and_text(named, seed):
     pictures, texts = [f"p{picture}" for picture, _ in named], [f"t{text}" for _, text in named]
     if len(set(pictures)) < 10:
@@ -94,6 +95,7 @@ def test_too_few_pictures_are_said():
         measure_similarity(Knowing(True), [question_item(item.pixels, "1") for item in numbered()])
 
 
+@pytest.mark.slow
 def test_the_drawing_is_svg_and_png_with_the_figures_in_words():
     found = [measure_similarity(Knowing(knows), numbered()) for knows in (True, False)]
     drawing = histograms.draw_histograms(found)
@@ -131,6 +133,7 @@ def test_a_llavas_states_are_those_of_its_image_tokens_and_of_the_text(tmp_path,
     np.testing.assert_allclose(image, states[start - 17 : start - 1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_folders_that_hold_no_such_model_are_explained(tmp_path):
     folder = tmp_path / "bert"
     folder.mkdir()

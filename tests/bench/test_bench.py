@@ -35,6 +35,7 @@ def found(tmp_path_factory):
     return result.output, json.loads(file.read_text())
 
 
+@pytest.mark.slow
 def test_the_json_has_everything(found):
     _, tree = found
     assert (tree["images"], tree["rounds"], tree["dtype"], tree["device"]) == (6, 1, "float32", "cpu")
@@ -68,6 +69,7 @@ def test_the_text_names_every_number(found):
     assert f"{tree['overhead']['ratio']:.2f} x" in printed
 
 
+@pytest.mark.slow
 def test_random_weights_run_every_way(monkeypatch):
     """As --full-size does, with a small Florence-2 of the same make and a small SAM."""
     sizes = dataclasses.replace(
@@ -126,6 +128,7 @@ def interrupt():
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_what_is_cut_short_says_what_it_has(stopped):
     report = stopped(2, interrupt)
     assert report.cut == "interrupted" and [len(way.seconds) for way in report.ways] == [0, 0, 1, 1]
@@ -137,6 +140,7 @@ def test_what_is_cut_short_says_what_it_has(stopped):
     assert engine["agreement"]["equal"] == 3 and script["parts"]["read"] > 0
 
 
+@pytest.mark.slow
 def test_a_time_limit_cuts_short(stopped):
     report = stopped(5, lambda: signal.raise_signal(signal.SIGALRM), seconds=500)
     assert report.cut == "500 seconds were over" and [len(way.seconds) for way in report.ways] == [1, 1, 1, 2]
@@ -145,6 +149,7 @@ def test_a_time_limit_cuts_short(stopped):
 
 
 @pytest.mark.parametrize("whole", [0, 1])
+@pytest.mark.slow
 def test_in_the_first_pass_too(monkeypatch, whole):
     watched, calls = comparison.time_parts, []
 
@@ -162,6 +167,7 @@ def test_in_the_first_pass_too(monkeypatch, whole):
     assert "d engine" in render(report)
 
 
+@pytest.mark.slow
 def test_ctrl_c_has_its_exit_code(monkeypatch):
     monkeypatch.setattr(comparison, "time_run", lambda *_: interrupt())
     result = CliRunner().invoke(app, ["bench", "--images", "3", "--batch", "2"])
@@ -199,6 +205,7 @@ def test_agreement_counts_empty_masks_as_the_same():
         (["--out", "/nowhere/x.json"], "cannot be written"),
     ],
 )
+@pytest.mark.slow
 def test_bad_options_are_sentences(arguments, words):
     result = CliRunner().invoke(app, ["bench", *arguments])
     assert isinstance(result.exception, MaskgenError) and words in str(result.exception)

@@ -57,6 +57,7 @@ def everything(tmp_path_factory):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.slow
 def test_a_step_that_fails_costs_the_others_nothing(everything, fault):
     _, _, said, lines = everything
     state, detail, words = FAULTS[fault]
@@ -85,6 +86,7 @@ def test_the_screen_is_kept_and_its_last_line_says_what_to_do(everything):
     assert f"page.py {folder}" in said.splitlines()[-1] and "docs/performance.md" in said.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_the_budget_ends_everything(tmp_path):
     parts = [Part("hangs", "helpers.faulty_part", "", 60), Part("sound", "helpers.sound_part", "", 60)]
     whole, _, lines = ran(tmp_path, parts, 14)

@@ -34,6 +34,7 @@ def answerer(request, tmp_path_factory) -> Answerer:
     return Answerer(*load(folder, "cpu"))
 
 
+@pytest.mark.slow
 def test_a_batch_says_what_each_says_alone(answerer):
     alone = [answer_all(answerer, [question], look, max_new_tokens=12)[0] for question in QUESTIONS]
     for batch in (2, 4, 9):

@@ -52,6 +52,7 @@ def line(place: Path, out: Path, *more: object, model: str = "RUN", bench: str =
     return ["eval", *places, "--max-new-tokens", 6, "--device", "cpu", *more]
 
 
+@pytest.mark.slow
 def test_all_benchmarks_end_to_end(call, place, tmp_path):
     every = ",".join(miniatures.MAKERS)
     code, out, err = call(*line(place, tmp_path / "out", "--blind", "--shuffled", bench=every))
@@ -99,6 +100,7 @@ def test_a_shuffled_answer_differs_from_a_seeing_one(call, place, tmp_path):
     assert said["plain"] != said["shuffled"] and said["plain"] != said["blind"]
 
 
+@pytest.mark.slow
 def test_two_runs_share_a_table(call, place, tmp_path):
     for model in ("RUN", "OTHER"):
         assert call(*line(place, tmp_path / model, model=model))[0] == 0
@@ -115,6 +117,7 @@ def test_answers_are_plain_parquet(call, place, tmp_path):
     assert row["text"].endswith("Please answer yes or no.") and row["answers"] == ["yes"] and "answer" in row
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(call, place, tmp_path, monkeypatch):
     from maskgen.evaluation import evaluate
 

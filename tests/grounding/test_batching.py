@@ -46,6 +46,7 @@ def test_batches_are_full_but_the_last():
 
 
 @pytest.mark.parametrize("room", [1, 3, 4, 7])
+@pytest.mark.slow
 def test_a_batch_that_does_not_fit_is_halved_and_the_size_kept(room):
     model = Model(room)
     batches = Batches(model, 16)
@@ -56,6 +57,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_size_kept(room):
     assert max(model.sizes) == batches.size  # nothing is tried again that did not fit
 
 
+@pytest.mark.slow
 def test_one_huge_sample_does_not_shrink_the_batch():
     model = Model(bad={5: MemoryError()})
     batches = Batches(model, 8)
@@ -74,6 +76,7 @@ def test_one_huge_sample_does_not_shrink_the_batch():
         (torch.OutOfMemoryError("CUDA out of memory"), Outcome.OOM, None),
     ],
 )
+@pytest.mark.slow
 def test_the_culprit_fails_alone(error, outcome, reason):
     results = run(Batches(Model(bad={3: error}), 4), 6)
     assert [results[i] for i in (0, 1, 2, 4, 5)] == [0, 2, 4, 8, 10]
@@ -170,6 +173,7 @@ def test_a_batch_that_fails_while_its_samples_do_not_shrinks_and_grows_again():
     assert model.sizes == [4, 4]
 
 
+@pytest.mark.slow
 def test_a_batch_halved_by_short_memory_grows_again():
     model = Model(room=3)
     batches = Batches(model, 16)

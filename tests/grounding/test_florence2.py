@@ -79,6 +79,7 @@ def theirs(folder, picture, query, **settings):
 
 
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.slow
 def test_batch_equals_transformers_one_by_one(tmp_path, seed):
     folder = build(tmp_path, seed)
     mine = proposer(folder)
@@ -134,6 +135,7 @@ def test_an_ended_answer_is_not_truncated(folder):
     assert mine._answer([2, 0, 9, 9, 9, 9, 2]).truncated
 
 
+@pytest.mark.slow
 def test_checkpoint_settings_and_overrides(tmp_path):
     folder = build(tmp_path, num_beams=2, max_length=12, length_penalty=0.5)
     own = proposer(folder, max_new_tokens=None)

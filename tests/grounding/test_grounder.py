@@ -196,6 +196,7 @@ def test_a_score_that_is_no_number(make):
     assert_nothing(one(make(), Proposal([SQUARE]), Shifted(0, float("nan"))), Outcome.ERROR)
 
 
+@pytest.mark.slow
 def test_no_sample_fails_another(make):
     good = Proposal([SQUARE], tokens=7)
     answers = [good, ValueError("at 0x7f"), Proposal(), good, MemoryError(), Proposal([SLIVER]), good]
@@ -276,6 +277,7 @@ def test_what_is_harmless_harms_no_model(make, kind):
 
 
 @pytest.mark.parametrize("engine", ["fast", "reference"])
+@pytest.mark.slow
 def test_memory_that_runs_out_halves_the_models_batch(make, monkeypatch, engine):
     whole = make()
     images, rows = pictures(6), samples(6)

@@ -54,6 +54,7 @@ def test_whatever_the_points_the_region_is_valid_and_in_the_image(polygons):
 
 @given(st.lists(rings, min_size=1, max_size=4))
 @settings(deadline=None)
+@pytest.mark.slow
 def test_a_pixel_is_in_when_its_centre_is(polygons):
     try:
         region = clean(polygons, 100, 80)

@@ -146,6 +146,7 @@ masks = st.builds(
 
 @given(masks)
 @settings(deadline=None)
+@pytest.mark.slow
 def test_outlines_cover_exactly_the_mask(mask):
     polygons = outlines(mask)
     assert bool(polygons) == mask.any()

@@ -54,6 +54,7 @@ def models(place):
     return [word for name in names for word in ("--model", place / name)]
 
 
+@pytest.mark.slow
 def test_similarity(place, models, tmp_path):
     told = run("similarity", *models, "--data", place / "set", "--out", tmp_path)
     found = json.loads((tmp_path / "similarity.json").read_text())["models"]
@@ -61,6 +62,7 @@ def test_similarity(place, models, tmp_path):
     assert "MobileVLM-V2" in told and all(np.isfinite(each["mean_matching"]) for each in found)
 
 
+@pytest.mark.slow
 def test_attend_and_its_page(place, models, tmp_path):
     told = run("attend", *models, place / "a.png", "Is there a red star?", "--to", tmp_path / "a.png")
     assert "first self-attention" in told and "ConvLLaVA" in told and "on padding" in told
@@ -77,6 +79,7 @@ def test_ground(place, models):
 
 
 @pytest.mark.parametrize("name", [name.replace(" ", "-") for name in PEERS])
+@pytest.mark.slow
 def test_eval(place, name, tmp_path):
     line = ["eval", "--model", place / name, "--data", place / "data", "--out", tmp_path, "--device", "cpu"]
     told = run(*line, "--bench", "pope,cvbench", "--max-new-tokens", 4, "--blind", "--batch", 3)
@@ -153,6 +156,7 @@ def test_a_question_too_long_is_told(tmp_path):
         list(answerer.answers([[ChatPrompt([Turn("human", "star " * 3000)])]], GenerationOptions(8)))
 
 
+@pytest.mark.slow
 def test_similarity_refuses_a_llava_that_lacks_weights(place, tmp_path):
     folder = tiny_llava.write(tmp_path / "llava")
     run("similarity", "--model", folder, "--data", place / "set", "--out", tmp_path / "out")

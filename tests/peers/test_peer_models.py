@@ -244,6 +244,7 @@ def test_every_layout_of_the_weights_is_the_same_model(make, weights, tmp_path):
     assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_which_copy_of_the_tower_is_used_is_said(tmp_path):
     said: list[str] = []
     folder = tiny_peers.convllava(tmp_path / "ConvLLaVA-sft-128", tower="beside")

@@ -145,6 +145,7 @@ def test_stages_keep_their_threads_from_shard_to_shard(worker, monkeypatch):
     assert not stage_threads() & threads
 
 
+@pytest.mark.slow
 def test_bytes_are_the_same_with_models(tmp_path, monkeypatch, one_thread):
     write_scenes(str(tmp_path / "data"), 16, 1_000_000)
     demo = config.load("demo").model_dump()
@@ -188,6 +189,7 @@ def test_what_breaks_a_stage_is_told_and_the_worker_goes_on(worker, monkeypatch,
     assert len(stage_threads() - before) == len(SERIAL)
 
 
+@pytest.mark.slow
 def test_a_process_killed_in_any_stage_leaves_its_suspects_and_no_file(data, tmp_path):
     for stage, (owner, name) in CALLS.items():
         out = tmp_path / stage

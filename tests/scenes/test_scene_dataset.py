@@ -44,6 +44,7 @@ def test_some_things_hide_others():
     assert np.mean(np.array(shares) < 0.95) > 0.05
 
 
+@pytest.mark.slow
 def test_outlines_cover_the_visible_masks():
     overlaps = []
     for scene in map(draw_scene, SOME):

@@ -54,6 +54,7 @@ def test_a_mask_is_never_larger_than_the_limit():
 
 @settings(max_examples=60, deadline=None)
 @given(texts, texts, texts, texts, texts, st.integers(0, 3), st.floats(0, 1), st.data())
+@pytest.mark.slow
 def test_any_text_and_number_comes_back(id, image, value, text, reason, spans, share, data):
     turns = tuple(Turn(speaker, value) for speaker in ("human", text))
     where = tuple((1, 0, data.draw(st.integers(0, len(value)))) for _ in range(spans))

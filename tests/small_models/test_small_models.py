@@ -33,6 +33,7 @@ def test_processor_speaks_the_format(folder):
     assert set(small_florence2.ADDED_TOKENS) <= set(tokenizer.all_special_tokens)
 
 
+@pytest.mark.slow
 def test_model_reads_its_own_processor(folder):
     processor = AutoProcessor.from_pretrained(folder)
     model = Florence2ForConditionalGeneration.from_pretrained(folder)

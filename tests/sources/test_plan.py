@@ -104,6 +104,7 @@ def naive(rows: list[tuple], settings: Config) -> tuple[list[Sample], int]:
 
 @settings(deadline=None, max_examples=30)
 @given(ROWS, SELECTS, st.randoms(use_true_random=False), st.integers(1, 3), st.integers(1, 9))
+@pytest.mark.slow
 def test_the_plan_is_the_naive_one_in_any_order_and_any_files(
     tmp_path_factory, rows, select, draw, files, size
 ):
@@ -135,6 +136,7 @@ def many(tmp_path_factory) -> Path:
     return write(tmp_path_factory.mktemp("many"), rows, 2)
 
 
+@pytest.mark.slow
 def test_growing_the_count_keeps_what_was_chosen(many, tmp_path):
     plans = {}
     for count in (10, 500, 3000, None):
@@ -149,6 +151,7 @@ def test_growing_the_count_keeps_what_was_chosen(many, tmp_path):
     assert len(failed) / len(plans[3000]) == pytest.approx(1 / 3, abs=0.03)
 
 
+@pytest.mark.slow
 def test_a_fraction_chooses_its_share(many, tmp_path):
     everything = make_plan(config({}), str(many), tmp_path / "all.parquet")
     tenth = make_plan(config({"fraction": 0.1}), str(many), tmp_path / "tenth.parquet")
@@ -195,6 +198,7 @@ def test_broken_rows_are_counted_and_the_first_are_shown(tmp_path):
     assert orjson.loads(orjson.dumps(summary.to_dict())) == summary.to_dict()
 
 
+@pytest.mark.slow
 def test_progress_tells_the_rows_read(many, tmp_path):
     seen: list[int] = []
     make_plan(config({"count": 5}), str(many), tmp_path / "plan", seen.append)
@@ -325,6 +329,7 @@ def test_packed_lines_plan_as_plain_ones(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_draw_goes_on_until_enough_images_are_there(tmp_path):
     rows = [(number, "gone.jpg" if number % 3 else "a.jpg", "Where?") for number in range(9000)]
     data = str(write(tmp_path, rows, 2))
@@ -342,6 +347,7 @@ def test_the_draw_goes_on_until_enough_images_are_there(tmp_path):
     assert (whole.planned, whole.outcomes, whole.notes) == (2000, {}, [])
 
 
+@pytest.mark.slow
 def test_where_no_image_is_there_the_draw_ends(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "_HOPELESS", 100)
     rows = [(number, "gone.jpg", "Where?") for number in range(9000)]
@@ -371,6 +377,7 @@ def test_images_that_came_later_are_found_again(tmp_path):
 
 
 @pytest.mark.parametrize("layout", ["jsonl", "json", "jsonl.gz"])
+@pytest.mark.slow
 def test_a_condition_chooses_and_further_columns_stay(tmp_path, layout):
     rows = [
         {
@@ -433,6 +440,7 @@ def test_what_is_left_out_is_said_by_name(tmp_path):
     assert "1 rows are broken and left out, the first at a.jsonl:4: conversations is missing" in notes
 
 
+@pytest.mark.slow
 def test_many_processes_make_the_same_plan(many, tmp_path, monkeypatch):
     (many / "broken.jsonl").write_bytes((b"x" * 70 + b"\n") * 3 + b'{"id": "last"}')
     for count in (None, 500):

@@ -173,6 +173,7 @@ COLUMNS = st.dictionaries(
 
 
 @given(COLUMNS)
+@pytest.mark.slow
 def test_the_short_way_tells_what_the_long_one_does_and_nothing_is_a_traceback(columns):
     full = {"conversations": TURNS, **columns}
     read = read_row(full, 3)

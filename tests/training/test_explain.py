@@ -25,6 +25,7 @@ def plan():
     return explain(recipe.load("age-vlm"))
 
 
+@pytest.mark.slow
 def test_the_papers_sizes(plan):
     assert (plan.self_layers, plan.cross_layers) == (16, 4)
     millions = {module.name: round(module.parameters / 1e6, 1) for module in plan.stages[0].modules}
@@ -34,6 +35,7 @@ def test_the_papers_sizes(plan):
     assert {stage.image_tokens for stage in plan.stages} == {576}
 
 
+@pytest.mark.slow
 def test_table_1_by_parameters(plan):
     trained = [{module.name for module in stage.modules if module.trained} for stage in plan.stages]
     new = {"adapter", "LLM (CA)"}
@@ -50,6 +52,7 @@ def test_table_1_by_parameters(plan):
     assert [stage.steps for stage in plan.stages[:3]] == [19_532] * 3
 
 
+@pytest.mark.slow
 def test_flops_know_what_is_frozen(plan):
     first, second, _, last = plan.stages
     assert first.forward == second.forward == last.forward
@@ -105,6 +108,7 @@ def free(monkeypatch):
     return lambda size: monkeypatch.setattr(explaining, "free_bytes", lambda where: size * 10**9)
 
 
+@pytest.mark.slow
 def test_measuring_says_what_it_takes_before_it_takes_it(plan, free):
     free(100)
     most = plan.stages[3].state_bytes + plan.stages[3].activation_bytes
@@ -117,12 +121,14 @@ def test_measuring_says_what_it_takes_before_it_takes_it(plan, free):
 @pytest.mark.parametrize(
     ("size", "remedy"), [(60, "resources.micro_batch=8 fits"), (35, "micro_batch=2"), (20, "Not even one")]
 )
+@pytest.mark.slow
 def test_what_is_more_than_free_is_refused(plan, free, size, remedy):
     free(size)
     with pytest.raises(MaskgenError, match=rf"--measure takes .* {size}.* GB are free on a cpu.*{remedy}"):
         check_memory(plan, torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_a_gpu_is_asked_as_long_as_the_weights_fit(plan, free):
     free(40)
     assert "measuring takes about" in check_memory(plan, torch.device("cuda"))
@@ -131,6 +137,7 @@ def test_a_gpu_is_asked_as_long_as_the_weights_fit(plan, free):
         check_memory(plan, torch.device("cuda"))
 
 
+@pytest.mark.slow
 def test_the_command_refuses_before_it_measures(monkeypatch, free):
     free(0)
     monkeypatch.setattr(step_benchmark, "measure", lambda *_: pytest.fail("measured"))
@@ -144,6 +151,7 @@ def test_concat_has_no_cross_attention_and_a_plan():
     assert {module.name for module in plan.stages[0].modules if module.trained} == {"adapter"}
 
 
+@pytest.mark.slow
 def test_the_plan_is_text_and_json(plan):
     said = render(plan)
     assert "16 self-attention and 4 cross-attention layers" in said
@@ -151,6 +159,7 @@ def test_the_plan_is_text_and_json(plan):
     assert json.loads(json.dumps(plan.to_dict()))["stages"][2]["stage"] == 3
 
 
+@pytest.mark.slow
 def test_measuring_takes_real_steps_and_prices_guidance(tmp_path, one_thread):
     folder = model_folder(tmp_path / "model")
     chosen = small("data.expected_tokens=16")
@@ -163,6 +172,7 @@ def test_measuring_takes_real_steps_and_prices_guidance(tmp_path, one_thread):
 
 
 @pytest.mark.parametrize(("fits", "said"), [(2, "resources.micro_batch=2 does"), (0, "not even one")])
+@pytest.mark.slow
 def test_a_stage_that_does_not_fit_costs_the_others_nothing(tmp_path, one_thread, monkeypatch, fits, said):
     """More than `fits` samples of stage 3 run out of memory, as a GPU's allocator says it."""
     chosen = small("data.expected_tokens=16")
@@ -182,6 +192,7 @@ def test_a_stage_that_does_not_fit_costs_the_others_nothing(tmp_path, one_thread
     assert json.loads(json.dumps(step_benchmark.to_dict(found)))[2]["micro_batch"] == fits
 
 
+@pytest.mark.slow
 def test_what_is_no_lack_of_memory_is_raised(tmp_path, one_thread, monkeypatch):
     def broken(*_):
         raise RuntimeError("no kernel image is available")

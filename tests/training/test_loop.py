@@ -64,6 +64,7 @@ def gradients(run: loop.StageRun) -> dict[str, torch.Tensor]:
     }
 
 
+@pytest.mark.slow
 def test_losses_are_means_over_the_global_batch(world, tmp_path):
     """An oracle that sees the whole batch at once, row by row."""
     run = stage_run_of(world, tmp_path, 3, "resources.micro_batch=2", "stages.3.losses.guidance=0.5")
@@ -92,6 +93,7 @@ def test_losses_are_means_over_the_global_batch(world, tmp_path):
     assert len(line["mass"]) == 2 and all(0 < mass < 1 for mass in line["mass"])
 
 
+@pytest.mark.slow
 def test_accumulation_gives_the_gradients_of_one_big_batch(world, tmp_path):
     big = gradients(stage_run_of(world, tmp_path, 4, "stages.4.losses.guidance=1", "resources.micro_batch=8"))
     small_ones = gradients(
@@ -116,6 +118,7 @@ def test_guidance_of_weight_zero_is_measured_and_changes_no_gradient(world, tmp_
         assert torch.equal(before[name], value), name
 
 
+@pytest.mark.slow
 def test_rows_that_fill_up_the_tail_count_for_nothing(world, tmp_path):
     run = stage_run_of(world, tmp_path, 3, "resources.micro_batch=8")
     tail = step_of(run, 2)
@@ -180,6 +183,7 @@ def test_decay_and_rates_by_parameter(world, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["age-vlm", "age-vlm-lm", "ca-baseline", "concat"])
+@pytest.mark.slow
 def test_every_shipped_recipe_trains_and_its_model_answers(world, tmp_path, name):
     chosen = small(name=name)
     start = model_folder(tmp_path / "start", chosen.architecture)
@@ -195,6 +199,7 @@ def test_every_shipped_recipe_trains_and_its_model_answers(world, tmp_path, name
     assert model.generate(**inputs, max_new_tokens=3).shape[1] > inputs["input_ids"].shape[1]
 
 
+@pytest.mark.slow
 def test_a_run_trains_what_its_stages_say_and_nothing_else(world, tmp_path):
     request = request_for(world, tmp_path / "run")
     train(request, ALONE, lambda _: None)

@@ -28,7 +28,7 @@ from maskgen.training.metrics import read_lines
 from maskgen.training.trainer import TrainRequest, _start_run, train
 from maskgen.views.folder_status import folder_status
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 ALONE = World(0, 1, torch.device("cpu"))
 MASKGEN = str(Path(sys.executable).with_name("maskgen"))
 SAMPLES, BATCH, EVERY = 120, 4, 4
@@ -121,7 +121,6 @@ def wait_for(run: Path, process: "subprocess.Popen[str]", stage: int, step: int)
     raise AssertionError(process.communicate()[1])
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_killed_in_the_middle_of_each_stage_it_ends_with_the_same_weights(world, uninterrupted, tmp_path):
     out = tmp_path / "killed"
@@ -142,7 +141,6 @@ def test_killed_in_the_middle_of_each_stage_it_ends_with_the_same_weights(world,
     assert not list((out / "checkpoints").iterdir())
 
 
-@pytest.mark.slow
 def test_sigterm_writes_a_checkpoint_and_exits_with_3(world, uninterrupted, tmp_path):
     out = tmp_path / "stopped"
     process = started(line_for(world, out))

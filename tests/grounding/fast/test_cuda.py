@@ -19,7 +19,7 @@ from maskgen.runtime.spans import Recorder
 
 PATIENCE = 4  # instead of 16
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,7 @@ def world(tmp_path_factory, request):
 
 
 @pytest.mark.parametrize("settings", SEARCHES[::3], ids=str)
+@pytest.mark.slow
 def test_some_answers_are_generates(world, settings):
     world.set(**settings)
     expected = [world.theirs(number) for number in range(12)]
@@ -54,6 +55,7 @@ def test_the_answers_compared_are_of_many_lengths(world):
 
 
 @pytest.mark.parametrize("penalty", [0.5, 2.0, -1.0])
+@pytest.mark.slow
 def test_length_penalties(world, penalty):
     for early in (True, False, "never"):
         world.set(num_beams=3, early_stopping=early, no_repeat_ngram_size=3, length_penalty=penalty)
@@ -117,6 +119,7 @@ def test_an_image_with_several_texts_is_looked_at_once(world):
 
 
 @pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.slow
 def test_a_writer_goes_on_with_other_prompts(world, beams):
     """Slots are taken once, and larger ones for longer prompts; what was left in them is no matter."""
     world.set(num_beams=beams, no_repeat_ngram_size=3, early_stopping=True)
@@ -127,6 +130,7 @@ def test_a_writer_goes_on_with_other_prompts(world, beams):
         assert [ended(row) for row in rows] == [world.theirs(number) for number in numbers]
 
 
+@pytest.mark.slow
 def test_what_fails_while_encoding_is_raised_and_the_thread_goes_on(world):
     world.set(num_beams=1, no_repeat_ngram_size=3, early_stopping=True)
     others = encoding()
@@ -159,6 +163,7 @@ def test_short_answers(world, beams, limit):
 
 
 @pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.slow
 def test_answers_as_long_as_the_positions(world, beams):
     world.set(num_beams=beams, no_repeat_ngram_size=1, early_stopping=False, max_new_tokens=64)
     assert world.model.config.text_config.max_position_embeddings == 64
