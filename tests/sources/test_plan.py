@@ -23,6 +23,7 @@ from maskgen.sources import conversation, plan, row_workers
 from maskgen.sources.plan import estimate_bytes, find_again, make_plan
 from maskgen.sources.plan_file import count_rows, read_shard
 from maskgen.sources.row_layout import RawRow
+from maskgen.sources.row_scan import RowScanner
 from maskgen.sources.rows import read_lines
 
 # Few distinct values, so that copies and rows that cannot be grounded are common.
@@ -476,3 +477,28 @@ def test_an_absolute_path_is_planned_by_its_new_name(tmp_path):
     assert renamed.outcome is None and renamed.image == "/mnt/set/a.jpg"
     assert renamed.member is not None and renamed.member.archive == "images/a.jpg"
     assert absolute.outcome is Outcome.PATH_ESCAPE
+
+
+@pytest.mark.parametrize("expected", [600.0, 3_000.0, 50_000.0, 5e9])
+def test_a_wrong_idea_of_the_number_of_rows_costs_a_second_pass_and_no_row(
+    many, tmp_path, monkeypatch, expected
+):
+    one = make_plan(config({"count": 500}), str(many), tmp_path / "one")
+    read: list[int] = []
+    monkeypatch.setattr(plan, "estimate_counted", lambda files, scanner: expected)
+    assert make_plan(config({"count": 500}), str(many), tmp_path / "two", read.append) == one
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    resets = sum(after < before for before, after in itertools.pairwise([one.read, *read]))
+    assert (resets > 1) == (expected > 10_000)
+
+
+def test_the_number_of_rows_is_estimated_from_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr(row_workers, "PARALLEL_BYTES", 1)
+    monkeypatch.setattr(row_workers, "PORTION_BYTES", 10_000)
+    monkeypatch.setattr(row_workers, "_LOOK_BYTES", 1000)
+    rows = [(number, "a.jpg" if number % 4 else None, "w " * (number // 100)) for number in range(3000)]
+    file = str(write(tmp_path, rows) / "0.jsonl")
+    (tmp_path / "spill").mkdir()
+    scanner = RowScanner(config({"count": 10}), frozenset(), True, tmp_path / "spill", "x")
+    assert row_workers.estimate_counted([file], scanner) == pytest.approx(2250, rel=0.25)
+    scanner.close()

@@ -29,6 +29,19 @@ def test_a_count_ends_above_its_nth_smallest_rank(ranks, count):
     )
 
 
+@given(RANKS, st.integers(1, 30), st.floats(1, 400))
+def test_an_expected_number_of_rows_changes_no_choice_but_one_that_is_called_short(ranks, count, expected):
+    with_idea, without = Cut(Select(count=count), 0, 1, expected), Cut(Select(count=count), slack=1)
+    for cut in (with_idea, without):
+        for rank in map(as_bytes, ranks):
+            if rank < cut.bound:
+                cut.offer(rank)
+        cut.tighten()
+    chosen = [{rank for rank in ranks if as_bytes(rank) < cut.bound} for cut in (with_idea, without)]
+    assert with_idea.is_short or chosen[0] == chosen[1]
+    assert not without.is_short
+
+
 @given(st.integers(0, 2**64 - 1), st.floats(0, 1, exclude_min=True))
 def test_a_fraction_is_its_share_of_all_ranks(rank, fraction):
     assert (as_bytes(rank) < Cut(Select(fraction=fraction)).bound) is (
