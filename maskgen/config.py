@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from maskgen import lenient_json
 from maskgen.answer_formats import RULES
 from maskgen.errors import MaskgenError, did_you_mean
 
@@ -336,14 +337,22 @@ def parse(tree: dict[str, Any], where: str, overrides: list[str] | None = None) 
 
 
 def read_tree(path: Path, example: str) -> dict[str, Any]:
-    """A YAML file's keys; `example` is the command that prints a file to start from."""
+    """The keys of a YAML or JSON file; `example` is the command that prints a file to start from."""
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = _yaml_or_json(path.read_bytes())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise MaskgenError(f"{path} is not YAML: {_one_line(error)}. Mend the file.") from error
     if not isinstance(tree, dict):
         raise MaskgenError(f"{path} holds no keys. Start from a shipped file: {example}.")
     return tree
+
+
+def _yaml_or_json(data: bytes) -> Any:
+    """JSON is read by its own reader: YAML 1.1 takes no tabs, and 1e-5 for a word."""
+    try:
+        return lenient_json.loads(data)
+    except (ValueError, RecursionError):
+        return yaml.safe_load(data)
 
 
 def validated(

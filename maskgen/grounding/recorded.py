@@ -12,7 +12,7 @@ import numpy as np
 import shapely
 from shapely import Polygon
 
-from maskgen import config, rle
+from maskgen import config, lenient_json, rle
 from maskgen.errors import MaskgenError
 from maskgen.grounding.drawn_size import Placing
 from maskgen.grounding.tool_shapes import (
@@ -25,7 +25,6 @@ from maskgen.grounding.tool_shapes import (
 )
 from maskgen.runtime.storage import Files, open_file
 from maskgen.sample import Picture, Proposal, Sample
-from maskgen.sources import lenient_json
 from maskgen.sources.image_names import form, printable
 
 _FEW = 0.5  # share of the rows' images below which it is said that the file has few of them

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from maskgen.sources import lenient_json
+from maskgen import lenient_json
 
 CONVERSATIONS = ("conversations", "messages", "conversation")
 PICTURES = ("image", "images")

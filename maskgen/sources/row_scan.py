@@ -10,10 +10,10 @@ import orjson
 import pyarrow as pa
 
 from maskgen.config import Config, NoProposer, Text
+from maskgen.lenient_json import is_exact, loads
 from maskgen.sample import Query
 from maskgen.sources import conversation, row_layout
 from maskgen.sources.image_names import renamed
-from maskgen.sources.lenient_json import is_exact, loads
 from maskgen.sources.plan_file import to_table
 from maskgen.sources.row_filter import RowFilter
 from maskgen.sources.row_layout import BrokenRow, RawRow

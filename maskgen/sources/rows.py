@@ -14,9 +14,9 @@ from typing import BinaryIO, cast
 
 import pyarrow.parquet as pq
 
+from maskgen import lenient_json
 from maskgen.errors import MaskgenError
 from maskgen.runtime.storage import Files, compression, open_file
-from maskgen.sources import lenient_json
 from maskgen.sources.row_layout import CONVERSATIONS, BrokenRow, RawRow, read_row
 
 BLOCK_BYTES = 1 << 20

@@ -161,8 +161,8 @@ def names() -> list[str]:
 
 
 def load(name: str, overrides: list[str] | None = None) -> Recipe:
-    """The shipped recipe `name` or a YAML file, with `overrides` ("stages.3.lr=2e-5") laid over it."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else _shipped(name)
+    """The shipped recipe `name` or a file, with `overrides` ("stages.3.lr=2e-5") laid over it."""
+    path = Path(name) if name.endswith((".yaml", ".yml", ".json")) else _shipped(name)
     if not path.is_file():
         near, known = did_you_mean(name, names()), ", ".join(names())
         raise MaskgenError(f"there is no recipe {name}.{near} Give --recipe one of {known}, or a YAML file.")

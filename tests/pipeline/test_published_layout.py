@@ -2,8 +2,10 @@
 
 import io
 import json
+from collections import Counter
 from pathlib import Path
 
+import made_cambrian
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -70,3 +72,20 @@ def test_every_image_is_grounded_and_a_packed_tar_is_read_through_once(data, tmp
     assert said.returncode == 0, said.stderr
     assert "1 of 1 .tar.gz archives" in said.stderr + said.stdout
     assert finished_set(out) == made
+
+
+def test_a_made_up_cambrian_gives_every_sample_that_was_asked_for(tmp_path):
+    """Parts, packed archives, prefixes on both sides, rows without images, missing files, broken rows."""
+    made_cambrian.write(tmp_path / "data", 1000)
+    options = [*made_cambrian.settings(300), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
+    said = maskgen("run", *options)
+    assert said.returncode == 0, said.stderr
+    outcomes = Counter(pq.read_table(tmp_path / "out" / "index.parquet")["outcome"].to_pylist())
+    assert outcomes["ok"] == 300 and outcomes.keys() == {"ok", "no_image", "image_missing"}
+    for note in (
+        "a prefix that rows lack",
+        "a prefix that rows carry",
+        "2 rows are broken",
+        "took their places",
+    ):
+        assert note in said.stderr

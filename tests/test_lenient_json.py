@@ -3,11 +3,17 @@
 import json
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskgen.sources import lenient_json
+from helpers import tiny_sets
+from maskgen import config, lenient_json
+from maskgen.config import Recorded
+from maskgen.grounding.recorded import RecordedProposer
+from maskgen.sample import Query, Sample
 from maskgen.sources.rows import read_rows
+from maskgen.training import recipe
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**80), 2**80) | st.floats(allow_nan=False) | st.text(),
@@ -62,3 +68,37 @@ def test_rows_mean_the_same_on_lines_and_in_arrays(tmp_path, line):
     lines, array = ([*read_rows(str(tmp_path / name))] for name in ("a.jsonl", "a.json"))
     assert lines == array
     assert len(lines) == 2 and lines[0] == lines[1]
+
+
+LONG = 10**29  # the two ids below are one float
+COCO = """{"images": [{"id": %d, "file_name": "a.jpg"}, {"id": %d, "file_name": "b.jpg"}],
+ "annotations": [{"image_id": %d, "score": NaN, "segmentation": [[1, 1, 9, 1, 9, 9]]}]}"""
+
+
+def test_recorded_shapes_are_read_by_the_same_rules(tmp_path):
+    (tmp_path / "shapes.json").write_text("\ufeff" + COCO % (LONG, LONG + 1, LONG + 1))
+    proposer = RecordedProposer(Recorded(kind="recorded", file="shapes.json"), str(tmp_path))
+    found = {}
+    for name in ("a.jpg", "b.jpg"):
+        sample = Sample("", "", name, (), Query("", ()))
+        [proposal] = proposer.propose([tiny_sets.picture()], [sample])
+        found[name] = len(proposal.polygons)
+    assert found == {"a.jpg": 0, "b.jpg": 1}
+
+
+@pytest.mark.parametrize("before", ["", "\ufeff"])
+def test_recipes_and_pipelines_may_be_json(tmp_path, before):
+    """YAML 1.1 takes no tabs, and reads 1e-5 as a word."""
+    tree = {"split": "mine", "source": {"files": ["a"]}, "text": {"query": "caption"}}
+    written = {**tree, "select": {"count": 3, "seed": LONG}}
+    text = json.dumps(written, indent="\t")
+    (tmp_path / "mine.json").write_text(before + text.replace("3", "NaN", 1))
+    (tmp_path / "mine.yaml").write_text(before + yaml.safe_dump(written))
+    as_json, as_yaml = (config.load("", str(tmp_path / f"mine.{end}")) for end in ("json", "yaml"))
+    assert as_json.select.count is None and as_json.select.seed == as_yaml.select.seed == LONG
+    shipped = yaml.safe_load(config.dump(recipe.load("age-vlm")))
+    (tmp_path / "recipe.json").write_text(before + json.dumps(shipped, indent="\t"))
+    assert recipe.load(str(tmp_path / "recipe.json")) == recipe.load("age-vlm")
+    flow = "{split: mine, source: {files: [a]}, text: {query: caption}}  # no JSON"
+    (tmp_path / "flow.yaml").write_text(before + flow)
+    assert config.load("", str(tmp_path / "flow.yaml")).source.files == ["a"]
