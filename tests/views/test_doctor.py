@@ -43,7 +43,7 @@ def with_model(kind: str, **facts: object) -> Config:
 def test_demo_needs_nothing_more(tmp_path):
     findings = examine(load("demo"), str(tmp_path / "out"), "", "")
     assert [finding.name for finding in findings if finding.ok is False] == []
-    assert len(findings) == 11 and not (tmp_path / "out").exists()
+    assert len(findings) == 12 and not (tmp_path / "out").exists()
     assert "small model" in named(findings, "proposer").found
 
 
