@@ -12,6 +12,8 @@
 # `maskgen run --address auto`. See docs/cluster.md.
 FROM nvidia/cuda:13.0.1-base-ubuntu24.04
 
+# The base image names the release; its packages are pinned by it, and older ones vanish from the archive.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 python3-venv fonts-dejavu-core \
     && rm -rf /var/lib/apt/lists/* \
@@ -24,11 +26,12 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
 # The dependencies first: they change rarely and weigh 6 GB.
 COPY pyproject.toml requirements.lock README.md LICENSE ./
 COPY maskgen/__init__.py maskgen/__init__.py
-RUN pip install --no-cache-dir -c requirements.lock .
+# ray[default] has the job server that KubeRay and `ray job submit` talk to.
+RUN pip install --no-cache-dir -c requirements.lock '.[cluster,s3]'
 COPY maskgen maskgen
 RUN pip install --no-cache-dir --no-deps .
 
-USER maskgen
+USER 10001
 WORKDIR /home/maskgen
 ENTRYPOINT ["maskgen"]
 CMD ["--help"]

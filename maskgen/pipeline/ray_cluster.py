@@ -1,10 +1,13 @@
 """The only module that imports Ray: actors, their calls, and how a call ended."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import ray
+from ray._private import ray_constants
+from ray._private.node import Node
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from maskgen.errors import MaskgenError
@@ -180,11 +183,33 @@ def _connect(address: str, session: RaySession | None = None) -> tuple[int, int]
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
-        ray.init(**_init_arguments(address), _temp_dir=str(session.path) if session else None)
+        with nullcontext() if address else _by_itself():
+            ray.init(**_init_arguments(address), _temp_dir=str(session.path) if session else None)
     except Exception as error:  # Ray raises plain ones, too
         raise MaskgenError(_refused(address, _first_line(error))) from error
     resources = ray.cluster_resources()
     return int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+
+
+@contextmanager
+def _by_itself() -> Iterator[None]:
+    """A Ray that starts meanwhile listens on the loopback alone and asks nobody outside where it runs.
+
+    Ray itself has the former as the way of Windows and macOS. The latter is done by its API server, even if
+    there is no dashboard and usage statistics are off; nothing else needs that server, so it is not started.
+    """
+    server, clusters = Node.start_api_server, ray_constants.ENABLE_RAY_CLUSTER
+    before = os.environ.get(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR)
+    Node.start_api_server = lambda *_, **__: None
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"  # for Ray's own processes
+    try:
+        yield
+    finally:
+        Node.start_api_server, ray_constants.ENABLE_RAY_CLUSTER = server, clusters
+        del os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR]
+        if before is not None:
+            os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = before
 
 
 def _place(gpus: int) -> dict[str, Any]:
