@@ -109,7 +109,7 @@ def test_compose_runs_the_image_on_gpus_with_shared_memory():
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_the_slurm_script_runs_on_one_node(tmp_path):
-    """Really: with a Ray, a token and a run; srun and scontrol are stood in for by what they do on one node."""
+    """With a Ray, a token and a run; srun and scontrol are stood in for by what they do on one node."""
     stubs = {"srun": _ONE_NODE, "scontrol": "#!/bin/bash\necho 127.0.0.1\n"}
     for name, text in stubs.items():
         (tmp_path / name).write_text(text)
