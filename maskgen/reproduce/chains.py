@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 
-from maskgen.reproduce.jobs import Job, run_jobs
+from maskgen.reproduce.jobs import LoggedJob, run_jobs
 from maskgen.reproduce.measure import Exam, measure_model
 from maskgen.reproduce.runs import train_model
 from maskgen.reproduce.scales import CONTINUES_FROM, MODELS, TRAINING_CHAINS, ReproductionFolder
@@ -16,7 +16,7 @@ def run_chains(place: ReproductionFolder, shared: Recipe, seeds: int, exam: int,
     chains = [(models, seed) for seed in range(seeds) for models in TRAINING_CHAINS]
     steps = {place.run(seed, model): _steps(shared, model) for seed in range(seeds) for model in MODELS}
     missing = [
-        Job(
+        LoggedJob(
             partial(_run_chain, models, place, shared, seed, exam),
             place.out / f"seed-{seed}-{models[0]}.log",
         )

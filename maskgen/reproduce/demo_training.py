@@ -13,7 +13,7 @@ from maskgen.analysis.demo_attention import measure_demo_attention, render_table
 from maskgen.draw import text
 from maskgen.pipeline.grounded_scenes import ground_scenes
 from maskgen.reproduce.demo_questions import demo_dialogue, first_questions, write_pope
-from maskgen.reproduce.jobs import Job, run_jobs
+from maskgen.reproduce.jobs import LoggedJob, run_jobs
 from maskgen.runtime.device import choose_device
 from maskgen.sample import Turn
 from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, draw_scene
@@ -93,7 +93,7 @@ def _train_both(models: Mapping[str, Recipe], folder: Path, shards: str, say: Sa
         start = _train(recipe, start, shards, folder / "shared", 1, shared, say=say)
     say(f"training {' and '.join(models)} from stage {shared + 1} on, side by side")
     jobs = [
-        Job(
+        LoggedJob(
             partial(_train, chosen, start, shards, folder / name, shared + 1, 0),
             folder / f"{name}.log",
         )

@@ -14,14 +14,14 @@ from maskgen.training.trainer import METRICS
 
 
 @dataclass(frozen=True)
-class Job:
+class LoggedJob:
     """`work` is done in a process of its own, so it can be pickled; what it prints is added to `log`."""
 
     work: Callable[[], object]
     log: Path
 
 
-def run_jobs(jobs: Sequence[Job], at_a_time: int, steps: Mapping[Path, int]) -> None:
+def run_jobs(jobs: Sequence[LoggedJob], at_a_time: int, steps: Mapping[Path, int]) -> None:
     """Do all jobs, `at_a_time` of them at once. `steps`: for the bar, how many each training run takes.
 
     The first failure is raised; what the others have done by then is kept.
@@ -40,7 +40,7 @@ def run_jobs(jobs: Sequence[Job], at_a_time: int, steps: Mapping[Path, int]) -> 
             raise
 
 
-def _run(job: Job) -> None:
+def _run(job: LoggedJob) -> None:
     with job.log.open("a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
         job.work()
 

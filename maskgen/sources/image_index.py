@@ -35,7 +35,7 @@ _SAME, _OTHER_FORM, _OTHER_CASE = range(3)
 _Fit = tuple[int, str, Place]  # how alike, the path that a reference may call the place, the place
 
 
-class FoundImage(NamedTuple):
+class LocatedImage(NamedTuple):
     """An image that is there: `member` is None for a file that has the reference's own name.
 
     A file under another name is a member that begins at 0 of the "archive" that it is itself.
@@ -97,7 +97,7 @@ class ImageIndex:
         """Whether the image is there. `find` asks for many at a time, which a remote root answers sooner."""
         return self.find([reference])[0] is not None
 
-    def find(self, references: Sequence[str]) -> list[FoundImage | None]:
+    def find(self, references: Sequence[str]) -> list[LocatedImage | None]:
         """Where each image lies; None where it is nowhere, or where it cannot be told which of several it is.
 
         Asks a remote root about each of them, a few at a time.
@@ -216,15 +216,15 @@ class ImageIndex:
         with ThreadPoolExecutor(_REMOTE_CALLS) as pool:
             return list(pool.map(lambda name: bool(name) and self._folder.exists(name), names))
 
-    def _find(self, reference: str, name: str, is_there: bool) -> FoundImage | None:
+    def _find(self, reference: str, name: str, is_there: bool) -> LocatedImage | None:
         if not name:
             return None
         if is_there:
             unchanged = name == normal(reference)
-            return FoundImage(None if unchanged else self._member(Place(_FILES, name, 0, 0, Kind.PLAIN)))
+            return LocatedImage(None if unchanged else self._member(Place(_FILES, name, 0, 0, Kind.PLAIN)))
         for found in self._exact(name):
             if member := self._member(found):
-                return FoundImage(member)
+                return LocatedImage(member)
         if self._folder.is_refused(name):
             self._matches.add("behind links that lead out of the folder: see source.allow_links_to", "", name)
             return None
@@ -253,7 +253,7 @@ class ImageIndex:
             if archives:
                 yield archives, "/".join(parts[cut:])
 
-    def _find_alike(self, name: str) -> FoundImage | None:
+    def _find_alike(self, name: str) -> LocatedImage | None:
         """The one image that a name which is not there as it is can mean."""
         for kind, fits in self._ways(name):
             fitting = list(fits)
@@ -271,7 +271,7 @@ class ImageIndex:
             _, path, found = alike[0]
             if member := self._member(found):
                 self._matches.add(kind, _difference(name, path), name)
-                return FoundImage(member)
+                return LocatedImage(member)
         self._hint(name)
         return None
 
