@@ -133,7 +133,9 @@ class ImageIndex:
         """The archives below the root, parted ones by the name of the whole."""
         names, pieces = set(), []
         for name in self._folder.files(self._odd):
-            if _READ.fullmatch(name):
+            if _READ.fullmatch(name) and posixpath.basename(name).startswith("."):
+                self._odd.add("hidden archives that are not read", name)
+            elif _READ.fullmatch(name):
                 names.add(writable(name))
             elif match := _NOT_READ.fullmatch(name):
                 self._odd.add(f"{match[1].lower()} files that are not read: unpack them", name)

@@ -431,3 +431,14 @@ def test_why_an_image_is_not_found(tmp_path):
         assert index.why_not("out.jpg").outcome is Outcome.PATH_ESCAPE
         assert index.why_not("gone.jpg").outcome is Outcome.IMAGE_MISSING
         assert any("out.jpg" in note for note in index.notes)
+
+
+def test_hidden_archives_are_not_read(tmp_path):
+    """The publisher's .git.tar.gz weighs 4 GB, and macOS leaves ._x.tar beside x.tar."""
+    write_tar(tmp_path / "x.tar", {"1.jpg": b"one"})
+    (tmp_path / "._x.tar").write_bytes(b"Mac OS X")
+    write_tar(tmp_path / ".git.tar.gz", {"2.jpg": b"two"}, "w:gz")
+    assert find(tmp_path, "1.jpg", "2.jpg") == [b"one", None]
+    with index_of(tmp_path) as index:
+        [note] = index.notes
+    assert note.startswith("2 hidden archives that are not read, the first .")
