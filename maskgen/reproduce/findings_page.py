@@ -28,6 +28,10 @@ from maskgen.training.recipe import Recipe
 MARKDOWN, HTML, PICTURE, MAPS = "reproduction.md", "reproduction.html", "reproduction.png", "attention.png"
 FINDINGS = "findings.json"
 
+_PICTURE_CAPTION = (
+    "All rows are on one scale. What reaches beyond a row's dashed line is better than not looking; where an "
+    "interval crosses the line, that is not shown."
+)
 _MAPS_CAPTION = (
     "From left: a held-out scene, and the attention of each model of the first seed for the text above it."
 )
@@ -119,7 +123,7 @@ def _head(shared: Recipe, seeds: int, exam: int, command: str) -> list[str]:
         f"drawn scenes for stages 1 to 3 and {count['finetune']:,} for stage 4, grounded by the small "
         f"Florence-2 and SAM. They are examined on {exam} scenes that nobody trained on, whose masks are "
         "known. Intervals (95 %) are over seeds and scenes at once; a claim holds if the interval of the "
-        "difference lies above zero. Three seeds or so tell their own spread only roughly: the dots in the "
+        "difference lies above zero. Three seeds or so tell their own spread only roughly: the squares in the "
         "picture are the seeds.",
         "Not blind to one side: the small LLaMA and ConvNeXt, and the size of new layers' first weights, "
         "were chosen (on other scenes) so that a guided model learns at all. The others got the same, and no "
@@ -171,6 +175,7 @@ def _markdown(head: list[str], claims: Table, tables: dict[str, Table]) -> str:
         "# The paper's claims at small scale",
         *head,
         f"![The main figures of the four models]({PICTURE})",
+        _PICTURE_CAPTION,
     ]
     parts += ["## Which claims hold", _as_markdown(claims)]
     parts += ["## Attention maps", f"![Attention of the four models]({MAPS})", _MAPS_CAPTION]
@@ -194,6 +199,7 @@ def _html(head: list[str], claims: Table, tables: dict[str, Table], out: Path) -
         "The paper's claims at small scale",
         f"<header><h1>The paper's claims at small scale</h1>{introduction}</header>",
         _image(out / PICTURE),
+        f"<p class='soft'>{escape(_PICTURE_CAPTION)}</p>",
         page.section("Which claims hold", _as_html(claims)),
         page.section("Attention maps", *maps),
         *(page.section(title, _as_html(table), _note(title)) for title, table in tables.items()),

@@ -56,6 +56,8 @@ def render(findings: list[Finding]) -> str:
         if problems or warnings
         else "Everything is in place."
     )
+    if any(finding.name in ("proposer", "refiner") and finding.ok is not True for finding in findings):
+        lines.append("Which weights, from where, with or without a network: docs/weights.md.")
     if not any(finding.name == "proposer" for finding in findings):
         lines.append("With --split (and --data, --out) the weights, the rows and the disk are checked too.")
     return "\n".join(lines)
