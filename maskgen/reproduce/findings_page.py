@@ -123,8 +123,8 @@ def _head(shared: Recipe, seeds: int, exam: int, command: str) -> list[str]:
         f"drawn scenes for stages 1 to 3 and {count['finetune']:,} for stage 4, grounded by the small "
         f"Florence-2 and SAM. They are examined on {exam} scenes that nobody trained on, whose masks are "
         "known. Intervals (95 %) are over seeds and scenes at once; a claim holds if the interval of the "
-        "difference lies above zero. Three seeds or so tell their own spread only roughly: the squares in the "
-        "picture are the seeds.",
+        "difference lies above zero. Three seeds or so tell their own spread only roughly: the squares in "
+        "the picture are the seeds.",
         "Not blind to one side: the small LLaMA and ConvNeXt, and the size of new layers' first weights, "
         "were chosen (on other scenes) so that a guided model learns at all. The others got the same, and no "
         "search of their own.",
