@@ -11,6 +11,7 @@ from maskgen.errors import MaskgenError
 from maskgen.runtime.store import AbsentError, Store, dump_json
 from maskgen.sharding import shard_table
 from maskgen.sharding.commit import Commit, committed, shard_name
+from maskgen.sharding.dataset_card import write_card
 from maskgen.sharding.format import SCHEMA
 from maskgen.sharding.huggingface import features
 
@@ -23,7 +24,7 @@ _OF_AN_INDEX = ("quality.json", "report.html")  # made from it; without them a f
 
 
 def finish(store: Store, fingerprint: str) -> None:
-    """Write index.parquet and the `summaries` of a set whose shards are all committed.
+    """Write index.parquet, the `summaries` and the card of a set whose shards are all committed.
 
     A file that is up to date already is left alone. Memory is bounded by one shard's table.
     """
@@ -42,6 +43,7 @@ def finish(store: Store, fingerprint: str) -> None:
         data = dump_json(tree)
         if not store.exists(name) or store.read_bytes(name) != data:
             store.write_bytes(name, data)
+    write_card(store, commits)
 
 
 def summaries(commits: dict[int, Commit], fingerprint: str) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def test_equal_inputs_give_equal_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: 2_000_000_000.0)
     mixed_set(Store(str(tmp_path / "elsewhere" / "b")))
     first, second = files(tmp_path / "a"), files(tmp_path / "elsewhere" / "b")
-    assert len(first) == 3 * 3 + 6 and first == second
+    assert len(first) == 3 * 3 + 7 and first == second
 
 
 def test_the_tar_is_plain_ustar(store):
