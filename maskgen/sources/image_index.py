@@ -6,12 +6,13 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
 from maskgen.config import Source
 from maskgen.errors import MaskgenError, SampleError
-from maskgen.file_kinds import LFS_POINTER
+from maskgen.file_kinds import LFS_POINTER, no_picture
 from maskgen.outcome import Outcome
 from maskgen.runtime.store import Store
 from maskgen.sample import ArchiveMember
@@ -179,7 +180,11 @@ class ImageIndex:
             self._places.setdefault(folded(place_name), {})[number] = place_name
         odd = Oddities()
         try:
-            self._table.add(number, self._members(name, odd))
+            members = self._members(name, odd)
+            first = list(islice(members, 1))
+            self._table.add(number, chain(first, members))
+            if not first and not odd.counts:
+                self._damaged.append(f"{printable(name)} holds no file{self._instead(name)}")
         except (sqlite3.Error, MaskgenError):
             raise
         except Exception as error:  # each storage has errors of its own
@@ -188,6 +193,13 @@ class ImageIndex:
         if odd.counts:
             told = ", ".join(f"{count:,} {kind}" for kind, count in sorted(odd.counts.items()))
             self._damaged.append(f"in {printable(name)}, left out: {told}")
+
+    def _instead(self, name: str) -> str:
+        """What an archive is that is none, if that is known."""
+        file, _ = self._folder.open_archive(name)
+        with file:
+            kind = no_picture(file.read(1024))
+        return f": it is {kind}" if kind else ""
 
     def _members(self, name: str, odd: Oddities) -> Iterator[Member]:
         if is_gzip(name):

@@ -442,3 +442,21 @@ def test_hidden_archives_are_not_read(tmp_path):
     with index_of(tmp_path) as index:
         [note] = index.notes
     assert note.startswith("2 hidden archives that are not read, the first .")
+
+
+def test_an_archive_that_holds_nothing_is_said(tmp_path):
+    """A download that failed: an empty file, or the page that says so."""
+    write_tar(tmp_path / "whole.tar", {"1.jpg": b"one"})
+    for name in ("a.tar", "b.tar.gz"):
+        (tmp_path / name).write_bytes(b"")
+    for name in ("c.tar", "d.tar.gz"):
+        (tmp_path / name).write_bytes(b"<!DOCTYPE html><html>404: not found</html>" * 30)
+    write_tar(tmp_path / "e.tar.gz", {}, "w:gz")
+    assert find(tmp_path, "1.jpg") == [b"one"]
+    with index_of(tmp_path) as index:
+        notes = index.notes
+    assert [note[:18] for note in notes if "holds no file" in note] == [
+        "a.tar holds no fil", "b.tar.gz holds no ", "d.tar.gz holds no ", "e.tar.gz holds no ",
+    ]  # fmt: skip
+    assert any(note.startswith("d.tar.gz holds no file: it is a web page") for note in notes)
+    assert any("c.tar" in note for note in notes), "its damage is said, as of any tar"
