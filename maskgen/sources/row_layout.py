@@ -21,7 +21,7 @@ CONVERSATIONS = ("conversations", "messages", "conversation")
 PICTURES = ("image", "images")
 UNREAD = (
     *("video", "videos", "audio", "audios", "image_path", "image_paths", "image_file", "image_files"),
-    *("image_url", "image_urls", "img", "imgs", "img_path"),
+    *("image_url", "image_urls", "img", "imgs", "img_path", "picture", "pictures"),
 )
 """Columns that name a picture or another medium, and are not read: such a row is no text-only row."""
 

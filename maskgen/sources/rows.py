@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from maskgen import lenient_json
 from maskgen.errors import MaskgenError
+from maskgen.file_kinds import no_picture
 from maskgen.runtime.storage import Files, compression, open_file
 from maskgen.sources.row_layout import CONVERSATIONS, BrokenRow, RawRow, read_row
 
@@ -175,7 +176,8 @@ def parse_line(line: bytes, number: int) -> RawRow | BrokenRow | None:
             return None
         if line is TOO_LONG:
             return BrokenRow(number, f"the line is longer than {MAX_ROW_BYTES >> 20} MiB")
-        return BrokenRow(number, f"not JSON: {error}")
+        instead = no_picture(line)  # what often lies where a file should
+        return BrokenRow(number, f"not JSON but {instead}" if instead else f"not JSON: {error}")
     return read_row(value, number)
 
 

@@ -197,3 +197,16 @@ def test_what_is_there_is_listed_if_nothing_matches(tmp_path):
         find_files(str(tmp_path), ["a.json", "b*.jsonl"])
     with pytest.raises(MaskgenError, match="no data folder"):
         find_files(str(tmp_path / "none"), ["a.json"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a git-lfs pointer"),
+        ("<!DOCTYPE html><html>404</html>", "a web page"),
+    ],
+)
+def test_what_was_downloaded_in_place_of_rows_is_named(tmp_path, text, said):
+    (tmp_path / "a.jsonl").write_text(text)
+    first, *_ = read_rows(str(tmp_path / "a.jsonl"))
+    assert isinstance(first, BrokenRow) and f"not JSON but {said}" in first.reason
