@@ -338,6 +338,8 @@ def parse(tree: dict[str, Any], where: str, overrides: list[str] | None = None) 
 
 def read_tree(path: Path, example: str) -> dict[str, Any]:
     """The keys of a YAML or JSON file; `example` is the command that prints a file to start from."""
+    if path.stat().st_size > _YAML_BYTES:
+        raise MaskgenError(f"{path} has over {_YAML_BYTES / 1e6:.0f} MB, so it is no configuration.")
     try:
         tree = _yaml_or_json(path.read_bytes())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -352,7 +354,35 @@ def _yaml_or_json(data: bytes) -> Any:
     try:
         return lenient_json.loads(data)
     except (ValueError, RecursionError):
-        return yaml.safe_load(data)
+        return _parsed_yaml(data)
+
+
+def _parsed_yaml(text: str | bytes) -> Any:
+    """What the text holds; YAMLError too where aliases would make far more of it than is written, or where it is
+    nested too deep for the parser."""
+    sizes: dict[str, int] = {}  # nodes by anchor, aliases counted as what they stand for
+    open_nodes: list[tuple[str | None, int]] = []
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_nodes.append((event.anchor, 1))
+            if len(open_nodes) > _YAML_DEPTH:
+                raise yaml.YAMLError(f"it is nested more than {_YAML_DEPTH} deep")
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = open_nodes.pop()
+        elif isinstance(event, yaml.NodeEvent):
+            anchor = event.anchor
+            size = sizes.get(anchor or "", 1) if isinstance(event, yaml.AliasEvent) else 1
+        else:
+            continue
+        if anchor and not isinstance(event, yaml.AliasEvent):
+            sizes[anchor] = size
+        if open_nodes:
+            above, before = open_nodes[-1]
+            open_nodes[-1] = above, before + size
+            if before + size > _YAML_NODES:
+                raise yaml.YAMLError(f"with its aliases it has more than {_YAML_NODES:,} values")
+    return yaml.safe_load(text)
 
 
 def validated(
@@ -387,13 +417,15 @@ def lay_over(tree: dict[str, Any], override: str) -> None:
             child = node[name] = {}
         node = child
     try:
-        parsed = yaml.safe_load(value)
+        parsed = _parsed_yaml(value)
     except yaml.YAMLError as error:
         raise MaskgenError(f"--set {override}: the value is not YAML: {_one_line(error)}.") from error
     if last == "kind" and node.get("kind") != parsed:
         node.clear()  # the other kind's keys do not belong to this one
     node[last] = parsed
 
+
+_YAML_BYTES, _YAML_NODES, _YAML_DEPTH = 10_000_000, 100_000, 50
 
 _KINDS = {str(one.model_fields["kind"].default) for one in (Florence2, Recorded, NoProposer, Sam, NoRefiner)}
 

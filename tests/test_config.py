@@ -105,3 +105,52 @@ def test_the_files_own_mistakes_are_blamed_on_the_file(tmp_path):
         config.load(file=str(path), overrides=["grid.cells=8"])
     with pytest.raises(MaskgenError, match=r"no split demp\. Did you mean demo"):
         config.load("demp")
+
+
+_LEVELS = range(1, 14)
+BOMBS = {
+    "lists": "\n".join(
+        ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in _LEVELS)]
+    ),
+    "merged": "\n".join(
+        ["a0: &a0 {x: 1}", *(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in _LEVELS)]
+    ),
+    "deep": f"source: {'[' * 5000}{']' * 5000}",
+    "deep mappings": f"source: {'{a: ' * 5000}1{'}' * 5000}",
+    "long": f"source: [{'x, ' * 200_000}]",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_file_that_would_fill_the_memory_is_refused_at_once(tmp_path, name):
+    path = tmp_path / "bomb.yaml"
+    path.write_text(BOMBS[name])
+    with pytest.raises(MaskgenError, match=r"bomb\.yaml is not YAML: .*more than"):
+        config.load(file=str(path))
+    with pytest.raises(MaskgenError, match=r"not YAML: .*more than"):
+        config.load("demo", overrides=[f"source={BOMBS[name].replace('source: ', '')}"])
+
+
+def test_a_file_of_another_kind_is_not_read_whole(tmp_path):
+    path = tmp_path / "weights.yaml"
+    with path.open("wb") as file:
+        file.truncate(11_000_000)
+    with pytest.raises(MaskgenError, match="no configuration"):
+        config.load(file=str(path))
+
+
+def test_anchors_and_merged_keys_still_work(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "split: demo\nsource: {files: &files [a.jsonl, b.jsonl]}\ntext: {query: question}\n"
+        "proposer: &models {kind: florence2, model: demo}\nselect: {<<: {count: 5}}\n"
+    )
+    assert config.load(file=str(path)).select.count == 5
+
+
+@pytest.mark.parametrize("text", ["source: &a {files: *a}", "source: &a {<<: *a}", "source: &a [*a]", "*a"])
+def test_aliases_of_themselves_or_of_nothing_are_a_sentence(tmp_path, text):
+    path = tmp_path / "loop.yaml"
+    path.write_text(text)
+    with pytest.raises(MaskgenError, match=r"loop\.yaml"):
+        config.load(file=str(path))
