@@ -358,8 +358,8 @@ def _yaml_or_json(data: bytes) -> Any:
 
 
 def _parsed_yaml(text: str | bytes) -> Any:
-    """What the text holds; YAMLError too where aliases would make far more of it than is written, or where it is
-    nested too deep for the parser."""
+    """What the text holds; YAMLError too where aliases would make far more of it than is written, or where it
+    is nested too deep for the parser."""
     sizes: dict[str, int] = {}  # nodes by anchor, aliases counted as what they stand for
     open_nodes: list[tuple[str | None, int]] = []
     for event in yaml.parse(text, yaml.SafeLoader):
