@@ -1,4 +1,4 @@
-"""`maskgen export`: parse, call, print."""
+"""`maskgen export` and `push`: parse, call, print."""
 
 from pathlib import Path
 from typing import Annotated
@@ -39,6 +39,23 @@ def export(
     )
 
 
+def push(
+    out: RunFolder,
+    to: Annotated[str, typer.Option("--to", metavar="PLACE", help="hf://NAME/SET on the Hugging Face hub.")],
+    public: Annotated[
+        bool, typer.Option("--public", help="If it has to be made, for everybody to see. Default: private.")
+    ] = False,
+) -> None:
+    """Bring a finished set to the Hugging Face hub.
+
+    The same line goes on after a failure: what has arrived is not sent again. Private, unless --public.
+    """
+    from maskgen.exporting.hub_push import push
+
+    tell(push(out, to, private=not public, say=say))
+
+
 def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
+    """Add the commands to `app`."""
     app.command()(export)
+    app.command()(push)
