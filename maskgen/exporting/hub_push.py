@@ -30,6 +30,7 @@ def push(out: str, to: str, private: bool, say: Callable[[str], None]) -> str:
     """
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.hf_api import RepoFile
 
     store, name = Store(out), repository(to)
     commits = _finished(store)
@@ -39,7 +40,7 @@ def push(out: str, to: str, private: bool, say: Callable[[str], None]) -> str:
         there = {
             one.path: one.lfs.sha256 if one.lfs else one.blob_id
             for one in api.list_repo_tree(name, repo_type="dataset", recursive=True)
-            if hasattr(one, "blob_id")
+            if isinstance(one, RepoFile)
         }
         sent = 0
         for batch in _batches(store, commits, there):
