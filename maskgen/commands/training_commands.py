@@ -111,6 +111,7 @@ def train(
         say(f"stage {last_stage} is done; others go on with --first-stage {last_stage + 1} --model {done}")
     else:
         say(f"all stages are done; the model is in {done}")
+        say(f"next: maskgen ask --model {out} IMAGE QUESTION; maskgen eval --model {out} --data BENCHMARKS")
 
 
 def audit(
@@ -244,6 +245,9 @@ def init_model(
     elif slots or (placement, cross_mlp, gate) != ("stack", "own", "none"):
         raise MaskgenError("--slots, --placement, --cross-mlp and --gate are age_vlm's: leave them out.")
     tell("\n".join(save_model(build_model(language, vision, architecture, seed, **options), out)))
+    say(
+        f"next: maskgen audit --model {out} --data SHARDS, then maskgen train --model {out} --data SHARDS ..."
+    )
 
 
 def _numbers(words: list[str]) -> list[int]:
