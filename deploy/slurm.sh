@@ -27,18 +27,18 @@ log="maskgen-$SLURM_JOB_ID"
 RAY_AUTH_TOKEN=$(python3 -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 
-on() { srun --overlap --nodes=1 --ntasks=1 --nodelist="$1" "${@:2}"; }
+step=(srun --overlap --nodes=1 --ntasks=1)
 
-on "$head" ray start --head --node-ip-address="$head" --port="$port" --include-dashboard=false --block \
+"${step[@]}" --nodelist="$head" ray start --head --node-ip-address="$head" --port="$port" --include-dashboard=false --block \
     >"$log-head.log" 2>&1 &
 others=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | tail -n +2)
 for node in $others; do
-    on "$node" ray start --address="$head:$port" --block >"$log-$node.log" 2>&1 &
+    "${step[@]}" --nodelist="$node" ray start --address="$head:$port" --block >"$log-$node.log" 2>&1 &
 done
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 
 for attempt in $(seq 60); do
-    if on "$head" ray status --address="$head:$port" >/dev/null 2>&1; then break; fi
+    if "${step[@]}" --nodelist="$head" ray status --address="$head:$port" >/dev/null 2>&1; then break; fi
     if [ "$attempt" = 60 ]; then
         echo "Ray did not start on $head: see $log-head.log" >&2
         exit 1
@@ -48,7 +48,7 @@ done
 
 # In the background, so that Slurm's signal two minutes before the time limit reaches the driver, which stops at a
 # good place and ends with 3.
-on "$head" maskgen run --data "$DATA" --out "$OUT" --address "$head:$port" "$@" &
+"${step[@]}" --nodelist="$head" maskgen run --data "$DATA" --out "$OUT" --address "$head:$port" "$@" &
 driver=$!
 trap 'kill -TERM "$driver"' TERM
 code=0

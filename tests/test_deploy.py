@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 from typer.main import get_command
 
 from maskgen import __version__, cli, config
+from maskgen.runtime.ray_address import unreachable
 from maskgen.scenes.scene_dataset import write_scenes
 
 ROOT = Path(__file__).parents[1]
@@ -131,6 +133,11 @@ def test_the_slurm_script_runs_on_one_node(tmp_path):
         ["bash", str(DEPLOY / "slurm.sh"), *line],
         env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
+    port = 20000 + os.getpid() % 20000
+    deadline = time.monotonic() + 60
+    while not (ended := unreachable("127.0.0.1", port)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert ended, "its Ray ends with the job"
     logs = "".join(path.read_text() for path in tmp_path.glob("*.log"))
     assert done.returncode == 0, done.stderr + logs
     assert (tmp_path / "out" / "index.parquet").is_file()

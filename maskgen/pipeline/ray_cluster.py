@@ -15,7 +15,7 @@ from maskgen.pipeline.ray_session import RaySession
 from maskgen.pipeline.worker import Job, ShardWorker, Task
 from maskgen.pipeline.worker_calls import Call, CallResult
 from maskgen.runtime.device import choose_device, describe_device
-from maskgen.runtime.ray_address import check
+from maskgen.runtime.ray_address import HeadWatch, check
 from maskgen.sharding.commit import Commit
 
 # Nobody asked to be reported on; and the workers are the job itself, not a background task.
@@ -48,7 +48,9 @@ class RayCluster:
 
     def __init__(self, address: str, wanted: int | None, actor: type = _Actor):
         self._session: RaySession | None = None
+        self._head: HeadWatch | None = None
         if address:
+            self._head = HeadWatch(check(address))
             self.gpus, cpus = _connect(address)
         else:
             self._session, self.gpus, cpus = _start_own()
@@ -74,8 +76,8 @@ class RayCluster:
         for name in list(self._actors):
             self.kill(name)
         ray.shutdown()
-        if self._session:
-            self._session.close()
+        if watch := self._session or self._head:
+            watch.close()
 
     def start(self, job: Job) -> str:
         """Start one actor, begin loading its models, and return its name."""
@@ -105,8 +107,8 @@ class RayCluster:
 
     def wait(self, seconds: float) -> list[CallResult]:
         """Calls that ended within `seconds`; returns at the first, with those that ended meanwhile."""
-        if self._session:
-            self._session.check()
+        if watch := self._session or self._head:
+            watch.check()
         if not self._calls:
             return []
         done, rest = ray.wait(list(self._calls), num_returns=1, timeout=seconds)

@@ -12,6 +12,7 @@ from typing import IO
 import psutil
 
 from maskgen.errors import MaskgenError
+from maskgen.runtime.ray_address import RayDiedError
 
 _PREFIX = "mg-"
 _SOCKET_BYTES = 103  # what the path of a socket may have everywhere; Linux allows 107
@@ -19,12 +20,6 @@ _TAIL = len("/mg-12345678/r/session_2026-01-01_00-00-00_000000_4194304/sockets/p
 _YOUNG_SECONDS = 600.0
 _END_SECONDS = 10.0
 _PARTS = ("raylet", "gcs_server")
-
-
-class RayDiedError(MaskgenError):
-    """Ray's own processes are gone; what is finished stays, and the same line goes on."""
-
-    exit_code = 3
 
 
 class RaySession:

@@ -3,14 +3,23 @@
 import os
 import socket
 import threading
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from maskgen.errors import MaskgenError
 
 CONNECT_SECONDS = 3.0
+ASK_SECONDS = 5.0
+SILENT_SECONDS = 30.0
 _PORT = 6379
 _RECORD = Path("/tmp/ray/ray_current_cluster")  # where Ray itself notes the cluster "auto" means
+
+
+class RayDiedError(MaskgenError):
+    """Ray's own processes are gone; what is finished stays, and the same line goes on."""
+
+    exit_code = 3
 
 
 def check(address: str) -> str:
@@ -49,6 +58,40 @@ def unreachable(host: str, port: int) -> str:
     trial.start()
     trial.join(CONNECT_SECONDS)
     return told[0]
+
+
+class HeadWatch:
+    """Whether the head of a cluster at `place` (host:port) still answers, asked by a thread of its own.
+
+    Ray may never say that it does not, or end the process without a word after a minute.
+    """
+
+    def __init__(self, place: str):
+        self._place = place
+        self._stop = threading.Event()
+        self._since: float | None = None
+        self._problem = ""
+        threading.Thread(target=self._ask, daemon=True).start()
+
+    def check(self) -> None:
+        """RayDiedError if it has been silent for `SILENT_SECONDS`."""
+        since = self._since
+        if since is not None and time.monotonic() - since > SILENT_SECONDS:
+            raise RayDiedError(
+                f"the head of the Ray cluster at {self._place} has not answered for {SILENT_SECONDS:.0f} s "
+                f"({self._problem}). What is finished stays; when there is a head again, run the same line "
+                "again to go on."
+            )
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._stop.set()
+
+    def _ask(self) -> None:
+        host, _, port = self._place.rpartition(":")
+        while not self._stop.wait(ASK_SECONDS):
+            self._problem = unreachable(host, int(port))
+            self._since = (self._since or time.monotonic()) if self._problem else None
 
 
 def _place(address: str) -> tuple[str, int] | None:

@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import socket
 import stat
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -13,7 +15,9 @@ import pytest
 
 from maskgen.errors import MaskgenError
 from maskgen.pipeline import ray_cluster, ray_session
-from maskgen.pipeline.ray_session import RayDiedError, RaySession
+from maskgen.pipeline.ray_session import RaySession
+from maskgen.runtime import ray_address
+from maskgen.runtime.ray_address import HeadWatch, RayDiedError
 
 
 @pytest.fixture
@@ -103,3 +107,26 @@ def test_a_ray_that_does_not_start_is_tried_once_more(tmp, monkeypatch, fails):
         with ray_cluster.RayCluster("", 1) as cluster:
             assert cluster.size == 1
     assert len(set(places)) == 2
+
+
+def test_a_head_that_falls_silent_is_noticed_and_one_that_comes_back_is_not(monkeypatch):
+    monkeypatch.setattr(ray_address, "ASK_SECONDS", 0.01)
+    monkeypatch.setattr(ray_address, "SILENT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        place = f"127.0.0.1:{head.getsockname()[1]}"
+        watch = HeadWatch(place)
+        time.sleep(0.3)
+        watch.check()
+    with pytest.raises(RayDiedError, match=f"{place} has not answered .* run the same line again") as death:
+        for _ in range(500):
+            watch.check()
+            time.sleep(0.02)
+    assert death.value.exit_code == 3
+    with socket.create_server(("127.0.0.1", int(place.split(":")[1]))):
+        for _ in range(500):
+            with suppress(RayDiedError):
+                watch.check()
+                break
+            time.sleep(0.02)
+        watch.check()
+    watch.close()
