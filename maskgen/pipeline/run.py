@@ -32,7 +32,7 @@ from maskgen.sharding.index import finish
 from maskgen.sharding.verify import repair
 from maskgen.sources.data_root import ensure
 from maskgen.sources.gzip_archives import restore_points
-from maskgen.sources.plan import find_again, make_plan, passed_over
+from maskgen.sources.plan import check_condition, check_images, find_again, make_plan, passed_over
 from maskgen.sources.plan_file import count_rows
 from maskgen.sources.rows import find_files
 
@@ -102,6 +102,7 @@ def run(request: RunRequest, say: Callable[[str], None]) -> RunSummary:
     refuse_other_kind(request.out, "a set of shards")
     _refuse_before_anything(request, store)
     ensure(request.config, request.data, say)
+    check_images(request.config, request.data)
     config, identity = _identify(request, store, say)
     with Lease(request.out) as lease, RunLog(request.out) as log:
         say = log.saying(say)
@@ -114,7 +115,7 @@ def run(request: RunRequest, say: Callable[[str], None]) -> RunSummary:
 
 
 def _refuse_before_anything(request: RunRequest, store: Store) -> None:
-    """Refuse other settings than the set was begun with before anything is drawn, fetched or written."""
+    """Refuse other settings than the set was begun with, or an odd condition, before anything is written."""
     begun = run_record.read(store)
     if begun:
         told = {
@@ -124,6 +125,7 @@ def _refuse_before_anything(request: RunRequest, store: Store) -> None:
         lines = fingerprint.differences({name: begun["identity"][name] for name in told}, told)
         if lines:
             raise _mixing(lines, request.out)
+    check_condition(request.config)
 
 
 def _identify(request: RunRequest, store: Store, say: Callable[[str], None]) -> tuple[Config, dict[str, Any]]:

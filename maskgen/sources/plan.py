@@ -19,6 +19,7 @@ from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
 from maskgen.runtime.store import Store
 from maskgen.sample import ArchiveMember, role
+from maskgen.sources.image_folder import ImageFolder
 from maskgen.sources.image_index import ImageIndex
 from maskgen.sources.images import ImageRoot
 from maskgen.sources.plan_file import (
@@ -91,6 +92,19 @@ def make_plan(
         raise MaskgenError(f"cannot plan into {destination}: {error}. Make room there.") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_condition(config: Config) -> None:
+    """MaskgenError if `select.where` is not one condition over a row."""
+    if config.select.where:
+        from maskgen.sources.row_filter import RowFilter
+
+        RowFilter(config.select.where)
+
+
+def check_images(config: Config, data: str) -> None:
+    """MaskgenError if the image folder, or one that links may lead to, is not there."""
+    ImageFolder(place(data, config.source.images), config.source.allow_links_to)
 
 
 def passed_over(record: dict[str, Any]) -> dict[str, int]:

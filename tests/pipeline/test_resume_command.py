@@ -86,6 +86,31 @@ def test_a_run_that_cannot_begin_leaves_no_folder(data, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("select.where=)(", "syntax error"),
+        ("select.where=random() < 0.5", "says something else each time"),
+        ("source.images=nowhere", "no image folder"),
+        ("source.allow_links_to=[/no/where]", "is no folder"),
+    ],
+)
+def test_what_is_wrong_without_a_look_at_rows_is_said_before_anything_is_written(
+    data, tmp_path, setting, said
+):
+    settings = load("pretrain", overrides=[*PACKED, "source.files=[rows.jsonl]", setting])
+    with pytest.raises(MaskgenError, match=said):
+        run(RunRequest(settings, str(data), str(tmp_path / "out")), lambda _: None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_condition_is_refused_before_scenes_are_drawn(tmp_path):
+    settings = load("demo", overrides=["select.where=)("])
+    with pytest.raises(MaskgenError, match="syntax error"):
+        run(RunRequest(settings, str(tmp_path / "scenes"), str(tmp_path / "out")), lambda _: None)
+    assert not list(tmp_path.iterdir())
+
+
 def test_plan_opens_images_and_shows_what_would_be_asked(data):
     line = ["plan", "--split", "finetune", "--data", str(data), "--set", "source.files=[rows.jsonl]"]
     line += ["--set", "proposer.model=demo", "--set", "refiner={kind: none}"]
