@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from maskgen.config import Config
 from maskgen.errors import MaskgenError
 from maskgen.outcome import Outcome
+from maskgen.runtime.place_errors import translate
 from maskgen.runtime.store import Store
 from maskgen.sample import ArchiveMember, role
 from maskgen.sources.image_folder import ImageFolder
@@ -88,7 +89,9 @@ def make_plan(
     try:
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
         return _Planner(config, data, progress, kept, say).make(folder, destination)
-    except (OSError, sqlite3.Error) as error:
+    except OSError as error:
+        raise MaskgenError(f"cannot plan: {translate(error)}") from error
+    except sqlite3.Error as error:
         raise MaskgenError(f"cannot plan into {destination}: {error}. Make room there.") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,8 +1,10 @@
 """The plan against a naive one made in memory, and through every way the rows may come."""
 
+import errno
 import gzip
 import itertools
 import json
+import os
 import random
 import tarfile
 from collections import Counter
@@ -274,7 +276,7 @@ def test_a_failed_planning_leaves_nothing_behind(tmp_path):
 def test_a_place_that_cannot_be_written_is_said(tmp_path):
     write(tmp_path, [(1, "a.jpg", "Where?")])
     (tmp_path / "file").touch()
-    with pytest.raises(MaskgenError, match="cannot plan into"):
+    with pytest.raises(MaskgenError, match=r"cannot plan: .*/file/plan.*not a folder"):
         make_plan(config(), str(tmp_path), tmp_path / "file" / "plan")
 
 
@@ -502,3 +504,19 @@ def test_the_number_of_rows_is_estimated_from_pieces(tmp_path, monkeypatch):
     scanner = RowScanner(config({"count": 10}), frozenset(), True, tmp_path / "spill", "x")
     assert row_workers.estimate_counted([file], scanner) == pytest.approx(2250, rel=0.25)
     scanner.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.EMFILE, "ulimit -n"), (errno.ENOSPC, "the disk is full"), (errno.EACCES, "rights")],
+)
+def test_what_the_system_refuses_while_planning_is_said_with_its_own_remedy(
+    tmp_path, monkeypatch, number, remedy
+):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number), "/there/095-sample")
+
+    monkeypatch.setattr("maskgen.sources.plan._Planner.make", refuse)
+    write(tmp_path, [(1, "a.jpg", "Where?")])
+    with pytest.raises(MaskgenError, match=f"cannot plan: /there/095-sample: .*{remedy}"):
+        make_plan(config(), str(tmp_path), tmp_path / "plan.parquet")
