@@ -1,7 +1,7 @@
 """Segment Anything's forward over batches: the package's weights, the same logits, less to do.
 
-The image encoder's relative positions are folded into its keys, so that a fused attention can run, and what
-pads a window is never projected. The mask decoder takes prompts of many images at once.
+The image encoder's relative positions are folded into its keys, so that a fused attention can run. The mask
+decoder takes prompts of many images at once.
 """
 
 from typing import Any
@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder
 from segment_anything.modeling.image_encoder import get_rel_pos, window_partition, window_unpartition
+
+_WIDTH_MULTIPLE = 8  # of a head's queries, keys and values, for fused attention in half precision
 
 
 class ImageEncoder:
@@ -35,14 +37,12 @@ class ImageEncoder:
 def _attention(attention: Any, states: torch.Tensor, window: int) -> torch.Tensor:
     """Attention of (B, H, W, width), in windows of `window` cells a side, or over all cells if 0."""
     _, height, width, _ = states.shape
-    qkv = attention.qkv(states)
     side = (height, width)
     if window:
-        # The package pads before projecting; a projected zero is the bias.
-        qkv = _padded(qkv, window, attention.qkv.bias)
-        qkv, whole = window_partition(qkv, window)
+        # Before projecting: to fill up and cut what is three times as wide would take longer than the products.
+        states, whole = window_partition(states, window)
         side = (window, window)
-    heads = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(3, 0, 4, 1, 2, 5)
+    heads = attention.qkv(states).unflatten(-1, (3, attention.num_heads, -1)).permute(3, 0, 4, 1, 2, 5)
     query, key, value = heads.flatten(3, 4)  # (windows, heads, cells, d) each
     if attention.use_rel_pos:
         query, key = _with_relative_positions(attention, query, key, side)
@@ -56,25 +56,14 @@ def _attention(attention: Any, states: torch.Tensor, window: int) -> torch.Tenso
     return projected
 
 
-def _padded(qkv: torch.Tensor, window: int, bias: torch.Tensor | None) -> torch.Tensor:
-    """(B, H, W, 3 width) filled up to whole windows by what the projection makes of nothing."""
-    batch, height, width, channels = qkv.shape
-    down, across = -height % window, -width % window
-    if not down and not across:
-        return qkv
-    full = qkv.new_zeros(batch, height + down, width + across, channels)
-    if bias is not None:
-        full += bias.to(full.dtype)
-    full[:, :height, :width] = qkv
-    return full
-
-
 def _with_relative_positions(
     attention: Any, query: torch.Tensor, key: torch.Tensor, side: tuple[int, int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Queries and keys whose product is q k^T / sqrt(d) plus the relative positions' terms.
 
-    A query gets what it says to each row and each column; a key, one-hot vectors of its row and column.
+    A query gets what it says to each row and each column; a key, one-hot vectors of its row and column. Zeros
+    fill both up to a width that the fused kernels of a GPU take: without them, in half precision, windows
+    would get the one that writes all scores to memory.
     """
     height, width = side
     rows = get_rel_pos(height, height, attention.rel_pos_h).to(query.dtype)
@@ -84,8 +73,10 @@ def _with_relative_positions(
     to_columns = torch.einsum("bnhwc,wkc->bnhwk", grid, columns).flatten(2, 3)
     row = torch.eye(height, dtype=key.dtype, device=key.device).repeat_interleave(width, dim=0)
     column = torch.eye(width, dtype=key.dtype, device=key.device).repeat(height, 1)
-    one_hot = torch.cat([row, column], dim=1).expand(*key.shape[:2], -1, -1)
-    query = torch.cat([query * attention.scale, to_rows, to_columns], dim=-1)
+    filling = -(query.shape[-1] + height + width) % _WIDTH_MULTIPLE
+    one_hot = F.pad(torch.cat([row, column], dim=1), (0, filling)).expand(*key.shape[:2], -1, -1)
+    zeros = query.new_zeros(1).expand(*query.shape[:-1], filling)
+    query = torch.cat([query * attention.scale, to_rows, to_columns, zeros], dim=-1)
     return query, torch.cat([key, one_hot], dim=-1)
 
 

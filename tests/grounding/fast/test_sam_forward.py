@@ -5,10 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from segment_anything.modeling.image_encoder import Attention
 
 from maskgen import config, pixels
 from maskgen.grounding import polygon
-from maskgen.grounding.fast.sam_forward import ImageEncoder, decode
+from maskgen.grounding.fast.sam_forward import ImageEncoder, _with_relative_positions, decode
 from maskgen.grounding.sam import SamRefiner
 from maskgen.scenes.drawing import FIRST_HELD_OUT_SEED, draw_scene
 from maskgen.scenes.scene_dataset import encode_image, scene_query
@@ -37,6 +38,16 @@ def test_the_encoder_gives_the_same_embeddings(sizes):
     given = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     ours, theirs = ImageEncoder(made.image_encoder)(given), made.image_encoder(given)
     assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
+
+
+def test_heads_have_a_width_that_fused_attention_takes():
+    """Of ViT-H: windows of 14 cells a side, and 64 cells a side without windows."""
+    attention = Attention(1280, 16, use_rel_pos=True, input_size=(64, 64))
+    for side, width in ((14, 112), (64, 208)):
+        attention.rel_pos_h = attention.rel_pos_w = torch.nn.Parameter(torch.randn(2 * side - 1, 80))
+        states = torch.randn(1, 2, side * side, 80)
+        query, key = _with_relative_positions(attention, states, states, (side, side))
+        assert query.shape == key.shape == (1, 2, side * side, width)
 
 
 @torch.inference_mode()
