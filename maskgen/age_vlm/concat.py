@@ -84,11 +84,14 @@ class ConcatVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
         rows, text_length = inputs_embeds.shape[:2]
         # What the cache holds of the image; the mask speaks of the text alone, and may be missing.
         image_length = getattr(past_key_values, "image_tokens", 0)
+        # Then nothing is hidden but what comes later, and attention needs no mask.
+        causal = attention_mask is None and has_image is None and not past_length
         if attention_mask is None:
             attended = past_length - image_length + text_length
             attention_mask = torch.ones(rows, attended, dtype=torch.long, device=inputs_embeds.device)
         if pixel_values is None and not past_length and self.training and torch.is_grad_enabled():
             pixel_values, has_image = blank_image(self, rows)
+            causal = False
         if pixel_values is not None and not past_length:
             image = image_features(self.model["vision"], self.model["adapter"], pixel_values, has_image)
             inputs_embeds = torch.cat([image.to(inputs_embeds.dtype), inputs_embeds], dim=1)  # (B, N + T, C)
@@ -102,7 +105,7 @@ class ConcatVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
         position_ids = (mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -inputs_embeds.shape[1] :]
         out = language(
             inputs_embeds=inputs_embeds,
-            attention_mask=mask,
+            attention_mask=None if causal else mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
             use_cache=bool(use_cache),

@@ -226,16 +226,16 @@ class AgeVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
         """LLaMA's layers and the cross-attention layers between them: (B, T, C) to (B, T, C)."""
         language: LlamaModel = self.model["language"]
         text_cache = None if cache is None else cache.self_attention_cache
-        if position_ids is None:
-            past = 0 if text_cache is None else text_cache.get_seq_length()
-            position_ids = (torch.arange(hidden_states.shape[1], device=hidden_states.device) + past)[None]
         causal_mask = create_causal_mask(
             config=self.config.text_config,
             inputs_embeds=hidden_states,
             attention_mask=attention_mask,
             past_key_values=text_cache,
-            position_ids=position_ids,
+            position_ids=position_ids,  # those given may say that a row packs several texts; our own do not
         )
+        if position_ids is None:
+            past = 0 if text_cache is None else text_cache.get_seq_length()
+            position_ids = (torch.arange(hidden_states.shape[1], device=hidden_states.device) + past)[None]
         options = {
             "attention_mask": causal_mask,
             "position_ids": position_ids,

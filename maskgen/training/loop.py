@@ -159,7 +159,7 @@ def model_output(run: StageRun, batch: TrainBatch) -> VlmOutput:
     with torch.autocast(device, torch.bfloat16, enabled=run.recipe.precision == "bf16"):
         output: VlmOutput = run.parallel_model.model(
             input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
+            # None is needed: rows are filled up at the right, and no token looks there.
             pixel_values=run.normalise(batch.pixels) if len(batch.pixels) else None,
             has_image=batch.image_rows,
             image_cells=batch.image_cells,

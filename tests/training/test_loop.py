@@ -64,6 +64,20 @@ def gradients(run: loop.StageRun) -> dict[str, torch.Tensor]:
     }
 
 
+def named_request(folder: Path, data: str, name: str) -> TrainRequest:
+    """A shipped recipe by its name, on a model of its architecture in `folder`, one micro-batch a step."""
+    recipe = small("resources.micro_batch=8", name=name)
+    start = model_folder(folder / "start", recipe.architecture)
+    return TrainRequest(recipe, str(start), {"pretrain": [data], "finetune": [data]}, str(folder / "run"))
+
+
+def gradients_of(run: loop.StageRun, micro) -> dict[str, torch.Tensor]:
+    module = run.parallel_model.module
+    module.zero_grad(set_to_none=True)
+    loop.accumulate(run, [micro], loop.count_losses(run.stage, [micro]))
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
 @pytest.mark.slow
 def test_losses_are_means_over_the_global_batch(world, tmp_path):
     """An oracle that sees the whole batch at once, row by row."""
@@ -102,6 +116,25 @@ def test_accumulation_gives_the_gradients_of_one_big_batch(world, tmp_path):
     assert big.keys() == small_ones.keys()
     for name, value in big.items():
         torch.testing.assert_close(small_ones[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("name", ["age-vlm", "concat"])
+def test_padding_at_the_right_needs_no_mask(world, tmp_path, monkeypatch, name):
+    """The gradients are those with a mask, of rows of several lengths and of rows that only fill up."""
+    run = prepare_stage(named_request(tmp_path, world[1], name), ALONE, 4, tmp_path / "start")
+    (micro,) = step_of(run, 2)  # the tail, with rows that only fill up, and have no image
+    assert len(set(micro.batch.attention_mask.sum(dim=1).tolist())) > 2
+    found = gradients_of(run, micro)
+    plain = run.parallel_model.model.forward
+
+    def masked(**given):
+        return plain(attention_mask=micro.batch.attention_mask, **given)
+
+    monkeypatch.setattr(run.parallel_model.model, "forward", masked)
+    expected = gradients_of(run, micro)
+    assert found.keys() == expected.keys()
+    for weight, value in expected.items():
+        torch.testing.assert_close(found[weight], value, rtol=1e-4, atol=1e-6, msg=weight)
 
 
 def test_guidance_of_weight_zero_is_measured_and_changes_no_gradient(world, tmp_path):
