@@ -66,6 +66,7 @@ class ConcatVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        logits_at: torch.Tensor | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
         **kwargs: Any,
     ) -> VlmOutput:
@@ -113,7 +114,7 @@ class ConcatVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
             output_hidden_states=record.hidden_states is not None,
         )
         text_states = out.last_hidden_state[:, -text_length:]
-        logits = self.lm_head(kept_states(text_states, logits_to_keep))
+        logits = self.lm_head(kept_states(text_states, logits_to_keep, logits_at))
         if query_selection is None and query_mask is not None and guided is not None:
             query_selection = QuerySelection(query_mask, guided)
         with_image = bool(image_length and not past_length)

@@ -142,6 +142,7 @@ class AgeVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        logits_at: torch.Tensor | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
         **kwargs: Any,
     ) -> VlmOutput:
@@ -153,7 +154,8 @@ class AgeVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
         cells that hold image, of use with `fit` "pad". `guided`: bool (B,), rows whose attention from the
         tokens in `query_mask` is wanted; `query_selection` says the same with more freedom. `inputs_embeds`:
         (B, T, C) in place of `input_ids`. `logits_to_keep`: so many of the last tokens' logits alone, or
-        those of the places it lists. `num_items_in_batch`: what the loss is divided by instead of its own
+        those of the places it lists; `logits_at`: int64 (n,), logits (n, vocabulary) at these places of all
+        rows one after the other. `num_items_in_batch`: what the loss is divided by instead of its own
         tokens, where a step accumulates several batches. Other keywords are not used.
         """
         embeddings = embed(self, input_ids, inputs_embeds)
@@ -164,7 +166,7 @@ class AgeVlmForConditionalGeneration(VlmPreTrainedModel, GenerationMixin):
         image = self._image(len(embeddings), cache, pixel_values, has_image, image_cells, query_selection)
         with record.self_attentions(self.model["language"]):
             hidden_states = self._language(embeddings, attention_mask, position_ids, cache, image, record)
-        logits = self.lm_head(kept_states(hidden_states, logits_to_keep))
+        logits = self.lm_head(kept_states(hidden_states, logits_to_keep, logits_at))
         return VlmOutput(
             loss=None if labels is None else language_loss(logits, labels, num_items_in_batch),
             logits=logits,
@@ -389,8 +391,15 @@ def embed(
     return inputs_embeds
 
 
-def kept_states(hidden_states: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:
-    """Of (B, T, C), the last `logits_to_keep` places (0: all), or the places that it lists."""
+def kept_states(
+    hidden_states: torch.Tensor, logits_to_keep: int | torch.Tensor, logits_at: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Of (B, T, C), the last `logits_to_keep` places (0: all), or the places that it lists.
+
+    With `logits_at`, int64 (n,), states (n, C) at these places of all rows one after the other.
+    """
+    if logits_at is not None:
+        return hidden_states.flatten(0, 1).index_select(0, logits_at)
     if isinstance(logits_to_keep, torch.Tensor):
         return hidden_states[:, logits_to_keep]
     return hidden_states[:, -logits_to_keep:] if logits_to_keep else hidden_states

@@ -77,7 +77,7 @@ def _language_loss(reader: AttentionReader, model: Path, recipe: Recipe, place: 
             has_image=batch.has_image,
             image_cells=batch.image_cells,
         )
-        total += float(cross_entropy_sum(out.logits, batch.labels))
+        total += float(cross_entropy_sum(out.logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten()))
         tokens += count_targets(batch)
     return total / tokens
 

@@ -18,8 +18,8 @@ class TrainBatch:
     `input_ids`, `attention_mask`, `labels`: int64 (B, T); `query_mask`: bool (B, T). `pixels`: uint8 (images,
     S, S, 3) of the rows with an image; `image_cells`: bool (images, cells^2), None if all cells hold image.
     `has_image`, `guided`: bool (B,). `masks`: bool (G, cells^2) of the guided rows. `weights`: float32 (B,),
-    0 for rows that only fill up. `selection`: the guided rows' query tokens, found here, where no device
-    has to be waited for.
+    0 for rows that only fill up. `selection`: the guided rows' query tokens; `target_places`: int64 (n,), the
+    places b T + t before each token to be learnt. Both are found here, where no device is waited for.
     """
 
     input_ids: torch.Tensor
@@ -34,6 +34,7 @@ class TrainBatch:
     weights: torch.Tensor
     keys: list[str]
     selection: QuerySelection
+    target_places: torch.Tensor
 
     @property
     def image_rows(self) -> torch.Tensor | None:
@@ -43,10 +44,6 @@ class TrainBatch:
     def to(self, device: torch.device) -> "TrainBatch":
         """All tensors there."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def share_memory(self) -> "TrainBatch":
-        """All tensors in shared memory; RuntimeError or OSError if there is too little."""
-        return self.map(lambda tensor: tensor.share_memory_())
 
     def map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> "TrainBatch":
         """The same with every tensor moved."""
@@ -58,9 +55,10 @@ class TrainBatch:
         return replace(self, selection=self.selection.map(move), **moved)
 
 
-def collate(examples: Sequence[Example | None], pad_id: int) -> TrainBatch:
-    """The rows as one batch; None is a row that only fills up."""
-    length = max((len(example.input_ids) for example in examples if example), default=1)
+def collate(examples: Sequence[Example | None], pad_id: int, length_multiple: int = 1) -> TrainBatch:
+    """The rows as one batch, of a multiple of `length_multiple` tokens; None is a row that only fills up."""
+    longest = max((len(example.input_ids) for example in examples if example), default=1)
+    length = -(-longest // length_multiple) * length_multiple
     shape = (len(examples), length)
     ids, labels = np.full(shape, pad_id), np.full(shape, -100)
     attention, query = np.zeros(shape, np.int64), np.zeros(shape, bool)
@@ -82,12 +80,12 @@ def collate(examples: Sequence[Example | None], pad_id: int) -> TrainBatch:
     if some is not None:
         whole = np.ones_like(some)
         image_cells = torch.from_numpy(np.stack([whole if one is None else one for one in cells]))
-    query_mask = torch.from_numpy(query)
+    query_mask, labels_of_all = torch.from_numpy(query), torch.from_numpy(labels)
     guided = torch.tensor([one is not None and one.mask is not None for one in examples])
     return TrainBatch(
         torch.from_numpy(ids),
         torch.from_numpy(attention),
-        torch.from_numpy(labels),
+        labels_of_all,
         query_mask,
         torch.from_numpy(np.stack(pixels)) if pixels else torch.zeros(0, dtype=torch.uint8),
         torch.tensor([one is not None and one.pixels is not None for one in examples]),
@@ -97,4 +95,12 @@ def collate(examples: Sequence[Example | None], pad_id: int) -> TrainBatch:
         torch.tensor([0.0 if one is None else 1.0 for one in examples]),
         ["" if one is None else one.key for one in examples],
         QuerySelection(query_mask, guided),
+        target_places(labels_of_all),
     )
+
+
+def target_places(labels: torch.Tensor) -> torch.Tensor:
+    """Of labels (B, T), the places b T + t whose next token is to be learnt, int64 (n,)."""
+    learnt = torch.zeros_like(labels, dtype=torch.bool)
+    learnt[:, :-1] = labels[:, 1:] != -100
+    return learnt.flatten().nonzero()[:, 0]

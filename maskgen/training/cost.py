@@ -37,18 +37,22 @@ class SampleFlops:
 
     `forward`, `backward`: of a sample with an image; `text`: both passes of one without, which needs the
     LLaMA alone; `query`: for each query token of a sample with a mask, if attention is recomputed for
-    guidance.
+    guidance; `head`: included in them, for each token, and not spent on those that are not learnt.
     """
 
     forward: Polynomial
     backward: Polynomial
     text: Polynomial
     query: float
+    head: float = 0.0
 
-    def of(self, tokens: int, has_image: bool, query_tokens: int = 0) -> float:
-        """FLOPs of a sample of `tokens` text tokens, `query_tokens` of them guided."""
+    def of(self, tokens: int, has_image: bool, query_tokens: int = 0, targets: int | None = None) -> float:
+        """FLOPs of a sample of `tokens` text tokens, `query_tokens` of them guided, `targets` learnt (None:
+        all of them).
+        """
         passes = self.forward(tokens) + self.backward(tokens) if has_image else self.text(tokens)
-        return passes + self.query * query_tokens
+        spared = 0 if targets is None else tokens - targets
+        return passes + self.query * query_tokens - self.head * spared
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,9 @@ def sample_flops(config: VisionLanguageConfig, stage: StageConfig) -> SampleFlop
     # The backward pass costs twice the forward where the LLaMA trains, and nothing where it is frozen.
     factor = 3 if "language" in stage.train else 1
     text = Polynomial([factor * flops for flops in _text_forward(replace(parts, train=frozenset()))])
-    return SampleFlops(forward, backward, text, query)
+    product = 2.0 * config.text_config.hidden_size * config.text_config.vocab_size
+    head = product * (3 if "language" in stage.train else 2)
+    return SampleFlops(forward, backward, text, query, head)
 
 
 @cache

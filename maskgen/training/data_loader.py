@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,7 +35,7 @@ class RowCounts:
 
 
 WAIT_SECONDS = 1800.0
-"""How long a loader's worker may take for a micro-batch before it ends itself. Not DataLoader's `timeout`:
+"""How long a loader's worker may take for a step's samples before it ends itself. Not DataLoader's `timeout`:
 while that runs, nobody looks whether the worker is still there."""
 
 
@@ -67,9 +67,22 @@ class MicroBatch:
         rows = [RowCounts(key, *row) for key, weighs, *row in counted if weighs]
         return cls(batch, rows, truncated, unguided)
 
+    def map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> "MicroBatch":
+        """The same with every tensor moved."""
+        return replace(self, batch=self.batch.map(move))
 
-class MicroBatchDataset(Dataset[Any]):
-    """Item n is this process's micro-batch n of the stage, a pure function of the schedule."""
+    def pin_memory(self) -> "MicroBatch":
+        """In memory that a GPU copies from by itself; DataLoader asks for it by this name."""
+        return self.map(torch.Tensor.pin_memory)
+
+
+class StepDataset(Dataset[Any]):
+    """Item n is this process's part of step n of the stage, as micro-batches: a pure function of the schedule
+    and of the samples.
+
+    Its samples are sorted by length before they are cut into micro-batches, so that little is filled up; the
+    longest come first, and later ones fit into the memory that they leave.
+    """
 
     def __init__(
         self,
@@ -78,24 +91,38 @@ class MicroBatchDataset(Dataset[Any]):
         rank: int,
         pad_id: int,
         accumulation_steps: int,
+        length_multiple: int = 1,
     ):
-        """`epochs`: a schedule for each; `accumulation_steps`: micro-batches a step."""
+        """`epochs`: a schedule for each; `accumulation_steps`: micro-batches a step; `length_multiple`: rows
+        are filled up to a whole number of so many tokens, so that few lengths occur.
+        """
         self._samples = samples
         self._epochs = list(epochs)
         self._rank = rank
         self._pad_id = pad_id
         self._accumulation_steps = accumulation_steps
+        self._length_multiple = length_multiple
 
     def __len__(self) -> int:
-        return len(self._epochs) * int(self._epochs[0].steps) * self._accumulation_steps
+        return len(self._epochs) * int(self._epochs[0].steps)
 
-    def __getitem__(self, number: int) -> MicroBatch:
-        rows = self._rows(number)
+    def __getitem__(self, step: int) -> list[MicroBatch]:
         # The tail of an epoch is filled up with rows that weigh nothing.
-        examples = [self._samples[row] if row >= 0 else None for row in rows]
+        examples = [self._samples[row] if row >= 0 else None for row in self._rows(step)]
+        examples.sort(key=lambda example: -len(example.input_ids) if example else 0)
+        size = len(examples) // self._accumulation_steps
+        return [self._micro_batch(examples[at : at + size]) for at in range(0, len(examples), size)]
+
+    def single_samples(self, step: int) -> Iterator[TrainBatch]:
+        """This process's samples of a step, one at a time."""
+        for row in self._rows(step):
+            if row >= 0:
+                yield collate([_without_unusable_mask(self._samples[row])], self._pad_id)
+
+    def _micro_batch(self, examples: list[Example | None]) -> MicroBatch:
         usable = [_without_unusable_mask(example) for example in examples]
         return MicroBatch.of(
-            collate(usable, self._pad_id),
+            collate(usable, self._pad_id, self._length_multiple),
             truncated=sum(example.truncated for example in examples if example),
             unguided=sum(
                 before.mask is not None and after.mask is None
@@ -104,42 +131,29 @@ class MicroBatchDataset(Dataset[Any]):
             ),
         )
 
-    def single_samples(self, step: int) -> Iterator[TrainBatch]:
-        """This process's samples of a step, one at a time."""
-        for number in range(step * self._accumulation_steps, (step + 1) * self._accumulation_steps):
-            for row in self._rows(number):
-                if row >= 0:
-                    yield collate([_without_unusable_mask(self._samples[row])], self._pad_id)
-
-    def _rows(self, number: int) -> list[int]:
-        step, micro = divmod(number, self._accumulation_steps)
+    def _rows(self, step: int) -> list[int]:
         epoch, step = divmod(step, int(self._epochs[0].steps))
-        return list(self._epochs[epoch].batch(step, self._rank, micro))
+        parts = (self._epochs[epoch].batch(step, self._rank, n) for n in range(self._accumulation_steps))
+        return [row for part in parts for row in part]
 
 
 class StepLoader:
     """The steps of a stage from `first` on, each as its micro-batches on the device.
 
+    To a GPU they are copied from pinned memory in a stream of their own, beside the step before.
     `wait_seconds`: how long they had to be waited for.
     """
 
-    def __init__(
-        self,
-        batches: MicroBatchDataset,
-        accumulation_steps: int,
-        first: int,
-        workers: int,
-        device: torch.device,
-    ):
-        self._accumulation_steps = accumulation_steps
+    def __init__(self, steps: StepDataset, first: int, workers: int, device: torch.device):
         self._device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.wait_seconds = 0.0
         self._loader: DataLoader[Any] = DataLoader(
-            _ErrorsAsItems(batches, WAIT_SECONDS),
+            _ErrorsAsItems(steps, WAIT_SECONDS),
             batch_size=None,
-            sampler=range(first * accumulation_steps, len(batches)),
+            sampler=range(first, len(steps)),
             num_workers=workers,
-            prefetch_factor=2 * accumulation_steps if workers else None,
+            prefetch_factor=2 if workers else None,
             worker_init_fn=_init_worker if workers else None,
             collate_fn=_share_memory if workers else None,
             pin_memory=device.type == "cuda",
@@ -148,17 +162,26 @@ class StepLoader:
         )
 
     def __iter__(self) -> Iterator[list[MicroBatch]]:
-        batches = iter(self._loader)
+        steps = map(_raised, self._loader)
         while True:
             began = time.monotonic()
-            step = [
-                replace(micro, batch=micro.batch.to(self._device))
-                for _, micro in zip(range(self._accumulation_steps), map(_raised, batches), strict=False)
-            ]
-            self.wait_seconds += time.monotonic() - began
-            if not step:
+            step = next(steps, None)
+            if step is None:
                 return
-            yield step
+            moved = [micro.map(self._moved) for micro in step]
+            if self._stream is not None:
+                torch.cuda.current_stream(self._device).wait_stream(self._stream)
+            self.wait_seconds += time.monotonic() - began
+            yield moved
+
+    def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self._stream is None:
+            return tensor.to(self._device)
+        with torch.cuda.stream(self._stream):
+            moved = tensor.to(self._device, non_blocking=True)
+        # Its memory belongs to the stream it was copied in, and is read in the other one.
+        moved.record_stream(torch.cuda.current_stream(self._device))
+        return moved
 
 
 class _ErrorsAsItems(Dataset[Any]):
@@ -227,12 +250,14 @@ def _largest_micro_batch(batch: int, processes: int) -> int:
     return max((size for size in range(1, min(16, share) + 1) if share % size == 0), default=1)
 
 
-def _share_memory(micro: Any) -> Any:  # as DataLoader types it; a MicroBatch, or what it failed for
+def _share_memory(step: Any) -> Any:  # as DataLoader types it; a list of MicroBatch, or what it failed for
     """Moved to shared memory by the worker itself, where a fault is raised to the trainer.
 
     The thread that does it otherwise prints the fault, loses the micro-batch, and the trainer waits for ever.
     """
-    return micro if isinstance(micro, MaskgenError) else replace(micro, batch=micro.batch.share_memory())
+    if isinstance(step, MaskgenError):
+        return step
+    return [micro.map(torch.Tensor.share_memory_) for micro in step]
 
 
 def _init_worker(_: int) -> None:

@@ -14,7 +14,7 @@ from maskgen.runtime.stop_signals import stop_signals
 from maskgen.training.checkpoint import Checkpoints, Position
 from maskgen.training.collate import TrainBatch
 from maskgen.training.cost import SampleFlops
-from maskgen.training.data_loader import MicroBatch, MicroBatchDataset, StepLoader
+from maskgen.training.data_loader import MicroBatch, StepDataset, StepLoader
 from maskgen.training.distributed import World
 from maskgen.training.losses import LossCounts, LossSums, compute_losses
 from maskgen.training.metrics import JsonLines, ProgressBar, StepTimer, TensorBoardWriter, peak_flops
@@ -39,8 +39,7 @@ class StageRun:
     world: World
     parallel_model: ParallelModel
     optimizer: torch.optim.Optimizer
-    batches: MicroBatchDataset | None
-    accumulation_steps: int
+    batches: StepDataset | None
     steps: int
     sample_flops: SampleFlops
     normalise: Callable[[torch.Tensor], torch.Tensor]
@@ -76,7 +75,7 @@ def train_stage(run: StageRun, first: int, outputs: Outputs, steps_before: int =
     """
     assert run.batches is not None
     resources, timer = run.recipe.resources, StepTimer()
-    loader = StepLoader(run.batches, run.accumulation_steps, first, resources.workers, run.world.device)
+    loader = StepLoader(run.batches, first, resources.workers, run.world.device)
     with stop_signals() as signals:
         for step, batches in enumerate(loader, start=first):
             counts, stop = global_counts(run, batches, bool(signals))
@@ -164,6 +163,7 @@ def model_output(run: StageRun, batch: TrainBatch) -> VlmOutput:
             has_image=batch.image_rows,
             image_cells=batch.image_cells,
             query_selection=batch.selection if "guidance" in run.stage.losses else None,
+            logits_at=batch.target_places,
             use_cache=False,
         )
     return output
@@ -199,7 +199,7 @@ def step_metrics(
         float(len(rows)),
         float(sum(micro.truncated for micro in batches)),
         float(sum(micro.unguided for micro in batches)),
-        sum(run.sample_flops.of(row.tokens, row.has_image, row.query_tokens) for row in rows),
+        sum(run.sample_flops.of(row.tokens, row.has_image, row.query_tokens, row.targets) for row in rows),
     ]
     # A process whose rows hold no mask has seen no layer.
     layers = int(max(run.world.gather(layers)))

@@ -10,7 +10,7 @@ from maskgen.age_vlm.guidance import Normalisation, guidance_loss
 from maskgen.age_vlm.modeling import VlmOutput
 from maskgen.training.collate import TrainBatch
 
-_ROWS = 4  # rows whose float32 logits exist at a time
+_TOKENS = 1024  # whose float32 logits exist at a time
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,11 @@ class LossSums:
     mass: torch.Tensor
 
 
-def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Sum of the next token's cross-entropy, float32. `logits`: (B, T, vocabulary); `labels`: (B, T), -100:
-    not learnt.
-    """
+def cross_entropy_sum(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Sum of the cross-entropy, float32. `logits`: (n, vocabulary); `targets`: (n,), -100: not learnt."""
     total = logits.new_zeros((), dtype=torch.float32)
-    for rows, targets in zip(logits[:, :-1].split(_ROWS), labels[:, 1:].split(_ROWS), strict=True):
-        total = total + checkpoint(_cross_entropy, rows, targets, use_reentrant=False)
+    for some, wanted in zip(logits.split(_TOKENS), targets.split(_TOKENS), strict=True):
+        total = total + checkpoint(_cross_entropy, some, wanted, use_reentrant=False)
     return total
 
 
@@ -47,9 +45,11 @@ def count_targets(batch: TrainBatch) -> int:
 
 
 def compute_losses(output: VlmOutput, batch: TrainBatch, normalise: Normalisation) -> LossSums:
-    """Both sums of a forward pass; `output` is the model's, `batch` what it was given."""
+    """Both sums of a forward pass; `output` is the model's, `batch` what it was given, logits at its
+    `target_places` alone.
+    """
     assert output.logits is not None
-    lm = cross_entropy_sum(output.logits, batch.labels)
+    lm = cross_entropy_sum(output.logits, batch.labels.flatten().index_select(0, batch.target_places + 1))
     maps = output.guidance_maps
     if maps is None or maps.shape[1] == 0:
         zero = torch.zeros((), device=lm.device)
@@ -65,6 +65,4 @@ def compute_losses(output: VlmOutput, batch: TrainBatch, normalise: Normalisatio
 
 def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     with torch.autocast(logits.device.type, enabled=False):
-        return F.cross_entropy(
-            logits.float().flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum"
-        )
+        return F.cross_entropy(logits.float(), targets, ignore_index=-100, reduction="sum")

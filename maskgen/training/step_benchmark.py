@@ -18,7 +18,7 @@ from maskgen.grounding.faults import is_out_of_memory
 from maskgen.runtime.clock import waiter
 from maskgen.runtime.device import choose_device, device_name
 from maskgen.training import model_folders
-from maskgen.training.collate import TrainBatch
+from maskgen.training.collate import TrainBatch, target_places
 from maskgen.training.cost import SampleFlops, sample_flops
 from maskgen.training.data_loader import MicroBatch
 from maskgen.training.distributed import World
@@ -199,7 +199,6 @@ def stage_run(
         parallel_model=ParallelModel(model, recipe.resources, world),
         optimizer=build_optimizer(model, peaks, recipe.optimiser),
         batches=None,
-        accumulation_steps=1,
         steps=steps,
         sample_flops=flops or sample_flops(model.config, stage),
         normalise=lambda pixels: pixels.permute(0, 3, 1, 2).float() / 255,
@@ -208,13 +207,15 @@ def stage_run(
 
 
 def drawn(recipe: Recipe, stage: StageConfig, config: Any, rows: int) -> TrainBatch:
-    """A micro-batch at random: every row has an image, the first one a mask, and a quarter of its text is
-    the query.
+    """A micro-batch at random: every row has an image, the first one a mask; a quarter of a text is the
+    query, its second half the answer.
     """
     length = recipe.data.expected_tokens
     cells = (stage.size // config.stride) ** 2
     generator = torch.Generator().manual_seed(recipe.seed)
     ids = torch.randint(3, config.text_config.vocab_size, (rows, length), generator=generator)
+    labels = ids.clone()
+    labels[:, : length // 2] = -100
     query = torch.zeros(rows, length, dtype=torch.bool)
     query[:, 1 : 1 + length // 4] = True
     masks = torch.zeros(1, cells, dtype=torch.bool)
@@ -225,7 +226,7 @@ def drawn(recipe: Recipe, stage: StageConfig, config: Any, rows: int) -> TrainBa
     return TrainBatch(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
-        labels=ids.clone(),
+        labels=labels,
         query_mask=query,
         pixels=torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8),
         has_image=torch.ones(rows, dtype=torch.bool),
@@ -235,4 +236,5 @@ def drawn(recipe: Recipe, stage: StageConfig, config: Any, rows: int) -> TrainBa
         weights=torch.ones(rows),
         keys=[f"{row:016x}" for row in range(rows)],
         selection=QuerySelection(query, guided),
+        target_places=target_places(labels),
     )

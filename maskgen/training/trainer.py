@@ -21,7 +21,7 @@ from maskgen.runtime.store import Store
 from maskgen.training import model_folders
 from maskgen.training.checkpoint import Checkpoints, new_folder, to_full_tensor
 from maskgen.training.cost import sample_flops
-from maskgen.training.data_loader import MicroBatchDataset, cells_per_side, gradient_accumulation_steps
+from maskgen.training.data_loader import StepDataset, cells_per_side, gradient_accumulation_steps
 from maskgen.training.dataset import ShardDataset, ShardSamples
 from maskgen.training.distributed import World
 from maskgen.training.freezing import (
@@ -208,8 +208,14 @@ def prepare_stage(request: TrainRequest, world: World, number: int, source: str 
         world=world,
         parallel_model=parallel_model,
         optimizer=build_optimizer(model, peaks, recipe.optimiser),
-        batches=MicroBatchDataset(samples, epochs, world.rank, template.pad_id, accumulation_steps),
-        accumulation_steps=accumulation_steps,
+        batches=StepDataset(
+            samples,
+            epochs,
+            world.rank,
+            template.pad_id,
+            accumulation_steps,
+            length_multiple=64 if world.device.type == "cuda" else 1,
+        ),
         steps=steps,
         sample_flops=flops,
         normalise=model_folders.normaliser(source),

@@ -20,7 +20,7 @@ options = [f"resources.micro_batch={micro}", f"resources.parallel={parallel}", "
 with init_world() as here:
     request = TrainRequest(small(*options), model, {"pretrain": [data], "finetune": [data]}, "unused")
     run = prepare_stage(request, here, 4, model)
-    step = next(iter(StepLoader(run.batches, run.accumulation_steps, 0, 0, here.device)))  # type: ignore[arg-type]
+    step = next(iter(StepLoader(run.batches, 0, 0, here.device)))  # type: ignore[arg-type]
     counts, _ = loop.global_counts(run, step, False)
     loop.accumulate(run, step, counts)
     found = {

@@ -22,7 +22,7 @@ class Failing(Dataset[Any]):
     def __len__(self) -> int:
         return 4
 
-    def __getitem__(self, number: int) -> MicroBatch:
+    def __getitem__(self, number: int) -> list[MicroBatch]:
         if self.dies:
             import os
             import signal
@@ -35,12 +35,12 @@ class Failing(Dataset[Any]):
         torch.Tensor.share_memory_ = refuse  # type: ignore[method-assign]
         make: Any = TrainBatch
         flags = torch.zeros(1, 1, dtype=torch.bool)
-        return MicroBatch(make(*[torch.zeros(1)] * 10, ["key"], QuerySelection(flags, flags[0])), [])
+        return [MicroBatch(make(*[torch.zeros(1)] * 10, ["key"], QuerySelection(flags, flags[0]), flags), [])]
 
 
 @pytest.mark.parametrize("dies", [False, True])
 def test_shared_memory_that_is_too_small_ends_training_with_the_remedy(dies):
-    loader = StepLoader(Failing(dies), 1, 0, 1, torch.device("cpu"))  # type: ignore[arg-type]
+    loader = StepLoader(Failing(dies), 0, 1, torch.device("cpu"))  # type: ignore[arg-type]
     with pytest.raises(RuntimeError) as error:
         next(iter(loader))
     said = str(translate(error.value))
@@ -63,7 +63,7 @@ class Hanging(Dataset[Any]):
 @pytest.mark.slow
 def test_a_storage_that_never_answers_ends_training_in_a_sentence(monkeypatch):
     monkeypatch.setattr(data_loader, "WAIT_SECONDS", 3.0)
-    loader = StepLoader(Hanging(), 1, 0, 1, torch.device("cpu"))  # type: ignore[arg-type]
+    loader = StepLoader(Hanging(), 0, 1, torch.device("cpu"))  # type: ignore[arg-type]
     with pytest.raises(RuntimeError) as error:
         next(iter(loader))
     assert "storage gave no answer" in str(translate(error.value))

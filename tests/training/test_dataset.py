@@ -21,7 +21,7 @@ from maskgen.sharding.index import finish
 from maskgen.sharding.reader import read_shard
 from maskgen.sources.plan import make_plan
 from maskgen.training.collate import collate
-from maskgen.training.data_loader import MicroBatchDataset, StepLoader
+from maskgen.training.data_loader import StepDataset, StepLoader
 from maskgen.training.dataset import ShardDataset
 
 FRAME = Frame("squash", small_runs.SIZE, small_runs.CELLS)
@@ -188,9 +188,9 @@ def test_damage_in_a_shard_names_set_shard_key_and_file(tmp_path, template, endi
     data[offset : offset + size] = bytes(size)
     path.write_bytes(data)
     epochs: list[Any] = [FirstSample()]
-    batches = MicroBatchDataset(ShardDataset([place], template, FRAME), epochs, 0, template.pad_id, 1)
+    batches = StepDataset(ShardDataset([place], template, FRAME), epochs, 0, template.pad_id, 1)
     with pytest.raises(MaskgenError) as error:
-        next(iter(StepLoader(batches, 1, 0, workers, torch.device("cpu"))))
+        next(iter(StepLoader(batches, 0, workers, torch.device("cpu"))))
     said = str(error.value)
     assert said.count("\n") == 0
     assert str(path) in said and f"at the sample {0:016x}" in said and name in said

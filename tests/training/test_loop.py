@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from helpers.small_training import model_folder, shards, small
 from maskgen.age_vlm.guidance import guidance_loss
 from maskgen.errors import MaskgenError
-from maskgen.training import loop, model_folders
+from maskgen.training import loop, losses, model_folders
 from maskgen.training.data_loader import StepLoader
 from maskgen.training.distributed import World
 from maskgen.training.losses import cross_entropy_sum
@@ -45,7 +45,7 @@ def stage_run_of(world: tuple[str, str], out: Path, stage: int, *overrides: str)
 
 def step_of(run: loop.StageRun, number: int = 0) -> list:
     assert run.batches is not None
-    return next(iter(StepLoader(run.batches, run.accumulation_steps, number, 0, torch.device("cpu"))))
+    return next(iter(StepLoader(run.batches, number, 0, torch.device("cpu"))))
 
 
 def single_samples(run: loop.StageRun, number: int = 0) -> list:
@@ -137,6 +137,23 @@ def test_padding_at_the_right_needs_no_mask(world, tmp_path, monkeypatch, name):
         torch.testing.assert_close(found[weight], value, rtol=1e-4, atol=1e-6, msg=weight)
 
 
+def test_micro_batches_hold_rows_of_like_length(world, tmp_path):
+    """The step's own samples, each once, the longest first; rows are filled up to whole multiples."""
+    run = stage_run_of(world, tmp_path, 3, "resources.micro_batch=2")
+    assert run.batches is not None
+    for number in range(len(run.batches)):
+        micros = run.batches[number]
+        rows = [row for micro in micros for row in micro.rows]
+        assert sorted(row.key for row in rows) == sorted(b.keys[0] for b in single_samples(run, number))
+        lengths = [row.tokens for row in rows]
+        assert lengths == sorted(lengths, reverse=True) and len(micros) == 4
+        for micro in micros:
+            longest = max((row.tokens for row in micro.rows), default=1)
+            assert micro.batch.input_ids.shape[1] == longest
+    run.batches._length_multiple = 64  # noqa: SLF001  # as on a GPU
+    assert {micro.batch.labels.shape[1] for micro in run.batches[0]} == {64}
+
+
 def test_guidance_of_weight_zero_is_measured_and_changes_no_gradient(world, tmp_path):
     measured = stage_run_of(world, tmp_path, 2)
     plain = stage_run_of(world, tmp_path, 2, "stages.2.losses={lm: 1}")
@@ -171,7 +188,8 @@ def test_a_loss_that_is_not_finite_stops_with_the_samples_keys(world, tmp_path, 
     def poisoned(*args, pixel_values, **kwargs):
         out = plain(*args, pixel_values=pixel_values, **kwargs)
         bad = (pixel_values == target).flatten(1).all(dim=1)
-        out.logits = out.logits + torch.where(bad, float("nan"), 0.0)[:, None, None]
+        row = kwargs["logits_at"] // kwargs["input_ids"].shape[1]
+        out.logits = out.logits + torch.where(bad, float("nan"), 0.0)[row, None]
         return out
 
     target = run.normalise(step[1].batch.pixels)[2]
@@ -182,15 +200,35 @@ def test_a_loss_that_is_not_finite_stops_with_the_samples_keys(world, tmp_path, 
     assert torch.equal(weight, run.parallel_model.module.lm_head.weight)
 
 
-def test_the_sum_of_the_cross_entropy_in_pieces():
+def test_the_sum_of_the_cross_entropy_in_pieces(monkeypatch):
+    monkeypatch.setattr(losses, "_TOKENS", 4)
     torch.manual_seed(0)
-    logits, labels = torch.randn(7, 5, 11, requires_grad=True), torch.randint(0, 11, (7, 5))
-    labels[:, :2] = -100
-    whole = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
-    torch.testing.assert_close(cross_entropy_sum(logits, labels), whole)
-    (ours,) = torch.autograd.grad(cross_entropy_sum(logits, labels), logits)
+    logits, targets = torch.randn(35, 11, requires_grad=True), torch.randint(0, 11, (35,))
+    targets[::3] = -100
+    whole = F.cross_entropy(logits, targets, reduction="sum")
+    torch.testing.assert_close(cross_entropy_sum(logits, targets), whole)
+    (ours,) = torch.autograd.grad(cross_entropy_sum(logits, targets), logits)
     (theirs,) = torch.autograd.grad(whole, logits)
     torch.testing.assert_close(ours, theirs)
+
+
+def test_logits_are_made_where_something_is_to_be_learnt(world, tmp_path):
+    """The loss of the whole text's logits, and its gradients, from those of the answers."""
+    run = stage_run_of(world, tmp_path, 4, "resources.micro_batch=8")
+    (micro,) = step_of(run)
+    batch = micro.batch
+    assert 0 < len(batch.target_places) < batch.labels.numel() / 2
+    found = loop.forward(run, batch).lm
+    ours = torch.autograd.grad(found, run.optimizer.param_groups[0]["params"], allow_unused=True)
+    out = run.parallel_model.module(input_ids=batch.input_ids, pixel_values=run.normalise(batch.pixels))
+    wanted = batch.labels[:, 1:].flatten()
+    whole = F.cross_entropy(out.logits[:, :-1].flatten(0, 1), wanted, ignore_index=-100, reduction="sum")
+    torch.testing.assert_close(found, whole)
+    theirs = torch.autograd.grad(whole, run.optimizer.param_groups[0]["params"], allow_unused=True)
+    for own, expected in zip(ours, theirs, strict=True):
+        assert (own is None) == (expected is None)
+        if own is not None:
+            torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_rate_rises_and_falls():

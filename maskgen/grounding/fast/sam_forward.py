@@ -39,7 +39,7 @@ def _attention(attention: Any, states: torch.Tensor, window: int) -> torch.Tenso
     _, height, width, _ = states.shape
     side = (height, width)
     if window:
-        # Before projecting: to fill up and cut what is three times as wide would take longer than the products.
+        # Before projecting: to fill up and cut what is three times as wide takes longer than the products.
         states, whole = window_partition(states, window)
         side = (window, window)
     heads = attention.qkv(states).unflatten(-1, (3, attention.num_heads, -1)).permute(3, 0, 4, 1, 2, 5)
