@@ -185,18 +185,22 @@ def training(number: str, samples: int = 16, tokens: int = 256, *overrides: str)
         run = stage_run(recipe, stage, model, CPU, 10, UNCOUNTED)
         batch = micro.batch.map(torch.empty_like)
         counts = count_losses(stage, [micro])
-        with saved_for_backward(model.parameters()) as saved, roofline:
+        called = run.parallel_model.model
+        with saved_for_backward(called.parameters()) as saved, roofline:
             with roofline.part("forward"):
                 output = model_output(run, batch)
             with roofline.part("loss"):
                 losses = compute_losses(output, batch, recipe.guidance.normalise)
                 loss = weighed_loss(run, losses, counts)
         with roofline:
-            with roofline.part("backward"):
+            with roofline.part("backward"), run.parallel_model.gradient_sync(last=True):
                 loss.backward()
+            with roofline.paused():  # the first step makes the moments, which no other does
+                run.optimizer.step()
             with roofline.part("optimiser"):
                 clip_gradients([p for p in model.parameters() if p.requires_grad], 1.0)
                 run.optimizer.step()
+                run.parallel_model.update()
     return Line(
         f"stage {number}, micro-batch {samples}, {tokens} tokens",
         samples,

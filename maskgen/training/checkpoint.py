@@ -103,7 +103,7 @@ class Checkpoints:
             if f"step.{name}" not in moments:
                 continue  # it never had a gradient
             optimizer.state[parameter] = {
-                kind: moments[f"{kind}.{name}"]
+                kind: moments[f"{kind}.{name}"].to(parameter.device)
                 if kind == "step"
                 else _placed_like(moments[f"{kind}.{name}"], parameter)
                 for kind in ("step", "exp_avg", "exp_avg_sq")

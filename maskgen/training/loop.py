@@ -16,6 +16,7 @@ from maskgen.training.collate import TrainBatch
 from maskgen.training.cost import SampleFlops
 from maskgen.training.data_loader import MicroBatch, StepDataset, StepLoader
 from maskgen.training.distributed import World
+from maskgen.training.host_values import HostValues
 from maskgen.training.losses import LossCounts, LossSums, compute_losses
 from maskgen.training.metrics import JsonLines, ProgressBar, StepTimer, TensorBoardWriter, peak_flops
 from maskgen.training.optimizer import clip_gradients, lr_factor, set_learning_rates
@@ -68,51 +69,104 @@ class Outputs:
                 one.close()
 
 
+@dataclass(frozen=True)
+class TakenStep:
+    """A step that the device is at or has done. `values`: its sums of lm, guidance and floor, the gradient's
+    norm, and the mass of each layer.
+    """
+
+    number: int
+    batches: list[MicroBatch]
+    counts: LossCounts
+    values: HostValues
+
+
 def train_stage(run: StageRun, first: int, outputs: Outputs, steps_before: int = 0) -> None:
     """Take the steps `first` to `run.steps` - 1; `steps_before`, those of earlier stages, is for TensorBoard.
+
+    On a GPU a step's figures are looked at when the next one has been asked for: it never stands still.
 
     Raises InterruptedRun, after a checkpoint, when SIGTERM or Ctrl-C arrives at any process.
     """
     assert run.batches is not None
     resources, timer = run.recipe.resources, StepTimer()
     loader = StepLoader(run.batches, first, resources.workers, run.world.device)
+
+    def report(taken: TakenStep) -> None:
+        line = finish_step(run, taken)
+        seconds, wait_seconds = timer.lap(), loader.wait_seconds
+        loader.wait_seconds = 0.0
+        outputs.ledger.add({"stage": run.number, "step": taken.number, "keys": sample_keys(taken.batches)})
+        if outputs.metrics and outputs.progress_bar:
+            line |= _throughput(run, line, seconds, wait_seconds)
+            outputs.metrics.add(line)
+            outputs.progress_bar.update(line)
+            if outputs.tensorboard:
+                outputs.tensorboard.add(line, steps_before + taken.number)
+
+    unreported: list[TakenStep] = []
     with stop_signals() as signals:
         for step, batches in enumerate(loader, start=first):
             counts, stop = global_counts(run, batches, bool(signals))
             if stop:
+                _report_all(unreported, report)
                 _save_checkpoint(run, step, outputs)
                 raise InterruptedRun(
                     f"interrupted in stage {run.number} before step {step} of {run.steps}; a checkpoint is "
                     "written. Run the same line again to go on."
                 )
-            line = take_step(run, step, batches, counts)
-            seconds, wait_seconds = timer.lap(), loader.wait_seconds
-            loader.wait_seconds = 0.0
-            outputs.ledger.add({"stage": run.number, "step": step, "keys": sample_keys(batches)})
-            if outputs.metrics and outputs.progress_bar:
-                line |= _throughput(run, line, seconds, wait_seconds)
-                outputs.metrics.add(line)
-                outputs.progress_bar.update(line)
-                if outputs.tensorboard:
-                    outputs.tensorboard.add(line, steps_before + step)
-            if (step + 1) % resources.checkpoint_steps == 0 and step + 1 < run.steps:
+            unreported.append(begin_step(run, step, batches, counts))
+            saves = (step + 1) % resources.checkpoint_steps == 0 and step + 1 < run.steps
+            _report_all(unreported, report, but=1 if run.world.device.type == "cuda" and not saves else 0)
+            if saves:
                 _save_checkpoint(run, step + 1, outputs)
+        _report_all(unreported, report)
     outputs.sync()
+
+
+def _report_all(unreported: list[TakenStep], report: Callable[[TakenStep], None], but: int = 0) -> None:
+    """All steps but the last `but`."""
+    while len(unreported) > but:
+        report(unreported.pop(0))
 
 
 def take_step(run: StageRun, step: int, batches: list[MicroBatch], counts: LossCounts) -> dict[str, Any]:
     """One optimizer step over the global batch, to its metrics. MaskgenError if the loss is not finite."""
+    return finish_step(run, begin_step(run, step, batches, counts))
+
+
+def begin_step(run: StageRun, step: int, batches: list[MicroBatch], counts: LossCounts) -> TakenStep:
+    """Ask the device for a step. Of a gradient that is not finite nothing gets into the weights."""
     torch.manual_seed(step_seed(run.recipe.seed, run.number, step, run.world.rank))
     losses = accumulate(run, batches, counts)
     parameters = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
-    norm = float(clip_gradients(parameters, run.recipe.optimiser.clip))
-    line = step_metrics(run, step, batches, losses, counts) | {"grad_norm": norm}
-    if not math.isfinite(line["loss"]) or not math.isfinite(norm):
-        raise _non_finite_error(run, step, batches)
+    norm = clip_gradients(parameters, run.recipe.optimiser.clip)
+    masses = [one.mass for one in losses if one.mass.ndim]
+    sums = [sum_of(losses, name) for name in ("lm", "guidance", "floor")]
+    values = torch.cat([torch.stack([*sums, norm]), *([torch.stack(masses).sum(dim=0)] if masses else [])])
+    taken = TakenStep(step, batches, counts, HostValues(values))
+    if run.world.device.type == "cuda":
+        # The fused optimizer leaves everything as it is where this says so: the host need not look.
+        run.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
+    else:
+        _refuse_non_finite(run, taken)
     set_learning_rates(run.optimizer, lr_factor(step, run.steps, run.recipe.optimiser.warmup))
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
-    return line
+    run.parallel_model.update()
+    return taken
+
+
+def finish_step(run: StageRun, taken: TakenStep) -> dict[str, Any]:
+    """The step's metrics, waiting for it. MaskgenError if the loss or the gradient was not finite."""
+    if run.world.device.type == "cuda":
+        _refuse_non_finite(run, taken)
+    return step_metrics(run, taken)
+
+
+def sum_of(losses: list[LossSums], name: str) -> torch.Tensor:
+    """One of the sums over all micro-batches."""
+    return torch.stack([getattr(one, name) for one in losses]).sum()
 
 
 def step_seed(seed: int, stage: int, step: int, rank: int) -> int:
@@ -154,12 +208,12 @@ def forward(run: StageRun, batch: TrainBatch) -> LossSums:
 
 def model_output(run: StageRun, batch: TrainBatch) -> VlmOutput:
     """The model's forward pass in the recipe's precision."""
-    device = run.world.device.type
-    with torch.autocast(device, torch.bfloat16, enabled=run.recipe.precision == "bf16"):
+    parallel = run.parallel_model
+    with torch.autocast(run.world.device.type, torch.bfloat16, enabled=parallel.autocasts):
         output: VlmOutput = run.parallel_model.model(
             input_ids=batch.input_ids,
             # None is needed: rows are filled up at the right, and no token looks there.
-            pixel_values=run.normalise(batch.pixels) if len(batch.pixels) else None,
+            pixel_values=run.normalise(batch.pixels).to(parallel.dtype) if len(batch.pixels) else None,
             has_image=batch.image_rows,
             image_cells=batch.image_cells,
             query_selection=batch.selection if "guidance" in run.stage.losses else None,
@@ -183,18 +237,16 @@ def count_losses(stage: StageConfig, batches: list[MicroBatch]) -> LossCounts:
     return LossCounts(float(sum(row.targets for row in rows)), float(guided))
 
 
-def step_metrics(
-    run: StageRun, step: int, batches: list[MicroBatch], losses: list[LossSums], counts: LossCounts
-) -> dict[str, Any]:
+def step_metrics(run: StageRun, taken: TakenStep) -> dict[str, Any]:
     """The step's figures over the global batch, in one exchange between the processes."""
-    layers = max((len(one.mass) for one in losses if one.mass.ndim), default=0)
-    masses = [one.mass for one in losses if one.mass.ndim]
-    mass = torch.stack(masses).sum(dim=0).tolist() if masses else []
+    step, batches, counts = taken.number, taken.batches, taken.counts
+    lm, guidance, floor, norm, *mass = taken.values.tolist()
+    layers = len(mass)
     rows = [row for micro in batches for row in micro.rows]
     own = [
-        float(sum(one.lm for one in losses)),
-        float(sum(one.guidance for one in losses)),
-        float(sum(one.floor for one in losses)),
+        lm,
+        guidance,
+        floor,
         float(sum(row.tokens for row in rows)),
         float(len(rows)),
         float(sum(micro.truncated for micro in batches)),
@@ -226,6 +278,7 @@ def step_metrics(
         "tokens": int(tokens),
         "flops": flops,
         "rate": lr_factor(step, run.steps, run.recipe.optimiser.warmup),
+        "grad_norm": norm,
     }
 
 
@@ -245,8 +298,18 @@ def _throughput(run: StageRun, line: dict[str, Any], seconds: float, wait_second
     }
 
 
+def _refuse_non_finite(run: StageRun, taken: TakenStep) -> None:
+    """MaskgenError, in every process, if the global batch's loss or its gradient is not finite."""
+    lm, guidance, _, norm, *_ = taken.values.tolist()
+    if not all(map(math.isfinite, run.world.sum([lm, guidance, norm]))):
+        raise _non_finite_error(run, taken.number, taken.batches)
+
+
 def _non_finite_error(run: StageRun, step: int, batches: list[MicroBatch]) -> MaskgenError:
-    """Finds the samples whose own loss is not finite, so that they can be looked at."""
+    """Finds the samples whose own loss is not finite, so that they can be looked at.
+
+    On a GPU the step after it may have been taken; none of both is in a checkpoint.
+    """
     run.optimizer.zero_grad(set_to_none=True)
     own = []
     with torch.no_grad():

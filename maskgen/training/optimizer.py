@@ -30,6 +30,7 @@ def build_optimizer(model: nn.Module, rates: dict[str, float], config: Optimizer
             for (peak, decayed), parameters in groups.items()
         ],
         betas=(first, second),
+        fused=True,
     )
 
 

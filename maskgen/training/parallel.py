@@ -5,20 +5,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from maskgen.age_vlm.modeling import VlmPreTrainedModel
 from maskgen.training.distributed import World
+from maskgen.training.half_copy import HalfCopy
 from maskgen.training.recipe import TrainResources
 
 
 class ParallelModel:
-    """`module` is the model itself, `model` what is called in its place; both hold the same parameters."""
+    """`module` is the model itself, whose parameters the optimizer has; `model` is called in its place.
 
-    def __init__(self, module: VlmPreTrainedModel, resources: TrainResources, world: World):
+    Alone in the world and in bfloat16 that is a `HalfCopy`; several processes in bfloat16 cast by autocast.
+    `dtype`: of the pixels it takes. `autocasts`: whether it is to be called within autocast.
+    """
+
+    def __init__(
+        self, module: VlmPreTrainedModel, resources: TrainResources, world: World, half: bool = False
+    ):
+        """`half`: compute in bfloat16."""
         self.module = module
-        layers = module.repeated_layers()
+        self._half = HalfCopy(module) if half and world.size == 1 else None
+        self.autocasts = half and world.size > 1
+        self.dtype = torch.bfloat16 if self._half else torch.float32
+        self.model: nn.Module = self._half.model if self._half else module
+        layers = self.model.repeated_layers()  # type: ignore[operator]
         if resources.checkpoint_activations:
             for layer in layers:
                 # Not transformers' own way: it skips layers in evaluation mode, and frozen ones keep as much.
@@ -27,7 +40,6 @@ class ParallelModel:
             for layer in layers:
                 layer.compile()
         self._sharded = world.size > 1 and resources.parallel == "fsdp"
-        self.model: nn.Module = module
         if self._sharded:
             _shard(module, module.fsdp_units(), world)
         elif world.size > 1:
@@ -41,13 +53,24 @@ class ParallelModel:
 
     @contextmanager
     def gradient_sync(self, last: bool) -> Iterator[None]:
-        """Around the forward and backward of a micro-batch: only the step's last one exchanges gradients."""
+        """Around the forward and backward of a micro-batch: its gradients become the module's. Between
+        processes, only the step's last one exchanges them.
+        """
+        if self._half:
+            with self._half.gradients():
+                yield
+            return
         if self._sharded:
             self.module.set_requires_gradient_sync(last)
             yield
             return
         with contextlib.nullcontext() if last or self.model is self.module else self.model.no_sync():  # type: ignore[operator]
             yield
+
+    def update(self) -> None:
+        """Called when the module's weights have changed: what is called in its place takes them over."""
+        if self._half:
+            self._half.update()
 
 
 def _shard(module: nn.Module, layers: list[nn.Module], world: World) -> None:

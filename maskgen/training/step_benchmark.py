@@ -196,7 +196,7 @@ def stage_run(
         stage=stage,
         recipe=recipe,
         world=world,
-        parallel_model=ParallelModel(model, recipe.resources, world),
+        parallel_model=ParallelModel(model, recipe.resources, world, half=recipe.precision == "bf16"),
         optimizer=build_optimizer(model, peaks, recipe.optimiser),
         batches=None,
         steps=steps,

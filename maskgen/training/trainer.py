@@ -200,7 +200,7 @@ def prepare_stage(request: TrainRequest, world: World, number: int, source: str 
     steps = sum(epoch.steps for epoch in epochs)
     data = samples.fingerprint()
     flops = sample_flops(model.config, stage)  # before the model is sharded
-    parallel_model = ParallelModel(model, recipe.resources, world)
+    parallel_model = ParallelModel(model, recipe.resources, world, half=recipe.precision == "bf16")
     return StageRun(
         number=number,
         stage=stage,
@@ -242,6 +242,7 @@ def _train_one_stage(request: TrainRequest, world: World, number: int, say: Call
     position = world.gather(position)[0]
     if position:
         checkpoints.restore(position, model, run.optimizer)
+        run.parallel_model.update()
         say(f"going on in stage {number} at step {position.step} of {run.steps}")
     first = position.step if position else 0
     outputs = _open_outputs(out, run, first, checkpoints)

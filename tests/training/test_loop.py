@@ -84,7 +84,6 @@ def test_losses_are_means_over_the_global_batch(world, tmp_path):
     run = stage_run_of(world, tmp_path, 3, "resources.micro_batch=2", "stages.3.losses.guidance=0.5")
     step = step_of(run)
     counts, _ = loop.global_counts(run, step, False)
-    line = loop.step_metrics(run, 0, step, loop.accumulate(run, step, counts), counts)
     lm, pairs = [], []
     for batch in single_samples(run):
         with torch.no_grad():
@@ -99,6 +98,7 @@ def test_losses_are_means_over_the_global_batch(world, tmp_path):
         lm += entropy[wanted != -100].tolist()
         if batch.guided[0]:
             pairs += guidance_loss(out.guidance_maps, batch.masks).loss.flatten().tolist()
+    line = loop.take_step(run, 0, step, counts)
     assert len(pairs) == 2 * line["guided"] > 2
     assert line["lm"] == pytest.approx(sum(lm) / len(lm), rel=1e-5)
     assert line["guidance"] == pytest.approx(sum(pairs) / len(pairs), rel=1e-5)
@@ -154,16 +154,38 @@ def test_micro_batches_hold_rows_of_like_length(world, tmp_path):
     assert {micro.batch.labels.shape[1] for micro in run.batches[0]} == {64}
 
 
+def test_bfloat16_has_float32_master_weights(world, tmp_path):
+    """Gradients within bfloat16's error of float32's, added up in float32; the copy follows the weights,
+    which take steps that bfloat16 could not tell apart."""
+    exact = gradients(stage_run_of(world, tmp_path, 4, "resources.micro_batch=2"))
+    run = stage_run_of(world, tmp_path, 4, "resources.micro_batch=2", "precision=bf16")
+    module, called = run.parallel_model.module, run.parallel_model.model
+    half = gradients(run)
+    ours, theirs = (torch.cat([each[name].flatten() for name in exact]) for each in (half, exact))
+    assert ours.dtype == torch.float32 and (ours - theirs).norm() < 0.05 * theirs.norm()
+    assert {p.dtype for p in called.parameters()} == {torch.bfloat16}
+    assert {b.dtype for b in called.buffers()} == {b.dtype for b in module.buffers()}
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    step = step_of(run)
+    loop.take_step(run, 0, step, loop.global_counts(run, step, False)[0])
+    moved = [name for name, p in module.named_parameters() if not torch.equal(p, before[name])]
+    assert len(moved) > len(exact) // 2  # a few vectors move by less than float32 can hold
+    assert any(
+        torch.equal(p.bfloat16(), before[name].bfloat16()) and not torch.equal(p, before[name])
+        for name, p in module.named_parameters()
+    )
+    for own, copied in zip(module.parameters(), called.parameters(), strict=True):
+        assert torch.equal(own.bfloat16(), copied)
+
+
 def test_guidance_of_weight_zero_is_measured_and_changes_no_gradient(world, tmp_path):
     measured = stage_run_of(world, tmp_path, 2)
     plain = stage_run_of(world, tmp_path, 2, "stages.2.losses={lm: 1}")
     step = step_of(measured)
     counts, _ = loop.global_counts(measured, step, False)
-    found = loop.accumulate(measured, step, counts)
-    assert loop.step_metrics(measured, 0, step, found, counts)["guidance"] > 0
-    before = {
-        name: p.grad for name, p in measured.parallel_model.module.named_parameters() if p.grad is not None
-    }
+    before = gradients(measured)
+    measured.optimizer.zero_grad()
+    assert loop.take_step(measured, 0, step, counts)["guidance"] > 0
     for name, value in gradients(plain).items():
         assert torch.equal(before[name], value), name
 
