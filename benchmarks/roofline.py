@@ -31,6 +31,7 @@ from maskgen.grounding.fast.decode_step import step
 from maskgen.grounding.fast.decoder import Decoder
 from maskgen.grounding.fast.decoder_weights import DecoderWeights
 from maskgen.grounding.fast.generation_rules import GenerationRules
+from maskgen.grounding.fast.slot_attention import Attend
 from maskgen.roofline import Ceilings, Cost, Roofline, saved_for_backward, total
 from maskgen.small_models import small_florence2
 from maskgen.training import recipe as recipes
@@ -42,6 +43,8 @@ from maskgen.training.metrics import PEAK_FLOPS
 from maskgen.training.optimizer import clip_gradients
 from maskgen.training.step_benchmark import drawn, stage_run
 
+MEAN_PLACE, MEAN_PROMPT = 92, 592  # where an answer of 150 tokens stands on average while it is written
+SLOTS_AND_PLACES = ((32, 512), (64, 512), (128, 512))
 BEAMS, ANSWER, PROMPT = 3, 1040, 608  # beams, places of an answer, tokens of a prompt (577 of them image)
 HALF = torch.bfloat16
 CPU = torch.device("cpu")
@@ -110,10 +113,12 @@ def encoders(batch: int = 16) -> list[Line]:
     ]
 
 
-def decode_steps(
-    sizes: tuple[tuple[int, int], ...] = ((32, 128), (64, 128), (64, 512), (128, 128)),
-) -> list[Line]:
-    """A step of the decoder, by slots and places looked back on: ms are a token of every slot's."""
+def decode_steps(sizes: tuple[tuple[int, int], ...] = SLOTS_AND_PLACES, own: bool = True) -> list[Line]:
+    """A step of the decoder, by slots and places looked back on: ms are a token of every slot's.
+
+    `own`: by the kernel that reads each slot's own keys, MEAN_PLACE of them on average; else all read the
+    bucket's, which the furthest sets.
+    """
     model, found = florence2(), []
     rules = GenerationRules(
         beams=BEAMS,
@@ -130,14 +135,36 @@ def decode_steps(
     with _without_values(model, HALF), torch.no_grad():
         weights = DecoderWeights.of(model, HALF)
         most = max(slots for slots, _ in sizes)
-        decoder = Decoder(weights, most, BEAMS, ANSWER, PROMPT)
         search = BeamSearch(rules, most, len(weights.token_embedding), CPU)
         for slots, length in sizes:
+            roofline = Roofline()
+            attend = _by_lengths(roofline) if own else None
+            decoder = Decoder(weights, most, BEAMS, ANSWER, PROMPT, attend)
             bound = decoder.first(slots, length), search.first(slots, length)
-            with Roofline() as roofline:
+            with roofline:
                 step(*bound)
-            found.append(Line(f"decoding step, {slots} slots x {length} places", slots, roofline))
+            kind = "each slot's own" if own else "all of them"
+            found.append(Line(f"decoding step, {slots} slots x {length} places, {kind}", slots, roofline))
     return found
+
+
+def _by_lengths(roofline: Roofline) -> Attend:
+    """The attention of a GPU, whose lengths are values: costed by what it reads on average."""
+
+    def attend(
+        query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor, _: torch.Tensor
+    ) -> torch.Tensor:
+        slots, heads, beams, d = query.shape
+        count = MEAN_PROMPT if keys.shape[2] == PROMPT else min(keys.shape[2], MEAN_PLACE * BEAMS)
+        moved = slots * (2 * heads * count * d + bias.shape[2] * count + 2 * heads * beams * d) * 2.0
+        flops = 4.0 * slots * heads * beams * count * d
+        # As other attentions' keys, at two thirds of the memory's rate.
+        seconds = max(moved / roofline.ceilings.bandwidth / 0.65, 6e-6)
+        roofline.add("attention, own lengths", Cost(seconds, flops, moved, 1))
+        with roofline.paused():
+            return query.new_empty(slots, beams, heads, d).transpose(1, 2)
+
+    return attend
 
 
 def sam(batch: int = 8) -> list[Line]:
@@ -214,7 +241,7 @@ def main() -> None:
     """Count and print."""
     parts: dict[str, Callable[[], list[Line]]] = {
         "encoders": encoders,
-        "decode": decode_steps,
+        "decode": lambda: [*decode_steps(own=False), *decode_steps()],
         "sam": sam,
         "training": lambda: [training(number) for number in ("1", "3", "4")],
     }

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from maskgen.grounding.fast.decoder_weights import DecoderWeights, Linear
+from maskgen.grounding.fast.slot_attention import Attend, attend_for
 
 
 class Decoder:
@@ -17,9 +18,20 @@ class Decoder:
     is asked of the device: a step can be captured as a graph.
     """
 
-    def __init__(self, weights: DecoderWeights, slots: int, beams: int, length: int, prompt: int):
-        """`length`: tokens an answer; `prompt`: encoded tokens a slot can hold."""
+    def __init__(
+        self,
+        weights: DecoderWeights,
+        slots: int,
+        beams: int,
+        length: int,
+        prompt: int,
+        attend: Attend | None = None,
+    ):
+        """`length`: tokens an answer; `prompt`: encoded tokens a slot can hold; `attend`: by default the
+        device's.
+        """
         self._weights = weights
+        self._attend = attend or attend_for(weights.device, weights.token_embedding.dtype)
         heads, d = weights.heads, weights.width // weights.heads
         layers = len(weights.layers)
         embedding = weights.token_embedding
@@ -28,6 +40,7 @@ class Decoder:
         self._cross_cache = embedding.new_zeros(layers, 2, slots, heads, prompt, d)
         # Added to attention scores: minus infinity for what is not to be seen.
         self._prompt_bias = embedding.new_zeros(slots, prompt)
+        self._prompt_lengths = torch.ones(slots, dtype=torch.int32, device=embedding.device)
         self._ancestry = embedding.new_full((slots, beams, length, beams), -torch.inf)
         self._own = embedding.new_full((beams, beams), -torch.inf).fill_diagonal_(0)
         self.set_view(slots, length)
@@ -51,12 +64,14 @@ class Decoder:
         lengths = torch.tensor([prompt.shape[3] for prompt in prompts], device=index.device)
         tokens = torch.arange(self._prompt_bias.shape[1], device=index.device)
         bias = self._prompt_bias.new_zeros(len(index), len(tokens))
+        self._prompt_lengths[index] = lengths.int()
         self._prompt_bias[index] = bias.masked_fill_(tokens >= lengths[:, None], -torch.inf)
         self._ancestry.index_fill_(0, index, -torch.inf)
 
     def copy_slots(self, source: torch.Tensor, target: torch.Tensor) -> None:
         """Copy slots, int64 (n,), onto others."""
-        caches = ((self._self_cache, 2), (self._cross_cache, 2), (self._prompt_bias, 0), (self._ancestry, 0))
+        prompts = (self._prompt_bias, 0), (self._prompt_lengths, 0)
+        caches = ((self._self_cache, 2), (self._cross_cache, 2), (self._ancestry, 0), *prompts)
         for held, axis in caches:
             held.index_copy_(axis, target, held.index_select(axis, source))
 
@@ -72,8 +87,9 @@ class Decoder:
         embedded = F.embedding(tokens, weights.token_embedding)
         embedded = embedded + F.embedding(position, weights.position_embedding)[:, None]
         hidden = _norm(embedded.flatten(0, 1), weights.embedding_norm)
+        written = ((position + 1) * tokens.shape[1]).int()
         for number in range(len(weights.layers)):
-            hidden = self._layer(number, hidden, rows)
+            hidden = self._layer(number, hidden, rows, written)
         return F.linear(hidden, *weights.lm_head).float()
 
     def reorder(self, rows: torch.Tensor) -> None:
@@ -90,6 +106,7 @@ class Decoder:
         self._self_kv = [tuple(each) for each in past]
         self._cross_kv = [tuple(each) for each in self._cross_cache[:, :, :slots]]
         self._cross_mask = self._prompt_bias[:slots, None, None]
+        self._cross_lengths = self._prompt_lengths[:slots]
         self._flat_ancestry = self._ancestry.view(-1, beams)
         self._visible = self._ancestry.view(most * beams, -1)[: slots * beams, : length * beams]
         self._self_mask = self._ancestry.flatten(2)[:slots, None, :, : length * beams]
@@ -97,18 +114,20 @@ class Decoder:
         self._beam_rows = torch.arange(slots * beams, device=device).view(slots, beams) * positions
         self._owns = self._own.repeat(slots, 1)
 
-    def _layer(self, number: int, hidden: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    def _layer(
+        self, number: int, hidden: torch.Tensor, rows: torch.Tensor, written: torch.Tensor
+    ) -> torch.Tensor:
         layer = self._weights.layers[number]
         slots, beams, _, heads, d = self._shape
         # (slots * beams, 3 width) into queries, keys and values of (slots, heads, beams, d)
         qkv = F.linear(hidden, *layer.qkv).view(self._shape).permute(2, 0, 3, 1, 4)
         self._flat_cache[number].index_copy_(1, rows, qkv[1:].reshape(2, len(rows), -1))
         keys, values = self._self_kv[number]
-        attended = F.scaled_dot_product_attention(qkv[0], keys, values, attn_mask=self._self_mask)
+        attended = self._attend(qkv[0], keys, values, self._self_mask, written)
         hidden = _norm(hidden + F.linear(_rows(attended), *layer.out), layer.self_norm)
         query = F.linear(hidden, *layer.cross_q).view(slots, beams, heads, d).transpose(1, 2)
         keys, values = self._cross_kv[number]
-        attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=self._cross_mask)
+        attended = self._attend(query, keys, values, self._cross_mask, self._cross_lengths)
         hidden = _norm(hidden + F.linear(_rows(attended), *layer.cross_out), layer.cross_norm)
         inner = self._weights.activation(F.linear(hidden, *layer.fc1))
         return _norm(hidden + F.linear(inner, *layer.fc2), layer.final_norm)
