@@ -98,7 +98,8 @@ class Grounder:
         refinements = settled(config.refiner.batch) if isinstance(config.refiner, Sam) else RECORDED_BATCH
         self._propose = Batches(self._ask, proposals, "proposer", (HARMLESS, HARMLESS_SAMPLE))
         self._refine = Batches(self._segment, refinements, "refiner", (HARMLESS, HARMLESS_REGION))
-        self._streams = _stream(device), _stream(device)
+        # A decoding step is many small kernels, which would queue behind SAM's large ones.
+        self._streams = _stream(device, priority=-1), _stream(device)
 
     def ground(self, pictures: list[Picture], samples: list[Sample]) -> list[Grounding]:
         """One Grounding a sample, in order; `pictures[i]` belongs to `samples[i]`. Any number of them."""
@@ -264,8 +265,10 @@ def _refiner(config: Config, device: str) -> Refiner:
     return OutlineRefiner()
 
 
-def _stream(device: str) -> AbstractContextManager[object]:
-    """Where one model's kernels queue up: on a GPU a stream of its own, so that two models share the card."""
+def _stream(device: str, priority: int = 0) -> AbstractContextManager[object]:
+    """Where one model's kernels queue up: on a GPU a stream of its own, so that two models share the card;
+    those of a lower `priority` go first.
+    """
     if not device.startswith("cuda"):
         return nullcontext()
     import torch
@@ -273,7 +276,7 @@ def _stream(device: str) -> AbstractContextManager[object]:
     from maskgen.runtime import cuda
 
     cuda.synchronize(device)  # the weights were copied on another stream
-    return torch.cuda.stream(torch.cuda.Stream(device))
+    return torch.cuda.stream(torch.cuda.Stream(device, priority=priority))
 
 
 def _region(picture: Picture, proposal: Proposal) -> MultiPolygon:
