@@ -168,11 +168,18 @@ def _stage(recipe: Recipe, number: int, stage: StageConfig, config: Any, meta: A
         forward=forward,
         backward=backward,
         guidance=price.query,
-        # float32 weights; of what trains also a gradient and AdamW's two moments.
-        state_bytes=4 * sum(sizes.values()) + 12 * trained,
+        state_bytes=_state_bytes(sum(sizes.values()), trained, recipe.precision),
         activation_bytes=micro * activation_bytes(MetaStage.of(config, stage), stage.size, tokens, dtype),
         hours={gpu: samples * (forward + backward) / (PEAK_FLOPS[gpu] * MFU) / 3600 for gpu in GPUS},
     )
+
+
+def _state_bytes(parameters: int, trained: int, precision: str) -> int:
+    """Weights on the device; of what trains also a gradient and AdamW's two moments in float32.
+
+    In bfloat16 the device holds a copy of all weights and the float32 ones of what trains.
+    """
+    return 2 * parameters + 16 * trained if precision == "bf16" else 4 * parameters + 12 * trained
 
 
 def _modules(meta: Any, sizes: dict[str, int], peaks: dict[str, float]) -> list[Module]:

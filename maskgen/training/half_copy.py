@@ -1,8 +1,7 @@
 """Training in bfloat16 with float32 master weights: the model's copy that does the arithmetic."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import nn
@@ -24,23 +23,23 @@ class HalfCopy:
             half.data = half.data.to(torch.bfloat16)
             if own.requires_grad:
                 self._trained.append((own, half))
+                # As soon as it is whole, so that both are never there of all weights.
+                half.register_post_accumulate_grad_hook(partial(_move_gradient, own))
             else:
                 own.data = own.data.cpu()  # needed again when the model is written
-
-    @contextmanager
-    def gradients(self) -> Iterator[None]:
-        """Around the forward and backward of a micro-batch: its gradients are added to the master's."""
-        yield
-        for own, half in self._trained:
-            if half.grad is not None:
-                if own.grad is None:
-                    own.grad = half.grad.float()
-                else:
-                    own.grad += half.grad
-                half.grad = None
 
     @torch.no_grad()
     def update(self) -> None:
         """Take over the master weights after the optimizer's step."""
         masters, halves = zip(*self._trained, strict=True)
         torch._foreach_copy_(list(halves), list(masters))
+
+
+def _move_gradient(own: nn.Parameter, half: torch.Tensor) -> None:
+    """Add the copy's gradient to the master's."""
+    assert half.grad is not None
+    if own.grad is None:
+        own.grad = half.grad.float()
+    else:
+        own.grad += half.grad
+    half.grad = None

@@ -53,12 +53,9 @@ class ParallelModel:
 
     @contextmanager
     def gradient_sync(self, last: bool) -> Iterator[None]:
-        """Around the forward and backward of a micro-batch: its gradients become the module's. Between
-        processes, only the step's last one exchanges them.
-        """
+        """Around the forward and backward of a micro-batch: only the step's last one exchanges gradients."""
         if self._half:
-            with self._half.gradients():
-                yield
+            yield
             return
         if self._sharded:
             self.module.set_requires_gradient_sync(last)

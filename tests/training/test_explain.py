@@ -119,7 +119,7 @@ def test_measuring_says_what_it_takes_before_it_takes_it(plan, free):
 
 
 @pytest.mark.parametrize(
-    ("size", "remedy"), [(60, "resources.micro_batch=8 fits"), (35, "micro_batch=2"), (20, "Not even one")]
+    ("size", "remedy"), [(60, "resources.micro_batch=8 fits"), (38, "micro_batch=2"), (20, "Not even one")]
 )
 @pytest.mark.slow
 def test_what_is_more_than_free_is_refused(plan, free, size, remedy):
