@@ -14,6 +14,7 @@ from shapely import Polygon
 
 from maskgen import config, lenient_json, rle
 from maskgen.errors import MaskgenError
+from maskgen.file_kinds import no_picture
 from maskgen.grounding.drawn_size import Placing
 from maskgen.grounding.tool_shapes import (
     FILE_MARK,
@@ -152,7 +153,9 @@ class RecordedProposer:
         try:
             tree = lenient_json.loads(content)
         except (ValueError, RecursionError) as error:
-            raise MaskgenError(f"{self._where} is not JSON: {error}. Mend the file.") from error
+            instead = no_picture(content)  # what often lies where a file should
+            why = f" but {instead}" if instead else f": {error}"
+            raise MaskgenError(f"{self._where} is not JSON{why}. Mend the file.") from error
         if is_label_studio(tree):
             yield from label_studio_shapes(tree)
             return
@@ -201,8 +204,8 @@ class RecordedProposer:
         segmentation = annotation.get("segmentation")
         if isinstance(segmentation, dict):
             return Shape(label, place, runs=segmentation, size=self._runs_size(segmentation, place))
-        if segmentation:
-            polygons = [self._points(points, place) for points in _rings(segmentation)]
+        if segmentation and (rings := [ring for ring in _rings(segmentation) if ring != []]):
+            polygons = [self._points(points, place) for points in rings]
             return Shape(label, place, polygons, size=size)
         x, y, width, height = self._numbers(annotation.get("bbox"), place)
         return Shape(label, place, box=(x, y, x + width, y + height), size=size)
@@ -309,11 +312,12 @@ def _rings(segmentation: object) -> list[Any]:
 
 
 def _size(width: object, height: object) -> tuple[float, float] | None:
-    """Both if both are numbers of pixels; writers that do not know them put 0 or nothing."""
-    sides = (width, height)
-    if all(isinstance(side, (int, float)) and 0 < side < 1e9 for side in sides):
-        return float(width), float(height)  # type: ignore[arg-type]
-    return None
+    """Both if both are numbers of pixels, be it as text; writers that do not know them put 0 or nothing."""
+    try:
+        sides = float(width), float(height)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return sides if all(0 < side < 1e9 for side in sides) else None
 
 
 def _some(names: Iterable[str]) -> str:

@@ -247,6 +247,25 @@ def test_shapes_of_another_size_are_scaled(tmp_path):
     assert ask(boxes, "a.jpg", size=(1000, 753)).boxes[0].tolist() == pytest.approx([100, 100.4, 300, 301.2])
 
 
+def test_sizes_that_stand_as_text_count_too(tmp_path):
+    recorded = proposer(tmp_path, sized("16", " 16 ", [[2, 2, 10, 2, 10, 13]]))
+    assert ask(recorded, "a.jpg").polygons[0].tolist() == TRIANGLE
+    with pytest.raises(SampleError):
+        ask(recorded, "a.jpg", size=(8, 4))
+
+
+@pytest.mark.parametrize("segmentation", [[[]], [[], []], []])
+def test_a_segmentation_of_nothing_leaves_the_box(tmp_path, segmentation):
+    tree = coco_file([{"image_id": 0, "segmentation": segmentation, "bbox": [1, 2, 3, 4]}])
+    answer = ask(proposer(tmp_path, tree), "a.jpg")
+    assert not answer.polygons and answer.boxes.tolist() == [[1, 2, 4, 6]]
+
+
+def test_a_pointer_in_place_of_shapes_is_named(tmp_path):
+    with pytest.raises(MaskgenError, match="not JSON but a git-lfs pointer"):
+        proposer(tmp_path, "version https://git-lfs.github.com/spec/v1\n")
+
+
 @pytest.mark.parametrize("size", [(64, 47), (48, 64), (96, 96), (640, 400)])
 def test_shapes_of_another_ratio_are_refused(tmp_path, size):
     recorded = proposer(tmp_path, sized(128, 96, [[20, 20, 80, 20, 80, 60]]))
@@ -258,7 +277,7 @@ def test_shapes_of_another_ratio_are_refused(tmp_path, size):
     assert caught.value.outcome is Outcome.SIZE_MISMATCH and "128 x 96" in caught.value.reason
 
 
-@pytest.mark.parametrize("size", [(None, None), (0, 0), (-1, 5), ("64", "48"), (float("nan"), 4)])
+@pytest.mark.parametrize("size", [(None, None), (0, 0), (-1, 5), ("", "wide"), (float("nan"), 4)])
 def test_a_size_that_says_nothing_is_none(tmp_path, size):
     tree = json.dumps(sized(*size, [[1, 1, 5, 1, 5, 6.5]])).replace("NaN", "null")
     assert ask(proposer(tmp_path, tree), "a.jpg").polygons[0].tolist() == TRIANGLE
