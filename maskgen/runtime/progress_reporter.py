@@ -59,7 +59,8 @@ class ProgressReporter:
         parts = [f"{self._done:,} {self._unit}"]
         if self._total:
             parts = [f"{self._done:,} of {self._total:,} {self._unit} ({100 * self._done // self._total} %)"]
-        parts.append(f"{pace:,.1f}/s" if pace >= 1 or not pace else f"{1 / pace:,.1f} s each")
+        if pace:
+            parts.append(f"{pace:,.1f}/s" if pace >= 1 else f"{1 / pace:,.1f} s each")
         if self._total and pace and self._done < self._total:
             parts.append(f"{tqdm.format_interval((self._total - self._done) / pace)} left")
         console.say(f"{self._what}: {', '.join([*parts, *([self._note] if self._note else [])])}")
