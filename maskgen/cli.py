@@ -32,6 +32,7 @@ from maskgen.commands.help_pages import CommandHelp, GroupHelp
 from maskgen.errors import MaskgenError
 from maskgen.runtime import console
 from maskgen.runtime.place_errors import translate, write_report
+from maskgen.runtime.silence import watched_silence
 from maskgen.runtime.standard_streams import secure_standard_streams
 
 app = typer.Typer(
@@ -89,7 +90,8 @@ def main() -> None:
     logging.getLogger("maskgen").addHandler(console.WarningsHandler())
     signal.signal(signal.SIGTERM, _interrupt)  # wherever the command is; as process 1 it would be ignored
     try:
-        code = app(standalone_mode=False) or 0
+        with watched_silence():
+            code = app(standalone_mode=False) or 0
         if code == _INTERRUPTED:
             raise KeyboardInterrupt
         sys.exit(code)

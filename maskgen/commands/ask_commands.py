@@ -8,6 +8,7 @@ from maskgen.commands.analysis_commands import draw
 from maskgen.commands.early_checks import check_file, check_models
 from maskgen.commands.options import Device, say, tell
 from maskgen.errors import MaskgenError
+from maskgen.runtime.silence import end_watch
 
 Run = Annotated[str, typer.Option("--model", metavar="RUN", help="A run of maskgen train or a model folder.")]
 ImageFile = Annotated[str, typer.Argument(metavar="IMAGE", help="A picture.")]
@@ -52,6 +53,7 @@ def chat(model: Run, image: ImageFile, max_new_tokens: MaxNewTokens = 128, devic
     asked = load_model(model, device=device)
     streamer = TextStreamer(asked.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
     history: list[tuple[str, str]] = []
+    end_watch()
     while question := _next_question():
         said = asked.answer(
             picture, question, max_new_tokens=max_new_tokens, history=history, streamer=streamer

@@ -9,6 +9,7 @@ from maskgen.runtime import terminal
 
 Level = Literal["quiet", "normal", "verbose"]
 _level: Level = "normal"
+_last = 0.0
 
 
 def set_level(level: Level) -> None:
@@ -20,6 +21,17 @@ def set_level(level: Level) -> None:
 def shows_progress() -> bool:
     """Whether bars and lines of progress are wanted."""
     return _level != "quiet"
+
+
+def heard() -> None:
+    """Something was shown just now."""
+    global _last
+    _last = time.monotonic()
+
+
+def silent_seconds(since: float) -> float:
+    """How long nothing was shown, at most from `since` on (of `time.monotonic`)."""
+    return time.monotonic() - max(_last, since)
 
 
 def say(line: str) -> None:
@@ -36,6 +48,7 @@ def detail(line: str) -> None:
 
 def write(line: str) -> None:
     """Whatever the level: folded to a terminal's width, above the bars that are drawn, if there are any."""
+    heard()
     line = terminal.fold(line, terminal.columns(sys.stderr))
     bars = sys.modules.get("tqdm")
     if bars is not None:

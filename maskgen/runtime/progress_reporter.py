@@ -1,17 +1,13 @@
 """How far something is, on stderr: a bar where a line can be rewritten, else a line every ten seconds."""
 
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from tqdm import tqdm
 
 from maskgen.runtime import console, terminal
 
 _EVERY = 10.0  # seconds between two lines in a pipe
-_PATIENCE = 2.0  # seconds after which one wants to know what is waited for
 
 
 class ProgressReporter:
@@ -41,6 +37,7 @@ class ProgressReporter:
             if time.monotonic() - self._told >= _EVERY:
                 self._tell()
             return
+        console.heard()
         self._bar.total = self._total
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
@@ -64,25 +61,3 @@ class ProgressReporter:
         if self._total and pace and self._done < self._total:
             parts.append(f"{tqdm.format_interval((self._total - self._done) / pace)} left")
         console.say(f"{self._what}: {', '.join([*parts, *([self._note] if self._note else [])])}")
-
-
-@contextmanager
-def waiting_for(what: str) -> Iterator[None]:
-    """Say that `what` is waited for if it takes long, and in a pipe every ten seconds that it still is."""
-    over = threading.Event()
-
-    def tell() -> None:
-        delay, began = _PATIENCE, time.monotonic()
-        while not over.wait(delay):
-            seconds = f"{time.monotonic() - began:.0f} s"
-            words = f"{what} ..." if delay == _PATIENCE else f"{what}: {seconds} so far"
-            console.say(words)
-            delay = _EVERY
-
-    teller = threading.Thread(target=tell, daemon=True)
-    teller.start()
-    try:
-        yield
-    finally:
-        over.set()
-        teller.join()

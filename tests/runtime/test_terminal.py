@@ -1,10 +1,11 @@
 import io
+import threading
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from maskgen.runtime import terminal
-from maskgen.runtime.progress_reporter import ProgressReporter, waiting_for
+from maskgen.runtime import silence, terminal
+from maskgen.runtime.progress_reporter import ProgressReporter
 from maskgen.runtime.terminal import fold, shown_width
 
 WORDS = st.lists(
@@ -63,7 +64,17 @@ def test_a_pipe_has_no_width_and_is_told_in_lines(capsys, monkeypatch):
     ]
 
 
-def test_a_short_wait_is_not_spoken_of(capsys):
-    with waiting_for("loading"):
+def test_silence_is_broken_and_short_commands_say_nothing(capsys, monkeypatch):
+    with silence.watched_silence():
         pass
     assert capsys.readouterr().err == ""
+    monkeypatch.setattr(silence, "_PATIENCE", 0.0)
+    monkeypatch.setattr(silence, "_EVERY", 60.0)
+    told = threading.Event()
+    monkeypatch.setattr(silence.console, "say", lambda line: told.set())
+    with silence.watched_silence():
+        assert told.wait(60), "after so long a silence"
+    monkeypatch.setenv("RANK", "1")
+    told.clear()
+    with silence.watched_silence():
+        assert not told.wait(0.3), "of several processes one speaks"

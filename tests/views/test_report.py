@@ -208,3 +208,16 @@ def test_an_empty_mask_is_no_mask_and_sam_is_silent_where_it_never_ran(tmp_path)
     shown = read(tiny_sets.make_set(tmp_path / "set", [[empty, outlined]])).text
     assert "1with a mask, 50.0 %" in shown and "1with a zero mask, 50.0 %" in shown
     assert "coverage " in shown and "SAM 0" not in shown and "SAM IoU" not in shown
+
+
+def test_a_page_fits_a_phone():
+    """Nothing outside what scrolls by itself asks for more than the 292 pixels that a small phone has."""
+    html = page.document("title", page.section("a", page.table(["x"], [["y"]])))
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in html
+    (style,) = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
+    narrow = [rule for rule in re.findall(r"([^{}]+)\{([^{}]*)\}", style) if ".wide" not in rule[0]]
+    for selector, rule in narrow:
+        assert not re.search(r"minmax\(\d+px", rule), f"{selector.strip()} overflows where there is less"
+        for width in re.findall(r"(?<!max-)width: (\d+)px", rule):
+            assert int(width) <= 292, selector
+    assert "img { max-width: 100%" in style and ".wide { overflow-x: auto; }" in style
