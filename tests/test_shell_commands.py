@@ -48,7 +48,6 @@ LEFT_OUT = {
     r"maskgen run .*source\.scenes\.count=500": "minutes of grounding",
     r"maskgen explain --recipe age-vlm --measure": "needs 15 GB",
     r"maskgen paper|maskgen similarity --model mtgv": "needs the peers' weights",
-    r"maskgen chat": "a dialogue",
     r"maskgen calibrate OUT --(decisions|truth)": "needs a person's decisions",
 }
 """Beginnings of lines that are not typed, and why."""

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import termios
 import time
+import traceback
 from fcntl import ioctl
 from pathlib import Path
 from typing import Any
@@ -90,13 +91,15 @@ def _fork(line: list[str], folder: str, *streams: int) -> int:
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
     os.chdir(folder)
-    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode) for number, mode in enumerate("rww"))
     sys.argv = line
     try:
         from maskgen.cli import script
 
         script()
+    except BaseException:
+        traceback.print_exc()
     finally:
+        sys.stderr.flush()
         os._exit(70)
 
 
