@@ -28,25 +28,24 @@ from maskgen.training.trainer import TrainRequest, train
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 ROOT = Path(__file__).parents[1]
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
-    ROOT / "shards/README.md",
-    *(ROOT / "docs").glob("*.md"),
-]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "shards/README.md"]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+TYPED = re.compile(r"(maskgen|make|pip|python|pytest|export|hf|ray|torchrun|docker|git) |benchmarks/|HF_")
 WAYS = [(columns, terminal) for columns in (60, 120) for terminal in (True, False)]
 
 LEFT_OUT = {
-    r"(make|pip|pytest|export|benchmarks/card\.sh|docker|git|asciinema) ?": "no command of maskgen's",
+    r"(make|pip|pytest|export|docker|git) |benchmarks/card": "no command of maskgen's",
     r"(HF_HOME=\S+ )?hf ": "the hub's own command",
     r"ray start|torchrun": "the launchers' own, with several machines or GPUs",
     r"python -m maskgen\.pretraining": "pretraining takes an hour",
     r"python (benchmarks/|-m lmms_eval)": "benchmarks take minutes; lmms-eval is an extra",
     r"maskgen .*(\.\.\.|…)": "shortened in the docs",
     r"maskgen train --recipe demo|maskgen reproduce": "minutes to an hour of training",
-    r"maskgen bench --(full-size|images|proposer)": "minutes on a GPU",
+    r"maskgen bench": "minutes of measuring",
     r"maskgen run .*source\.scenes\.count=500": "minutes of grounding",
     r"maskgen explain --recipe age-vlm --measure": "needs 15 GB",
+    r"maskgen chat": "a dialogue",
     r"maskgen paper|maskgen similarity --model mtgv": "needs the peers' weights",
     r"maskgen calibrate OUT --(decisions|truth)": "needs a person's decisions",
 }
@@ -70,15 +69,10 @@ def commands() -> list[str]:
     """The lines of all shell blocks, joined where they go on, without comments."""
     found = []
     for page in PAGES:
-        for block in re.findall(
-            r"^```(?:sh|bash|shell|)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE
-        ):
-            for line in block.replace("\\\n", " ").splitlines():
-                if re.match(
-                    r"(maskgen|make|pip|python|pytest|export|hf|ray|torchrun|docker|git|benchmarks/|HF_)",
-                    line,
-                ):
-                    found.append(" ".join(re.sub(r"\s#.*", "", line).split()))
+        for language, block in BLOCK.findall(page.read_text()):
+            if language in ("", "sh", "bash", "shell"):
+                lines = block.replace("\\\n", " ").splitlines()
+                found += [" ".join(re.sub(r"\s#.*", "", line).split()) for line in lines if TYPED.match(line)]
     return list(dict.fromkeys(found))
 
 
@@ -100,8 +94,9 @@ def clone(tmp_path_factory) -> Path:
             shutil.copy(ROOT / name, place / name)
     for name in ("DIR/ca-baseline/model", "DIR/age-vlm/model", "START", "shards/first-run/age-vlm/model"):
         benchmark_files.model_folder(place / name)
-    _train(place / "RUN", place / "START", small_training.shards(place / "few", 8, shard=4))
+    _train(place / "RUN", small_training.shards(place / "few", 8, shard=4))
     benchmark_files.everything(place / "DATA")
+    benchmark_files.pope(place / "shards/first-run/benchmarks/pope")
     (place / "BENCHMARKS").symlink_to("DATA")
     Image.new("RGB", (40, 20), "green").save(place / "image.png")
     (place / "IMAGE").symlink_to("image.png")
@@ -109,7 +104,7 @@ def clone(tmp_path_factory) -> Path:
     return place
 
 
-def _train(out: Path, start: Path, data: str) -> None:
+def _train(out: Path, data: str) -> None:
     model = str(small_training.model_folder(out.with_name("tiny")))
     sets = {"pretrain": [data], "finetune": [data]}
     request = TrainRequest(small_training.small("batch=8"), model, sets, str(out))  # type: ignore[arg-type]
