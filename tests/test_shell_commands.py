@@ -46,6 +46,7 @@ LEFT_OUT = {
     r"maskgen run .*source\.scenes\.count=500": "minutes of grounding",
     r"maskgen explain --recipe age-vlm --measure": "needs 15 GB",
     r"maskgen chat": "a dialogue",
+    r"maskgen (eval --model|score)": "minutes; tests/evaluation/test_evaluate_page.py types them",
     r"maskgen paper|maskgen similarity --model mtgv": "needs the peers' weights",
     r"maskgen calibrate OUT --(decisions|truth)": "needs a person's decisions",
 }
@@ -56,13 +57,11 @@ REFUSED = {
     r"maskgen plan .*--pilot": "no weights here",
     r"maskgen (init-model|fetch) ": "no network here",
     r"maskgen export OUT --to yolo": "OUT is not calibrated",
-    r"maskgen eval --model DIR/age-vlm": "ANSWERS holds another model's answers",
     r"maskgen doctor --split pretrain": "it finds that weights are missing",
-    r"maskgen audit ": "the miniature has texts that would waste a training",
 }
 """Those that end with exit code 1, and a sentence, where there is no network and no GPU."""
 
-EVERY_WAY = r"maskgen (status|report|score|config|plan(?!.*--pilot))"
+EVERY_WAY = r"maskgen (status|report|curves|plan(?!.*--pilot))"
 """Lines that cost little are typed in all four ways, the others in one, each in the next."""
 
 
