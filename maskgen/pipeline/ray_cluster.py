@@ -1,6 +1,7 @@
 """The only module that imports Ray: actors, their calls, and how a call ended."""
 
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -184,6 +185,8 @@ def _connect(address: str, session: RaySession | None = None) -> tuple[int, int]
         check(address)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if not address:
+        _bring_a_token()
     try:
         with nullcontext() if address else _by_itself():
             ray.init(**_init_arguments(address), _temp_dir=str(session.path) if session else None)
@@ -212,6 +215,13 @@ def _by_itself() -> Iterator[None]:
         del os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR]
         if before is not None:
             os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = before
+
+
+def _bring_a_token() -> None:
+    """A key of this process's own for its own Ray, which would put one into the user's home: that may not be
+    writable. It stays for the process, since Ray reads it once."""
+    if not os.environ.keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"}:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def _place(gpus: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import shutil
 import socket
 import stat
 import subprocess
+import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -130,3 +131,14 @@ def test_a_head_that_falls_silent_is_noticed_and_one_that_comes_back_is_not(monk
             time.sleep(0.02)
         watch.check()
     watch.close()
+
+
+@pytest.mark.slow
+def test_a_home_that_cannot_be_written_is_not_needed(tmp):
+    """Ray would keep the key to a cluster of its own there."""
+    code = "from maskgen.pipeline.ray_cluster import RayCluster\nwith RayCluster('', 1) as it: print(it.size)"
+    environment = {**os.environ, "HOME": "/dev/null/nowhere"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
