@@ -25,6 +25,10 @@ _TITLES = {
     "coverage": ("Coverage", "share of the image under the mask"),
     "agreement": ("Agreement", "IoU of polygon and mask"),
     "sam_iou": ("SAM IoU", "the mask's quality as SAM predicts it"),
+    "quality": ("Quality", "how likely the mask is right, by the set's calibration"),
+    "mirror": ("Mirror", "IoU of the mask with the mirrored picture's polygons"),
+    "stability": ("Stability", "of SAM's mask between thresholds"),
+    "end_prob": ("End", "how likely the text names nothing, by Florence-2"),
     "polygons": ("Polygons", "in an answer"),
     "tokens": ("Tokens", "generated for an answer"),
 }

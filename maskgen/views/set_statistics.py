@@ -11,10 +11,12 @@ import pyarrow.compute as pc
 from maskgen.outcome import Outcome
 from maskgen.runtime.store import Store
 from maskgen.sharding import shard_table
+from maskgen.sharding.calibration import read_calibration
 from maskgen.sharding.commit import Commit, committed, shard_name
 
 PICKS = 8
 SCORES = ("coverage", "agreement", "sam_iou")
+SIGNALS = ("quality", "mirror", "stability", "end_prob")  # 0-1, where a set has them
 COUNTS = ("polygons", "tokens")
 
 _FINE_BINS = 1000  # bins in which scores are counted; charts join them, medians read them
@@ -73,7 +75,8 @@ class SetStatistics:
 def collect_statistics(store: Store) -> SetStatistics:
     """Read the table of every finished shard once."""
     statistics = SetStatistics(committed(store))
-    scores = {column: np.zeros(_FINE_BINS, np.int64) for column in SCORES}
+    scores = {column: np.zeros(_FINE_BINS, np.int64) for column in (*SCORES, *SIGNALS)}
+    calibration = read_calibration(store)
     counts: dict[str, Counter[int]] = {column: Counter() for column in COUNTS}
     picks: defaultdict[Outcome, list[SamplePick]] = defaultdict(list)
     for shard, commit in statistics.commits.items():
@@ -82,17 +85,28 @@ def collect_statistics(store: Store) -> SetStatistics:
         statistics.masks += int(np.count_nonzero(rows["coverage"].to_numpy()))
         fine = rows.filter(pc.equal(rows["outcome"], Outcome.OK.value))
         for column in SCORES:
-            scores[column] += np.histogram(np.clip(fine[column].to_numpy(), 0, 1), _FINE_BINS, (0, 1))[0]
+            scores[column] += _fine(fine[column].to_numpy())
+        for column in SIGNALS:
+            if column in fine.column_names:
+                scores[column] += _fine(fine[column].to_numpy())
+        if calibration:
+            scores["quality"] += _fine(calibration.quality(fine))
         for column in COUNTS:
             counts[column].update(fine[column].to_pylist())
         for outcome in commit.outcomes:
             picks[outcome] = sorted(picks[outcome] + _smallest_keys(shard, rows, outcome), key=_key)[:PICKS]
     statistics.picks = dict(picks)
     statistics.distributions = [
-        *(_of_scores(column, scores[column]) for column in SCORES if scores[column][1:].any()),
+        *(_of_scores(column, fine) for column, fine in scores.items() if fine[1:].any()),
         *(_of_counts(column, counts[column]) for column in COUNTS if any(counts[column])),
     ]
     return statistics
+
+
+def _fine(values: np.ndarray) -> np.ndarray:
+    """How many of the values, 0-1, lie in each fine bin; NaN in none."""
+    known = np.clip(values[np.isfinite(values)], 0, 1)
+    return np.histogram(known, _FINE_BINS, (0, 1))[0]
 
 
 def _smallest_keys(shard: int, rows: pa.Table, outcome: Outcome) -> list[SamplePick]:

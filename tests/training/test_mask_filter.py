@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -21,6 +22,8 @@ from maskgen.training.dataset import ShardSamples
 from maskgen.training.distributed import World
 from maskgen.training.recipe import SetName
 from maskgen.training.trainer import TrainRequest, train
+from maskgen.views.report import write_report
+from maskgen.views.set_statistics import collect_statistics
 
 
 def scored(number: int, agreement: float, signals: Signals | None = None, **facts: str) -> Record:
@@ -126,6 +129,11 @@ def test_quality_is_what_the_calibration_makes_of_the_signals(tmp_path):
     assert guides(tmp_path, f"quality > {float(expected) - 1e-3} AND key = 'k000003'") == ["3"]
     assert guides(tmp_path, f"quality > {float(expected) + 1e-3} AND key = 'k000003'") == []
     assert guides(tmp_path, "quality IS NULL") == ["6", "8"], "no log-probability is known of these"
+    shown = {one.column: sum(one.counts) for one in collect_statistics(Store(str(tmp_path))).distributions}
+    assert (shown["quality"], shown["end_prob"], shown["agreement"]) == (5, 5, 7)
+    assert "mirror" not in shown and "stability" not in shown
+    page = Path(write_report(Store(str(tmp_path)))).read_text()
+    assert "by the set's calibration" in page and "how likely the text names nothing" in page
     for broken in ("{}", '{"version": 2}', "[", fit.model_dump_json().replace('"agreement"', '"key"')):
         (tmp_path / NAME).write_text(broken)
         with pytest.raises(MaskgenError, match=r"calibration\.json.*maskgen calibrate"):
