@@ -90,6 +90,8 @@ def images(config: Config, data: str, out: str) -> Finding:
         known = Store(out).names() if out else []
         kept = Store(out) if any(name.startswith(KEPT_PREFIX) for name in known) else Store(folder)
         opened, notes = open_drawn(config, data, kept)
+    if not opened.images:
+        return Finding("images", None, "no row drawn names an image", " ".join(f"{note}." for note in notes))
     failed = sum(opened.failures.values())
     found = f"{opened.images - failed} of {text.plural(opened.images, 'image')} drawn can be opened"
     kinds = [f"{count} {kind}, such as {opened.examples[kind]}" for kind, count in opened.failures.items()]

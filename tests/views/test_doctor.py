@@ -224,6 +224,7 @@ def test_images_are_opened_as_a_worker_opens_them_and_failures_named(images, tmp
         == "1 of 2 images drawn can be opened; 1 image_missing, such as 1.jpg: there is no such file"
     )
     assert images("0.jpg").ok is True and images("0.jpg", None).ok is True
+    assert images(None, "none").ok is None and "no row drawn names an image" in images(None).found
     (data / "1.jpg").write_bytes(jpeg()[:200])
     (data / "2.jpg").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     (data / "3.jpg").write_bytes(b"<svg/>")
