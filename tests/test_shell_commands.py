@@ -25,7 +25,7 @@ from maskgen.runtime.terminal import shown_width
 from maskgen.training.distributed import World
 from maskgen.training.trainer import TrainRequest, train
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600), pytest.mark.usefixtures("one_thread")]
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "shards/README.md"]
@@ -44,7 +44,7 @@ LEFT_OUT = {
     r"maskgen (train|reproduce)": "minutes to hours of training",
     r"maskgen bench": "minutes of measuring",
     r"maskgen run .*source\.scenes\.count=500": "minutes of grounding",
-    r"maskgen explain --recipe age-vlm --measure": "needs 15 GB",
+    r"maskgen explain": "20 s of counting, in tests/training/test_explain.py; --measure needs 15 GB",
     r"maskgen chat": "a dialogue",
     r"maskgen (eval --model|score)": "minutes; tests/evaluation/test_evaluate_page.py types them",
     r"maskgen paper|maskgen similarity --model mtgv": "needs the peers' weights",

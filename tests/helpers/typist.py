@@ -21,7 +21,7 @@ from fcntl import ioctl
 from pathlib import Path
 from typing import Any
 
-_SECONDS = 300
+_SECONDS = 900
 
 
 class Typist:
