@@ -142,17 +142,6 @@ def test_ultralytics_opens_its_labels(place, tmp_path):
         assert checked[0] and checked[8] == 0 and "corrupt" not in str(checked[-1]), checked[-1]
 
 
-def test_label_studio_reads_its_tasks(place, tmp_path):
-    brush = pytest.importorskip("label_studio_sdk.label_interface")
-    exported(place, "labelstudio", tmp_path / "out")
-    interface = brush.LabelInterface((tmp_path / "out" / "interface.xml").read_text())
-    tasks = json.loads((tmp_path / "out" / "tasks.json").read_text())
-    assert len(tasks) == len(RECORDS)
-    for task in tasks:
-        interface.validate_task(task)
-        assert interface.validate_prediction(task["predictions"][0])
-
-
 def test_rows_and_queries_stand_as_they_were(place, tmp_path):
     exported(place, "coco", tmp_path / "out")
     rows = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
