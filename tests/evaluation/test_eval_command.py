@@ -209,14 +209,14 @@ def test_a_folder_alone_and_a_prompt(call, place, tmp_path):
     code, _, err = call(*told, "--max-new-tokens", 2)
     assert code == 1 and "holds answers of other questions" in err
     code, _, err = call(*told, "--prompt", "pope=louder")
-    assert code == 1 and "pope has no prompt louder; it has: paper, dataset" in err
+    assert code == 1 and "pope has no prompt louder. It has paper, dataset" in err
 
 
 @pytest.mark.parametrize("held", ["run.json", "shard-00000.tar"])
 def test_answers_are_not_written_into_a_set_of_shards(call, place, tmp_path, held):
-    (tmp_path / held).touch()
+    (tmp_path / held).write_text('{"identity": {}}')
     code, _, err = call(*line(place, tmp_path))
-    assert code == 1 and "holds a set of shards or a run" in err
+    assert code == 1 and "holds a set of shards, which stays as it is" in err
     assert [path.name for path in tmp_path.iterdir()] == [held]
 
 

@@ -117,4 +117,4 @@ def test_nobody_trains_on_the_exam():
 def test_an_unknown_scale_is_a_sentence(tmp_path: Path):
     line = [*LINE[:4], "--scale", "huge", "--out", str(tmp_path / "out")]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and "give one of demo, tiny" in done.stderr
+    assert done.returncode == 1 and "Give one of demo, tiny" in done.stderr

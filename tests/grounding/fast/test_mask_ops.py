@@ -49,14 +49,15 @@ def test_bits_are_the_mask_and_give_its_run_lengths(mask):
 
 @given(st.lists(masks, min_size=1, max_size=4), frames)
 def test_many_images_fetched_at_once_are_each_its_own(images, frame):
-    """Two parts an image: their union, and each one's score and area."""
+    """Two parts an image: their union, and each one's scores and area."""
+    scores = torch.tensor([[0.25, 0.5], [0.75, 1.0]])  # (parts, kinds)
     chosen = [
-        (torch.stack([torch.from_numpy(mask), torch.from_numpy(mask).flip(0)]), torch.tensor([0.25, 0.75]))
-        for mask in images
+        (torch.stack([torch.from_numpy(mask), torch.from_numpy(mask).flip(0)]), scores * (1 + number))
+        for number, mask in enumerate(images)
     ]
     for ours, parts, mask in zip(fetched(chosen, frame), chosen, images, strict=True):
-        union, scores, areas, _ = plain(*parts)
+        union, expected, areas, _ = plain(*parts)
         assert ours[3] is not None and np.array_equal(ours[3], frame.grid(union))
         assert np.array_equal(ours[0], union)
-        assert ours[1].tolist() == scores.tolist() and ours[2].tolist() == areas.tolist()
+        assert ours[1].tolist() == expected.tolist() and ours[2].tolist() == areas.tolist()
         assert areas.tolist() == [mask.sum()] * 2
