@@ -148,7 +148,7 @@ def test_files_that_are_no_benchmark(tmp_path):
     (tmp_path / "coco_pope_random.json").write_bytes(b"PAR1 is how it begins")
     with pytest.raises(MaskgenError, match="no Parquet file"):
         find(pope, str(tmp_path))
-    with pytest.raises(MaskgenError, match="there is no benchmark mme. There are hallusionbench"):
+    with pytest.raises(MaskgenError, match=r"there is no benchmark mme\. There are hallusionbench"):
         named("mme")
 
 
@@ -330,5 +330,5 @@ def test_prompts(name, prompt, asked, tmp_path):
 
 def test_an_unknown_prompt_is_named(tmp_path):
     data = str(miniatures.hallusionbench(tmp_path / "h"))
-    with pytest.raises(MaskgenError, match="hallusionbench has no prompt cambrian. It has paper, dataset"):
+    with pytest.raises(MaskgenError, match=r"hallusionbench has no prompt cambrian\. It has paper, dataset"):
         find(BENCHMARKS["hallusionbench"], data, prompt="cambrian")

@@ -266,7 +266,7 @@ def test_a_judge_is_asked_about_options_that_no_rule_makes_out():
 
 def test_an_unknown_protocol_is_a_sentence():
     with pytest.raises(
-        MaskgenError, match="hallusionbench has no protocol official. It has paper, vlmevalkit"
+        MaskgenError, match=r"hallusionbench has no protocol official\. It has paper, vlmevalkit"
     ):
         score(HALLUSION, yes_no(["yes"]), ["yes"], "official")
     with pytest.raises(MaskgenError, match="no questions"):
