@@ -90,7 +90,7 @@ def write(data: Path, rows: int) -> int:
                 if number % 20 != 1:
                     there += 1
                     data_bytes = pictures[number % 20]
-                    unlike = data_bytes[:-2] + number.to_bytes(8) + data_bytes[-2:]
+                    unlike = data_bytes[:-2] + b"%09d" % number + data_bytes[-2:]  # digits: no JPEG marker
                     _put(data, tars[start], image.replace(start, _SETS[start][1], 1), unlike)
             lines.write(json.dumps(_row(number, image, draw)) + "\n")
             if number in (rows // 3, rows // 2):
