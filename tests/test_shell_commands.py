@@ -55,7 +55,7 @@ LEFT_OUT = {
 REFUSED = {
     r"maskgen run --split pretrain": "no weights here, or OUT is another set",
     r"maskgen plan .*--pilot": "no weights here",
-    r"maskgen (init-model|fetch) ": "no network here",
+    r"maskgen (init-model|fetch|push) ": "no network here",
     r"maskgen export OUT --to yolo": "OUT is not calibrated",
     r"maskgen doctor --split pretrain": "it finds that weights are missing",
 }

@@ -186,7 +186,7 @@ def test_a_second_driver_is_refused(models, photos, tmp_path):
     [
         (["--set", "proposer.model=/no/such/folder"], "there is no folder /no/such/folder"),
         (["--set", "refiner.checkpoint=/no/sam"], "there is no folder /no/sam"),
-        (["--set", "refiner.model=vit_b", "--set", "refiner.checkpoint=/no.pth"], "Download https://"),
+        (["--set", "refiner.model=vit_b", "--set", "refiner.checkpoint=/no.pth"], "download https://"),
         (["--address", "127.0.0.1:1"], "127.0.0.1:1 cannot be reached"),
         (["--set", "source.files=[nothing.json]"], "no annotation file"),
     ],
