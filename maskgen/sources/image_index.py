@@ -29,6 +29,10 @@ from maskgen.sources.zip_members import LOCAL_HEADER, data_start, zip_members
 
 _READ = re.compile(r"(.*)\.(?:tar|tar\.gz|tgz|zip)", re.IGNORECASE)
 _NOT_READ = re.compile(r".*(\.(?:tar\.bz2|tbz2?|tar\.xz|txz|tar\.zst|tar\.lz4|7z|rar))", re.IGNORECASE)
+_LIKE_ARCHIVE = re.compile(r".+\.(?:tar|tgz|zip)(?![a-z0-9])", re.IGNORECASE)
+_BESIDE_ARCHIVE = re.compile(
+    r".*\.(?:md5|sha\d+|asc|sig|json|txt|csv|idx|log|html?|jpe?g|png|webp)", re.IGNORECASE
+)
 _FILES = -1  # the number of the folder itself among the archives
 _REMOTE_CALLS = 32
 
@@ -132,7 +136,7 @@ class ImageIndex:
 
     def _archive_names(self) -> list[str]:
         """The archives below the root, parted ones by the name of the whole."""
-        names, pieces = set(), []
+        names, candidates = set(), []
         for name in self._folder.files(self._odd):
             if _READ.fullmatch(name) and posixpath.basename(name).startswith("."):
                 self._odd.add("hidden archives that are not read", name)
@@ -140,9 +144,13 @@ class ImageIndex:
                 names.add(writable(name))
             elif match := _NOT_READ.fullmatch(name):
                 self._odd.add(f"{match[1].lower()} files that are not read: unpack them", name)
-            elif may_be_part(name):
-                pieces.append(writable(name))
-        whole = parted(pieces)
+            elif may_be_part(name) or _LIKE_ARCHIVE.match(posixpath.basename(name)):
+                candidates.append(name)
+        whole = parted(writable(name) for name in candidates if may_be_part(name))
+        read = {part for parts in whole.values() for part in parts.names}
+        for name in candidates:
+            if writable(name) not in read and not _BESIDE_ARCHIVE.fullmatch(name):
+                self._odd.add("files that look like archives or parts of one and are not read", name)
         for name, parts in whole.items():
             if parts.lacks and name not in names:
                 self._damaged.append(f"{printable(name)} is read up to {parts.lacks}, which is missing")

@@ -376,6 +376,24 @@ def test_an_archive_that_a_download_left_as_a_pointer_is_said(tmp_path):
     assert notes_of(tmp_path) == ["a.tar is a git-lfs pointer: git lfs pull brings the archive itself"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["x.tar.part1of2", "x.tar (1)", "x.tar.gz.crdownload", "x.tar.bak", "deep/x.zip.incomplete", "X.TGZ~"],
+)
+def test_what_looks_like_an_archive_and_is_not_read_is_said(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"whatever")
+    (note,) = notes_of(tmp_path)
+    assert note == f"1 files that look like archives or parts of one and are not read, the first {name}"
+
+
+def test_what_lies_beside_archives_is_not_said(tmp_path):
+    write_tar(tmp_path / "x.tar", {"1.jpg": b"one"})
+    for beside in ("x.tar.md5", "x.tar.sha256", "x.tar.json", "x.tar.txt", "y.tarot.jpg", "y.zipper"):
+        (tmp_path / beside).write_bytes(b"whatever")
+    assert notes_of(tmp_path) == []
+
+
 def test_broken_archives_are_notes_and_what_stands_before_the_damage_is_found(tmp_path):
     write_tar(tmp_path / "cut.tar", {f"{number}.jpg": b"x" * 600 for number in range(9)})
     whole = (tmp_path / "cut.tar").read_bytes()
