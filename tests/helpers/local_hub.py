@@ -2,46 +2,31 @@
 
 import hashlib
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote, urlsplit
+
+from helpers.local_server import LocalServer, serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-class LocalHub(ThreadingHTTPServer):
+class LocalHub(LocalServer):
     """`repositories`: name → {file: bytes}. `files`: path → bytes, outside all repositories. `cut`: paths
     whose next answer ends after so many bytes. `lies`: paths that give other bytes than are published.
     `asked`: (path, Range header) of every GET of a file."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.files: dict[str, bytes] = {}
         self.cut: dict[str, int] = {}
         self.lies: dict[str, bytes] = {}
         self.asked: list[tuple[str, str | None]] = []
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
-    def handle_error(self, *_: object) -> None:
-        """A client that has gone is no error."""
-
-
-@contextmanager
-def local_hub() -> Iterator[LocalHub]:
-    with LocalHub() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+def local_hub() -> AbstractContextManager[LocalHub]:
+    return serving(LocalHub())
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -3,43 +3,31 @@
 import base64
 import hashlib
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote, urlsplit
+
+from helpers.local_server import LocalServer, serving
 
 TOKEN = "hf_local"
 
 
-class PushedHub(ThreadingHTTPServer):
+class PushedHub(LocalServer):
     """`repositories`: name → {file: bytes}; `private`: name → bool; `stored`: SHA-256 → bytes of large files;
     `commits`: the files of each. `fails_after`: so many commits are taken, then none.
     """
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.private: dict[str, bool] = {}
         self.stored: dict[str, bytes] = {}
         self.commits: list[list[str]] = []
         self.fails_after = 10**6
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
-
-@contextmanager
-def pushed_hub() -> Iterator[PushedHub]:
-    with PushedHub() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+def pushed_hub() -> AbstractContextManager[PushedHub]:
+    return serving(PushedHub())
 
 
 def is_large(path: str) -> bool:
